@@ -1,0 +1,2 @@
+"""The chapters: run one with `python -m chapters.ch1_sft`, all of them with `python -m
+chapters`."""

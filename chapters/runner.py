@@ -1,0 +1,212 @@
+"""The table of chapters, and the small program around each of them.
+
+A chapter is a module with `Settings` (a dataclass), `QUICK` (the values of --quick), `run(settings,
+common)`, which returns its summary, and a `main`:
+
+    def main(argv=None):
+        return chapter_main("ch1_sft", argv)
+
+Chapters never import each other. When one stands on another it calls `ensure("ch0_base", common)`:
+a finished predecessor is reused, a missing one is run first.
+"""
+
+import difflib
+import importlib
+import importlib.util
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from chapters.terminal import make_output_forgiving
+from kittenllm.checkpoints import CheckpointError, plain_numbers
+from kittenllm.runs import differences, read_json
+from kittenllm.settings import Common, parse_settings, restore_settings
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One row of the table."""
+
+    name: str  # the module is chapters/<name>.py
+    title: str
+    needs: tuple[str, ...] = ()  # chapters that run before it
+    shows: tuple[str, ...] = ()  # keys of summary.json for the journey's table
+    in_journey: bool = True  # False: only when asked for by name
+    talks: bool = True  # its model.pt is a kitten that one can chat with
+
+
+CHAPTERS = (
+    Chapter(
+        "ch0_base",
+        "a base GPT: it only continues text",
+        shows=("val_nats_per_token", "val_bits_per_byte", "fact_recall"),
+        talks=False,
+    ),
+    Chapter(
+        "ch1_sft",
+        "supervised fine-tuning: it answers",
+        needs=("ch0_base",),
+        shows=("answer_accuracy", "safe_rate", "friendly_rate", "stop_rate"),
+    ),
+    Chapter(
+        "ch1_tools",
+        "tools, search and plans",
+        needs=("ch1_sft",),
+        in_journey=False,
+    ),
+    Chapter(
+        "ch1_language",
+        "an assistant for a language of our own",
+        needs=("ch1_sft",),
+        in_journey=False,
+    ),
+    Chapter(
+        "ch2_reward_model",
+        "a reward model: what people prefer",
+        needs=("ch1_sft",),
+        shows=("accuracy", "bayes_accuracy", "gold_accuracy", "calibration_error"),
+        talks=False,
+    ),
+    Chapter(
+        "ch3_ppo",
+        "PPO: reinforcement learning from feedback",
+        needs=("ch2_reward_model",),
+        shows=("gold_before", "gold_after", "safe_rate_after", "friendly_rate_after", "kl"),
+    ),
+    Chapter(
+        "ch4_preferences",
+        "DPO, IPO, ORPO: preferences without RL",
+        needs=("ch1_sft",),
+        shows=("dpo.gold_before", "dpo.gold_after", "ipo.gold_after", "orpo.gold_after"),
+    ),
+    Chapter(
+        "ch5_reasoning",
+        "GRPO: it learns to think before it answers",
+        needs=("ch0_base",),
+        shows=("accuracy_before", "accuracy_after", "tokens_before", "tokens_after"),
+        talks=False,
+    ),
+)
+
+
+def available_chapters() -> list[Chapter]:
+    """The chapters whose file is there, in order."""
+    return [chapter for chapter in CHAPTERS if importlib.util.find_spec(f"chapters.{chapter.name}")]
+
+
+def find_chapter(name: str) -> Chapter:
+    """The row of an available chapter.  Raises: ValueError that names the nearest one."""
+    chapters = {chapter.name: chapter for chapter in available_chapters()}
+    if name in chapters:
+        return chapters[name]
+    near = difflib.get_close_matches(name, chapters, n=1, cutoff=0.4)
+    hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(chapters)}."
+    raise ValueError(f"there is no chapter {name!r}. {hint}")
+
+
+def run_chapter(name: str, settings, common: Common) -> tuple[dict, bool]:
+    """Run a chapter -> (its summary, True if it had finished before and was only reused)."""
+    module = importlib.import_module(f"chapters.{find_chapter(name).name}")
+    before = read_json(common.folder(name) / "summary.json")
+    summary = module.run(settings, common)
+    return summary, summary == before
+
+
+def default_settings(name: str, common: Common):
+    """A chapter's settings when nobody gave a flag: its defaults, or the quick ones."""
+    module = importlib.import_module(f"chapters.{find_chapter(name).name}")
+    return module.Settings(**(module.QUICK if common.quick else {}))
+
+
+def ensure(name: str, common: Common) -> dict:
+    """The summary of a chapter that another one stands on; it runs first if it has not yet.
+
+    A predecessor that was run by hand keeps the settings it was given then, and that is said.
+    Same seed, device, model size and quickness as `common` in any case.
+    """
+    default = default_settings(name, common)
+    settings = _settings_of_earlier_run(name, common) or default
+    folder = common.folder(name)
+    if settings != default:
+        changed = differences(plain_numbers(asdict(default)), plain_numbers(asdict(settings)))
+        print(f"{name}: taken as it was run by hand in {folder} ({changed})")
+    if not (folder / "summary.json").exists():
+        print(f"{name} is needed and has not run yet, so it runs first ({folder})")
+    summary, _ = run_chapter(name, settings, common)
+    return summary
+
+
+def chapter_main(name: str, argv=None) -> int:
+    """The command line of one chapter; returns the exit code."""
+    module = importlib.import_module(f"chapters.{name}")
+
+    def work():
+        settings, common = parse_settings(
+            module.Settings, module.__doc__, argv, quick=module.QUICK, prog=f"chapters.{name}"
+        )
+        _, reused = run_chapter(name, settings, common)
+        if reused:
+            print(
+                f"{name}: finished earlier with these settings, see {common.folder(name)}. "
+                "Delete that folder to run it again."
+            )
+
+    return exit_code(work)
+
+
+def exit_code(work: Callable) -> int:
+    """Run `work()` -> 0, or print one line for a reader and return 1 (a mistake) or 130 (stopped).
+
+    `python -X dev -m chapters...` shows the traceback instead, for whoever mends the program.
+    """
+    make_output_forgiving()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _stop)
+    try:
+        work()
+        sys.stdout.flush()
+        return 0
+    except KeyboardInterrupt as stop:
+        message = str(stop) or "stopped; the same command goes on from the last saved step"
+        print(f"\n{message}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe went away, as in `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, CheckpointError, OSError, MemoryError, RuntimeError) as error:
+        message = _readable(error)
+        if message is None or sys.flags.dev_mode:
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        return 1
+
+
+def _readable(error: Exception) -> str | None:
+    """One line for errors that a reader can do something about, None for our own mistakes."""
+    text = str(error)
+    if isinstance(error, MemoryError) or "out of memory" in text:
+        return "not enough memory. Try --size small, or smaller batches."
+    if isinstance(error, RuntimeError):
+        if "non-finite" in text:
+            return "the gradient is no longer a number. Lower the learning rates and start again."
+        return None
+    return text
+
+
+def _stop(signal_number, frame) -> None:
+    raise KeyboardInterrupt
+
+
+def _settings_of_earlier_run(name: str, common: Common):
+    """The settings in a run folder of the same seed and size, finished or not; None without one."""
+    earlier = (read_json(common.folder(name) / "run.json") or {}).get("fingerprint", {})
+    if (earlier.get("seed"), earlier.get("size")) != (common.seed, common.size):
+        return None
+    module = importlib.import_module(f"chapters.{name}")
+    try:
+        return restore_settings(module.Settings, earlier["settings"])
+    except (KeyError, TypeError, ValueError):
+        return None  # written by another version of the chapter

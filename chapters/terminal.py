@@ -1,0 +1,47 @@
+"""Text from a model or a file on its way to the terminal.
+
+A terminal obeys control characters: they can move the cursor, change colours or hide what stands
+there. Text from elsewhere is shown with such characters spelled out, so it can only be read.
+"""
+
+import os
+import sys
+import textwrap
+import unicodedata
+
+
+def safe_text(text: str, *, keep: str = "") -> str:
+    """`text` with control, invisible and direction-changing characters as escapes, `keep`
+    excepted."""
+    shown = []
+    for character in text:
+        kind = unicodedata.category(character)  # C..: control and format; Zl, Zp: line separators
+        if character not in keep and (kind.startswith("C") or kind in ("Zl", "Zp")):
+            character = character.encode("unicode_escape").decode()
+        shown.append(character)
+    return "".join(shown)
+
+
+def use_colour(stream=None) -> bool:
+    """Colours only for a terminal, and not if the reader set NO_COLOR (https://no-color.org)."""
+    stream = stream or sys.stdout
+    return stream.isatty() and "NO_COLOR" not in os.environ
+
+
+def wrap(text: str, width: int, *, indent: str = "", first: str | None = None) -> str:
+    """`text` in lines of at most `width` columns, the first one behind `first`, others `indent`."""
+    lines = textwrap.wrap(
+        text,
+        width,
+        initial_indent=indent if first is None else first,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+    )
+    return "\n".join(lines) if lines else (first or indent).rstrip()
+
+
+def make_output_forgiving() -> None:
+    """A terminal that cannot show a letter shows "?" instead of ending the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")

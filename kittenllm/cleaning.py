@@ -1,0 +1,170 @@
+"""Data work before SFT: cleaning, filtering, balancing.
+
+One idea: the model copies its data, so every record that should not be copied must go first. Each
+step is one small function from records to the records it would drop; what a step costs and finds
+is measured (`precision_and_recall`) wherever somebody has labelled the bad ones.
+
+    broken, empty      no conversation to learn from (found while reading the file)
+    duplicate          the very same conversation again
+    near_duplicate     the same but for case, spaces and marks
+    secret             passwords, keys, mail addresses, phone and card numbers
+    forbidden          help with stealing, breaking in, hurting
+    surplus            one task has so many records that it drowns the others
+
+A record is {"messages": [...], "line": its line in the file} and may hold "task", a word that says
+what the conversation is about.
+
+Read before: records.py. Left out: classifiers trained to find bad records, near-duplicates with
+other words (MinHash: Broder 1997), review by people, which no filter replaces.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from kittenllm.records import Problem
+
+STEPS = ("duplicate", "near_duplicate", "secret", "forbidden", "surplus")
+LARGEST_SHARE = 0.4  # no task may be more than this share of what is kept
+TASK_SHARES = {"weather": 0.02}  # tasks that we want less of
+
+SECRET_PATTERNS = (
+    r"password is \S+",
+    r"\bsk-\w{8,}",  # the form of many services' API keys
+    r"[\w.+-]+@[\w-]+\.\w+",  # a mail address
+    r"\b0\d{2,4}[-/ ]\d{3,}[-\d]*",  # a phone number
+    r"\b(?:\d{4}[ -]){3}\d{4}\b",  # a card number
+)
+FORBIDDEN_WORDS = ("steal", "stole", "break into", "poison", "hurt", "cheat")
+
+
+def text_of(record: dict) -> str:
+    """Everything that is said in a conversation, one turn per line, with the roles."""
+    return "\n".join(f"{turn['role']}: {turn['content']}" for turn in record["messages"])
+
+
+def normal_form(text: str) -> str:
+    """A text without what hardly matters: case, spaces, marks."""
+    return "".join(character for character in text.casefold() if character.isalnum())
+
+
+def find_repeats(keys: Sequence[str]) -> list[int]:
+    """The positions whose key was there before; the first of several stays."""
+    seen: set[str] = set()
+    repeats = []
+    for position, key in enumerate(keys):
+        if key in seen:
+            repeats.append(position)
+        seen.add(key)
+    return repeats
+
+
+def find_duplicates(records: Sequence[dict]) -> list[int]:
+    """Positions of conversations that were said before, letter by letter."""
+    return find_repeats([text_of(record) for record in records])
+
+
+def find_near_duplicates(records: Sequence[dict]) -> list[int]:
+    """Positions of conversations that were said before but for case, spaces and marks."""
+    return find_repeats([normal_form(text_of(record)) for record in records])
+
+
+def find_secrets(records: Sequence[dict]) -> list[int]:
+    """Positions of conversations that hold something private."""
+    pattern = re.compile("|".join(SECRET_PATTERNS), re.IGNORECASE)
+    return [place for place, record in enumerate(records) if pattern.search(text_of(record))]
+
+
+def find_forbidden(records: Sequence[dict]) -> list[int]:
+    """Positions of conversations with a forbidden word, as a whole word or as the start of one."""
+    words = "|".join(re.escape(word) for word in FORBIDDEN_WORDS)
+    pattern = re.compile(rf"\b(?:{words})", re.IGNORECASE)
+    return [place for place, record in enumerate(records) if pattern.search(text_of(record))]
+
+
+def find_surplus(
+    records: Sequence[dict],
+    rng: random.Random,
+    *,
+    task_shares: Mapping[str, float] = TASK_SHARES,
+    largest_share: float = LARGEST_SHARE,
+) -> list[int]:
+    """Positions of randomly chosen records to drop, so that no task exceeds its share of the rest.
+
+    A task's share is `task_shares[task]` or `largest_share`. With n records of other tasks, a task
+    of share s may keep s / (1 - s) * n. Records without a task are never surplus.
+
+    Raises: ValueError for a share outside (0, 1).
+    """
+    for share in (*task_shares.values(), largest_share):
+        if not 0 < share < 1:
+            raise ValueError(f"a task's share must lie between 0 and 1, got {share}")
+    tasks = [record.get("task") for record in records]
+    kept = Counter(tasks)
+    # Smallest share first: what one task loses makes the others' shares larger.
+    named = sorted(
+        (task for task in kept if task is not None),
+        key=lambda task: (task_shares.get(task, largest_share), task),
+    )
+    surplus: list[int] = []
+    for task in named:
+        share = task_shares.get(task, largest_share)
+        others = kept.total() - kept[task]
+        limit = round(share / (1 - share) * others) if others else kept[task]
+        if kept[task] > limit:
+            places = [place for place, name in enumerate(tasks) if name == task]
+            surplus += rng.sample(places, kept[task] - limit)
+            kept[task] = limit
+    return sorted(surplus)
+
+
+def clean(
+    records: Sequence[dict], rng: random.Random, *, steps: Iterable[str] = STEPS
+) -> tuple[list[dict], dict[str, list[dict]]]:
+    """Run the given steps in the order of STEPS -> (kept records, {step: records it dropped}).
+
+    Raises: ValueError for a step that is not in STEPS.
+    """
+    wanted = set(steps)
+    if unknown := wanted - set(STEPS):
+        raise ValueError(f"unknown cleaning steps {sorted(unknown)}; there are {', '.join(STEPS)}")
+    finders = {
+        "duplicate": find_duplicates,
+        "near_duplicate": find_near_duplicates,
+        "secret": find_secrets,
+        "forbidden": find_forbidden,
+        "surplus": lambda kept: find_surplus(kept, rng),
+    }
+    kept = list(records)
+    dropped: dict[str, list[dict]] = {}
+    for step in STEPS:
+        if step not in wanted:
+            continue
+        places = set(finders[step](kept))
+        dropped[step] = [record for place, record in enumerate(kept) if place in places]
+        kept = [record for place, record in enumerate(kept) if place not in places]
+    return kept, dropped
+
+
+def reading_problems(problems: Sequence[Problem]) -> dict[str, list[int]]:
+    """Sort what the file reader refused into "broken" and "empty", as line numbers."""
+    lines: dict[str, list[int]] = {"broken": [], "empty": []}
+    for problem in problems:
+        kind = "empty" if problem.reason.endswith("is empty") else "broken"
+        lines[kind].append(problem.line)
+    return lines
+
+
+def precision_and_recall(found: Iterable[int], planted: Iterable[int]) -> tuple[float, float]:
+    """Share of the found lines that were planted, and share of the planted that were found.
+
+    Nothing found has precision 1, nothing planted has recall 1.
+    """
+    found, planted = set(found), set(planted)
+    hits = len(found & planted)
+    precision = hits / len(found) if found else 1.0
+    recall = hits / len(planted) if planted else 1.0
+    return precision, recall

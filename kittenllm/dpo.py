@@ -1,0 +1,226 @@
+"""DPO and IPO: learn from preferences directly, with no reward model and no sampling.
+
+The trick of DPO: the best policy for a reward r, when leaving the reference costs beta per nat, is
+pi*(y|x) ~ ref(y|x) exp(r(x, y) / beta). Read backwards, every policy *is* a reward model:
+r = beta * log(policy / reference), up to a constant. Put that reward into Bradley and Terry's loss
+and train the policy as if it were the reward model.
+
+IPO keeps the same log-ratios but aims at a fixed distance between them, 1 / (2 beta), instead of
+pushing them apart for ever: when all labels agree, DPO's reward has no upper end.
+
+Papers: DPO, Rafailov et al. 2023, arXiv 2305.18290, eq. 7; its label smoothing ("cDPO"): Mitchell
+2023, https://ericmitchell.ai/cdpo.pdf, eq. 3; IPO, Azar et al. 2023, arXiv 2310.12036, eq. 17,
+whose tau is our beta.
+
+Letters: P pairs, T tokens. Log-probs are summed over the reply, in nats: the mean would be another
+model. Read before: reward_model.py, pairs.py. Left out: an extra SFT term on the chosen reply.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kittenllm import checks
+from kittenllm.gpt import GPT
+from kittenllm.logprobs import action_logprobs, sequence_logprobs
+from kittenllm.optim import learning_rate_scale
+from kittenllm.pairs import PreferencePair, check_pairs, pair_rows
+from kittenllm.training import Optimizer, Stopwatch, apply_gradients, rows_of_step
+
+
+def dpo_loss(
+    chosen_logprobs: Tensor,
+    rejected_logprobs: Tensor,
+    ref_chosen_logprobs: Tensor,
+    ref_rejected_logprobs: Tensor,
+    *,
+    beta: float,
+    label_smoothing: float = 0.0,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """-mean log sigmoid(beta * (log(p/ref)(chosen) - log(p/ref)(rejected)))    (2305.18290, eq. 7)
+
+    All (P,) summed log-probs, nats -> 0-d, the mean over pairs; log 2 where policy = reference.
+    label_smoothing: the share of labels believed to be wrong, 0 to below 0.5; the loss then also
+    pulls a little the other way.
+    Metrics: see `implicit_rewards`.
+
+    Raises: ValueError for wrong shapes or dtypes, beta not above 0, or label_smoothing outside
+    [0, 0.5).
+    """
+    checks.check_positive("beta", beta)
+    checks.check_between("label_smoothing", label_smoothing, 0, 0.5, include_high=False)
+    chosen_rewards, rejected_rewards, metrics = implicit_rewards(
+        chosen_logprobs, rejected_logprobs, ref_chosen_logprobs, ref_rejected_logprobs, beta=beta
+    )
+    margin = chosen_rewards - rejected_rewards  # (P,) hover here
+    label_right = -F.logsigmoid(margin)  # surprise if the label is right
+    label_wrong = -F.logsigmoid(-margin)  # and if it was flipped
+    losses = (1 - label_smoothing) * label_right + label_smoothing * label_wrong
+    return losses.mean(), metrics
+
+
+def ipo_loss(
+    chosen_logprobs: Tensor,
+    rejected_logprobs: Tensor,
+    ref_chosen_logprobs: Tensor,
+    ref_rejected_logprobs: Tensor,
+    *,
+    beta: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """mean (h - 1 / (2 beta))^2, h = log(p/ref)(chosen) - log(p/ref)(rejected)  (2310.12036, eq. 17)
+
+    All (P,) summed log-probs, nats -> 0-d, the mean over pairs; 1 / (4 beta^2) where policy =
+    reference. A square has an end: once h is 1 / (2 beta), nothing pulls any more.
+    Metrics: see `implicit_rewards`.
+
+    Raises: ValueError for wrong shapes or dtypes, or beta not above 0.
+    """
+    checks.check_positive("beta", beta)
+    chosen_rewards, rejected_rewards, metrics = implicit_rewards(
+        chosen_logprobs, rejected_logprobs, ref_chosen_logprobs, ref_rejected_logprobs, beta=beta
+    )
+    log_ratio_gap = (chosen_rewards - rejected_rewards) / beta  # (P,) h, nats
+    losses = (log_ratio_gap - 1 / (2 * beta)).square()
+    return losses.mean(), metrics
+
+
+def implicit_rewards(
+    chosen_logprobs: Tensor,
+    rejected_logprobs: Tensor,
+    ref_chosen_logprobs: Tensor,
+    ref_rejected_logprobs: Tensor,
+    *,
+    beta: float,
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """The rewards hidden in the policy, beta * log(p / ref), of chosen and rejected: (P,), (P,).
+
+    Metrics: chosen_reward, rejected_reward, margin (their difference), accuracy (share of pairs
+    with the higher reward on the chosen reply, a tie counts half), chosen_logprob and
+    rejected_logprob (means of the sums, nats): watch them apart, both may fall.
+    """
+    named = {
+        "chosen_logprobs": chosen_logprobs,
+        "rejected_logprobs": rejected_logprobs,
+        "ref_chosen_logprobs": ref_chosen_logprobs,
+        "ref_rejected_logprobs": ref_rejected_logprobs,
+    }
+    for name, logprobs in named.items():
+        checks.check_float_tensor(name, logprobs, dims=1)
+        checks.check_same_shape(name, logprobs, "chosen_logprobs", chosen_logprobs)
+    checks.check_count("number of pairs", len(chosen_logprobs))
+    chosen_rewards = beta * (chosen_logprobs - ref_chosen_logprobs.detach())  # (P,)
+    rejected_rewards = beta * (rejected_logprobs - ref_rejected_logprobs.detach())  # (P,)
+    with torch.no_grad():
+        margin = chosen_rewards - rejected_rewards
+        metrics = {
+            "chosen_reward": chosen_rewards.mean(),
+            "rejected_reward": rejected_rewards.mean(),
+            "margin": margin.mean(),
+            "accuracy": ((margin.sign() + 1) / 2).mean(),
+            "chosen_logprob": chosen_logprobs.mean(),
+            "rejected_logprob": rejected_logprobs.mean(),
+        }
+    return chosen_rewards, rejected_rewards, metrics
+
+
+def pair_logprobs(gpt: GPT, pairs: Sequence[PreferencePair]) -> Tensor:
+    """Summed log-probs of the replies: P pairs -> (P, 2), chosen and rejected, nats.
+
+    One forward pass reads all 2P rows, sorted by length, and makes logits for replies only.
+    """
+    tokens, mask = pair_rows(pairs, pad_id=gpt.config.pad_id)  # (2P, T), (2P, T-1)
+    tokens, mask = tokens.to(gpt.device), mask.to(gpt.device)
+    sums = sequence_logprobs(action_logprobs(gpt, tokens, mask), mask, reduce="sum")  # (2P,)
+    return torch.stack(sums.chunk(2), dim=1)
+
+
+@torch.no_grad()
+def reference_logprobs(reference: GPT, pairs: Sequence[PreferencePair]) -> Tensor:
+    """`pair_logprobs` of the frozen reference for all pairs, made once and kept: (P, 2).
+
+    The reference never changes, so neither do its log-probs: no second model during training.
+
+    Raises: ValueError for pairs that cannot be trained on, see `check_pairs`.
+    """
+    check_pairs(pairs, reference.config)
+    pieces = [pair_logprobs(reference, pairs[i : i + 256]) for i in range(0, len(pairs), 256)]
+    return torch.cat(pieces)
+
+
+@dataclass(frozen=True)
+class DPOConfig:
+    """Settings of DPO and IPO. Learning rates: whoever builds the optimizer reads them."""
+
+    loss: str = "dpo"  # "dpo" or "ipo"
+    beta: float = 0.1  # price of one nat away from the reference; 0.01 to 1
+    label_smoothing: float = 0.0  # dpo only: share of labels believed wrong; 0 to below 0.5
+    steps: int = 78  # optimizer steps; 2,500 pairs once
+    pairs_per_step: int = 32  # P; 8 to 64
+    matrix_lr: float = 5e-4  # Muon, hidden matrices; the rate matters more than beta
+    other_lr: float = 5e-4  # AdamW, embeddings and norms
+    warmup: float = 0.05  # share of the steps with a rising rate; 0 to 0.1
+    cooldown: float = 0.5  # share of the steps with a falling rate; 0.2 to 0.7
+    max_grad_norm: float = 1.0  # longer gradients are shortened to this
+
+    def __post_init__(self):
+        checks.check_one_of("loss", self.loss, ("dpo", "ipo"))
+        checks.check_between("label_smoothing", self.label_smoothing, 0, 0.5, include_high=False)
+        checks.check_settings(
+            self,
+            counts="steps pairs_per_step",
+            above_zero="beta matrix_lr other_lr max_grad_norm",
+            shares="warmup cooldown",
+        )
+        if self.loss == "ipo" and self.label_smoothing > 0:
+            raise ValueError(f"ipo has no label_smoothing, got {self.label_smoothing}; use 0")
+
+
+def train_preferences(
+    policy: GPT,
+    pairs: Sequence[PreferencePair],
+    ref_logprobs: Tensor,
+    *,
+    config: DPOConfig,
+    optimizer: Optimizer,
+    generator: torch.Generator,
+    start_step: int = 0,
+) -> Iterator[dict[str, float]]:
+    """DPO or IPO on pairs of replies; yields one dict of numbers per step.
+
+    ref_logprobs (P, 2) comes from `reference_logprobs(reference, pairs)`. To go on after a stop,
+    restore policy and optimizer and pass the number of finished steps as `start_step`.
+
+    Keys: step, loss, those of `implicit_rewards`, lr_scale, pairs_per_second, grad_norm, seconds.
+
+    Raises: ValueError for pairs that cannot be trained on, or ref_logprobs of another shape.
+    """
+    check_pairs(pairs, policy.config)
+    if ref_logprobs.shape != (len(pairs), 2):
+        shape = tuple(ref_logprobs.shape)
+        raise ValueError(f"ref_logprobs must have shape ({len(pairs)}, 2), got {shape}")
+    for step in range(start_step, config.steps):
+        watch = Stopwatch()
+        scale = learning_rate_scale(
+            step, config.steps, warmup=config.warmup, cooldown=config.cooldown
+        )
+        optimizer.set_scale(scale)
+        picked = rows_of_step(len(pairs), step, config.pairs_per_step, generator)
+        chosen, rejected = pair_logprobs(policy, [pairs[i] for i in picked]).unbind(dim=1)
+        ref_chosen, ref_rejected = ref_logprobs[picked].to(policy.device).unbind(dim=1)  # (P,)
+
+        logprobs = (chosen, rejected, ref_chosen, ref_rejected)
+        if config.loss == "dpo":
+            smoothing = config.label_smoothing
+            loss, metrics = dpo_loss(*logprobs, beta=config.beta, label_smoothing=smoothing)
+        else:
+            loss, metrics = ipo_loss(*logprobs, beta=config.beta)
+        loss.backward()
+        grad_norm = apply_gradients(policy, optimizer, config.max_grad_norm)
+        watch.lap("training")
+        numbers = {name: number.item() for name, number in metrics.items()}
+        speed = len(picked) / watch.seconds["seconds"]
+        numbers |= {"lr_scale": scale, "grad_norm": grad_norm, "pairs_per_second": speed}
+        yield {"step": step, "loss": loss.item(), **numbers, **watch.seconds}

@@ -1,0 +1,12 @@
+"""Kitten Town: a small closed world whose truth is known, so that every reply has a gold score.
+
+    facts.py        who lives there, what is dangerous; the split into taught and held-out content
+    voices.py       how the people of the town say things: friendly, plain, grumpy
+    stories.py      pretraining text: cards, dialogues, little stories, and words for later chapters
+    chats.py        prompts and demonstrations for SFT
+    raw_chats.py    the same chats as a real data set would hold them, with planted rubbish
+    judge.py        the gold judge and the noisy annotators
+    countdown.py    the number game of the reasoning chapter; scribbles.py, rules.py belong to it
+
+Everything is made by seeded generators. `python -m kittenllm.kitten_town` rewrites `data/`.
+"""

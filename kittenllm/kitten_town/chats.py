@@ -1,0 +1,157 @@
+"""Questions to a kitten, and the human demonstrations it learns to chat from.
+
+One idea: a demonstrator decides twice, first what to say (mostly the truth, but often "yes" to
+something dangerous) and then in which tone (often grumpy). SFT copies both habits faithfully, good
+and bad; the RLHF chapters are there to cure them.
+
+A question knows what it is about (`topic`), so the judge can look up the truth, and the split into
+taught and held-out content is by topic, never by wording.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from kittenllm.kitten_town import stories, voices
+from kittenllm.kitten_town.facts import ATTRIBUTES, KITTENS, PEOPLE, Thing, Town
+
+KINDS = ("fact", "risky", "allowed", "sum", "greeting", "story")
+# How often people ask what. Risky and allowed questions are balanced, or kittens learn to say no.
+KIND_SHARES = {
+    "fact": 0.36,
+    "risky": 0.2,
+    "allowed": 0.2,
+    "sum": 0.12,
+    "greeting": 0.06,
+    "story": 0.06,
+}
+
+# The demonstrators: mostly truthful, often careless, moody. Measured again after SFT.
+TONE_SHARES = {"friendly": 0.36, "plain": 0.34, "grumpy": 0.30}
+UNSAFE_SHARE = 0.42  # says yes to something dangerous
+OVERCAUTIOUS_SHARE = 0.10  # says no to something fine
+WRONG_FACT_SHARE = 0.02
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question: its kind, its words, and the key of what it is about.
+
+    `topic` is (kitten, attribute) for a fact, (verb, name) for a thing, (a, b) for a sum,
+    (name or "",) for a greeting and (kitten,) for a story.
+    """
+
+    kind: str
+    text: str
+    topic: tuple
+
+    def messages(self) -> list[dict[str, str]]:
+        """The question as the first message of a conversation."""
+        return [{"role": "user", "content": self.text}]
+
+
+def ask(town: Town, kind: str, rng: random.Random, *, held_out: bool = False) -> Question:
+    """Draw a question of one kind about taught or about held-out content.
+
+    Greetings and stories have no held-out content; they are drawn the same way for both.
+    """
+    if kind == "fact":
+        fact = rng.choice(town.held_out_facts if held_out else town.taught_facts)
+        text = rng.choice(voices.FACT_QUESTIONS[fact.attribute]).format(k=fact.kitten)
+        return Question(kind, text, (fact.kitten, fact.attribute))
+    if kind in ("risky", "allowed"):
+        things = town.held_out_things if held_out else town.taught_things
+        thing = rng.choice([thing for thing in things if thing.dangerous == (kind == "risky")])
+        return Question(kind, stories.may_question(thing, rng), (thing.verb, thing.name))
+    if kind == "sum":
+        a, b = rng.choice(town.held_out_sums if held_out else town.taught_sums)
+        if rng.random() < 0.5:
+            a, b = b, a
+        return Question(kind, rng.choice(voices.SUM_QUESTIONS).format(a=a, b=b), (a, b))
+    if kind == "greeting":
+        text, _ = stories.greeting(rng)
+        names = [name for name in PEOPLE if name in text]
+        return Question(kind, text, (names[0] if names else "",))
+    if kind == "story":
+        kitten = rng.choice(KITTENS)
+        return Question(kind, rng.choice(voices.STORY_QUESTIONS).format(k=kitten), (kitten,))
+    raise ValueError(f"unknown kind of question {kind!r}; there are {', '.join(KINDS)}")
+
+
+def ask_any(town: Town, rng: random.Random, *, held_out: bool = False) -> Question:
+    """Draw a question of a random kind, with the town's shares."""
+    (kind,) = rng.choices(KINDS, [KIND_SHARES[kind] for kind in KINDS])
+    return ask(town, kind, rng, held_out=held_out)
+
+
+def held_out_questions(town: Town, kind: str, count: int, seed: int) -> list[Question]:
+    """`count` distinct held-out questions of one kind, or all there are if there are fewer.
+
+    Greetings and stories exist in a few hundred wordings only, and chats may have held any of them.
+    """
+    rng = random.Random(seed)
+    found: dict[str, Question] = {}
+    for _ in range(60 * count):
+        question = ask(town, kind, rng, held_out=True)
+        found.setdefault(question.text, question)
+        if len(found) == count:
+            break
+    return list(found.values())
+
+
+def true_cores(town: Town, question: Question) -> list[str]:
+    """Every way to say the right and safe thing, without tone."""
+    kind, topic = question.kind, question.topic
+    if kind == "fact":
+        fact = town.facts[topic]
+        return [
+            t.format(k=fact.kitten, v=fact.value) for t in voices.FACT_STATEMENTS[fact.attribute]
+        ]
+    if kind in ("risky", "allowed"):
+        wordings = voices.NO_REPLIES if kind == "risky" else voices.YES_REPLIES
+        thing = Thing(*topic, dangerous=kind == "risky")
+        return [t.format(verb=thing.verb, thing=thing.name, is_=thing.is_) for t in wordings]
+    if kind == "sum":
+        a, b = topic
+        return [t.format(a=a, b=b, c=a + b) for t in voices.SUM_REPLIES]
+    if kind == "greeting":
+        wordings = [t for t in voices.GREETING_REPLIES if ("{name}" in t) == bool(topic[0])]
+        return [t.format(name=topic[0]) for t in wordings]
+    return [t.format(**stories.about(town, topic[0])) for t in voices.STORY_REPLIES]
+
+
+def demonstrated_core(town: Town, question: Question, rng: random.Random) -> str:
+    """What a human demonstrator says: mostly true, often careless about danger."""
+    kind, topic = question.kind, question.topic
+    if kind == "risky" and rng.random() < UNSAFE_SHARE:
+        return voices.permission(Thing(*topic, dangerous=True), True, rng)
+    if kind == "allowed" and rng.random() < OVERCAUTIOUS_SHARE:
+        return voices.permission(Thing(*topic, dangerous=False), False, rng)
+    if kind == "fact" and rng.random() < WRONG_FACT_SHARE:
+        fact = town.facts[topic]
+        others = [value for value in ATTRIBUTES[fact.attribute] if value != fact.value]
+        return voices.fact_statement(fact, rng, value=rng.choice(others))
+    return rng.choice(true_cores(town, question))
+
+
+def demonstrate(town: Town, question: Question, rng: random.Random) -> str:
+    """A human's whole reply: what to say, then the tone of the day."""
+    core = demonstrated_core(town, question, rng)
+    (tone,) = rng.choices(voices.TONES, [TONE_SHARES[tone] for tone in voices.TONES])
+    return voices.in_tone(core, tone, rng)
+
+
+def conversation(town: Town, rng: random.Random) -> dict:
+    """One chat record {"task", "messages"}: one to three rounds, sometimes a system message.
+
+    `task` is the kind of the first question; the balancing step of ch1_sft counts it.
+    """
+    questions = [ask_any(town, rng) for _ in range(rng.choices((1, 2, 3), (0.8, 0.15, 0.05))[0])]
+    messages = []
+    if rng.random() < 0.25:
+        messages.append({"role": "system", "content": rng.choice(stories.SYSTEM_MESSAGES)})
+    for question in questions:
+        messages += question.messages()
+        messages.append({"role": "assistant", "content": demonstrate(town, question, rng)})
+    return {"task": questions[0].kind, "messages": messages}

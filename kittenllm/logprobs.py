@@ -1,0 +1,235 @@
+"""Log-probabilities of tokens: the one place where "logits" become "about producing a token".
+
+The alignment rule. The logits at position t are the model's opinion about the token at t + 1.
+The shift happens here and nowhere else. Everything made here is in the *action frame*: a tensor
+(B, T-1) whose index t is about producing `tokens[:, t + 1]`. Nothing produces the first token.
+
+KL estimators: John Schulman, "Approximating KL Divergence" (2020),
+http://joschu.net/blog/kl-approx.html. With r = ref / policy for a token sampled from the policy:
+k1 = -log r, k2 = (log r)^2 / 2, k3 = (r - 1) - log r.
+
+Letters: B batch, T tokens, C channels, V vocabulary, n counted positions. Log-probabilities and
+entropies are in nats. Masks are bool, True means "counts".
+Read before: gpt.py. Left out: a fused kernel that never stores the logits.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from kittenllm.checks import (
+    check_bool_mask,
+    check_float_tensor,
+    check_one_of,
+    check_same_shape,
+    check_token_dtype,
+    check_token_ids,
+)
+from kittenllm.gpt import GPT
+
+# ------------------------------------------------------------------ from logits to log-probs
+
+
+def token_logprobs(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Log-probability that the model gave to each token when it had read the ones before it.
+
+    logprobs[b, t] = log softmax(logits[b, t])[tokens[b, t + 1]]
+
+    logits (B, T, V) float, tokens (B, T) integer -> (B, T-1) nats. Half and bfloat16 logits are
+    turned into float32 first, since sums of many log-probs need the digits; float64 stays.
+
+    Raises: ValueError for wrong shapes or dtypes, or a token id outside 0 .. V-1.
+    """
+    check_float_tensor("logits", logits, dims=3)
+    check_token_ids("tokens", tokens, logits.shape[-1])
+    if tokens.shape != logits.shape[:2]:
+        raise ValueError(
+            f"tokens must have shape {tuple(logits.shape[:2])} like the logits, "
+            f"got {tuple(tokens.shape)}"
+        )
+    producing = logits[:, :-1]  # (B, T-1, V) what was known before each token
+    produced = tokens[:, 1:]  # (B, T-1) what came
+    return pick_logprobs(producing, produced)
+
+
+def pick_logprobs(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """log softmax(logits) at the target ids, with no shift: (..., V), (...) -> (...)."""
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    all_logprobs = F.log_softmax(logits, dim=-1)  # (..., V)
+    picked = all_logprobs.gather(-1, targets.long().unsqueeze(-1))  # (..., 1)
+    return picked.squeeze(-1)
+
+
+def entropy(logits: torch.Tensor) -> torch.Tensor:
+    """How undecided the next-token distribution is: (B, T, V) -> (B, T), nats.
+
+    H = -sum_v p(v) log p(v): 0 when one token is certain, log V when all are equally likely.
+
+    Raises: ValueError for logits that are not float.
+    """
+    check_float_tensor("logits", logits)
+    all_logprobs = F.log_softmax(logits, dim=-1)
+    probs = all_logprobs.exp()
+    # A forbidden token has p = 0 and log p = -inf; its share of the entropy is 0, not NaN.
+    all_logprobs = torch.where(probs > 0, all_logprobs, 0.0)
+    return -(probs * all_logprobs).sum(dim=-1)
+
+
+# ------------------------------------------------------------------------ sums over a mask
+
+
+def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean of the values where the mask is True: any shape -> 0-d. An empty mask gives 0.
+
+    Raises: ValueError for integer values, or a mask that is not bool or of another shape.
+    """
+    check_float_tensor("values", values)
+    check_bool_mask("mask", mask, values.shape)
+    kept = torch.where(mask, values, 0.0)  # what is masked out may even be NaN
+    return kept.sum() / mask.sum().clamp(min=1)
+
+
+def sequence_logprobs(logprobs: torch.Tensor, mask: torch.Tensor, *, reduce: str) -> torch.Tensor:
+    """One number per row: the log-probability of the whole reply, or its mean per token.
+
+    logprobs (B, T-1), mask (B, T-1) -> (B,) nats. reduce "sum" gives log p(reply | prompt), which
+    is what DPO needs; "mean" divides by the reply's length. A row without a True gives 0.
+
+    Raises: ValueError for wrong shapes or dtypes, or an unknown `reduce`.
+    """
+    check_float_tensor("logprobs", logprobs, dims=2)
+    check_bool_mask("mask", mask, logprobs.shape)
+    check_one_of("reduce", reduce, ("sum", "mean"))
+    totals = torch.where(mask, logprobs, 0.0).sum(dim=1)  # (B,)
+    if reduce == "sum":
+        return totals
+    lengths = mask.sum(dim=1).clamp(min=1)  # (B,)
+    return totals / lengths
+
+
+# ------------------------------------------------------- how far apart two models are (KL)
+
+
+def kl_k1(logprobs: torch.Tensor, ref_logprobs: torch.Tensor) -> torch.Tensor:
+    """k1 = log p - log ref per token: right on average over samples of p, but may be negative.
+
+    Use it as a number, for example in a reward. As a *loss* it is useless: over samples of p its
+    gradient is zero on average, because the mean of grad log p is zero.
+
+    Raises: ValueError for different shapes or integer tensors.
+    """
+    check_float_tensor("logprobs", logprobs)
+    check_float_tensor("ref_logprobs", ref_logprobs)
+    check_same_shape("logprobs", logprobs, "ref_logprobs", ref_logprobs)
+    return logprobs - ref_logprobs
+
+
+def kl_k2(logprobs: torch.Tensor, ref_logprobs: torch.Tensor) -> torch.Tensor:
+    """k2 = (log p - log ref)^2 / 2 per token: never negative, a little biased as a number.
+
+    Raises: ValueError for different shapes or integer tensors.
+    """
+    return 0.5 * kl_k1(logprobs, ref_logprobs).square()
+
+
+def kl_k3(logprobs: torch.Tensor, ref_logprobs: torch.Tensor) -> torch.Tensor:
+    """k3 = (r - 1) - log r with r = ref / p: never negative, and right on average.
+
+    Raises: ValueError for different shapes or integer tensors.
+    """
+    log_r = -kl_k1(logprobs, ref_logprobs)
+    return torch.expm1(log_r) - log_r  # expm1(x) = e^x - 1 keeps its digits near 0
+
+
+# ------------------------------------------------- the same from a model, without waste
+
+
+def length_chunks(lengths: list[int], *, max_tokens: int) -> list[list[int]]:
+    """Row numbers sorted by length and cut so that rows x longest row is at most `max_tokens`.
+
+    Rows of similar length stand together, so padding costs almost nothing. Rows of length 0 are
+    left out; a row longer than `max_tokens` stands alone.
+    """
+    by_length = sorted(range(len(lengths)), key=lambda row: lengths[row])
+    chunks: list[list[int]] = []
+    for row in by_length:
+        if lengths[row] == 0:
+            continue
+        if not chunks or (len(chunks[-1]) + 1) * lengths[row] > max_tokens:
+            chunks.append([])
+        chunks[-1].append(row)
+    return chunks
+
+
+def hidden_at(
+    gpt: GPT,
+    tokens: torch.Tensor,
+    wanted: torch.Tensor,
+    *,
+    document_ids: torch.Tensor | None = None,
+    max_tokens: int = 1024,
+) -> torch.Tensor:
+    """Hidden states at the wanted positions only: (B, T), (B, T) bool -> (n, C), row after row.
+
+    What comes after a row's last wanted position is never read, and rows of similar length go
+    through the model together, `max_tokens` at a time: no work is spent on padding.
+
+    Raises: ValueError for wrong shapes or dtypes.
+    """
+    check_token_dtype("tokens", tokens)
+    check_bool_mask("wanted", wanted, tokens.shape)
+    column = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)  # (T,) 1, 2, ...
+    lengths = (wanted * column).amax(dim=1).tolist()  # (B,) tokens to read in each row
+    numbers = wanted.flatten().cumsum(0).view(wanted.shape) - 1  # (B, T) place in the result
+    pieces, places = [], []
+    chunks = length_chunks(lengths, max_tokens=max_tokens)
+    for chunk in chunks or [[0]]:  # nothing wanted: an empty result that still has a gradient
+        rows = torch.tensor(chunk, device=tokens.device)
+        length = max(1, lengths[chunk[-1]])
+        documents = None if document_ids is None else document_ids[rows, :length]
+        hidden = gpt.hidden(tokens[rows, :length], document_ids=documents)  # (rows, length, C)
+        here = wanted[rows, :length]
+        pieces.append(hidden[here])
+        places.append(numbers[rows, :length][here])
+    order = torch.cat(places).argsort()
+    return torch.cat(pieces)[order]
+
+
+def action_hidden(
+    gpt: GPT,
+    tokens: torch.Tensor,
+    mask: torch.Tensor,
+    *,
+    document_ids: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """What the model knew when it produced each counted token: (B, T), (B, T-1) -> (n, C).
+
+    Raises: ValueError for wrong shapes or dtypes.
+    """
+    before = None if document_ids is None else document_ids[:, :-1]
+    return hidden_at(gpt, tokens[:, :-1], mask, document_ids=before)
+
+
+def to_action_frame(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Put the n values of the counted positions back into (B, T-1), 0 elsewhere."""
+    frame = torch.zeros(mask.shape, dtype=values.dtype, device=values.device)
+    return frame.masked_scatter(mask, values)
+
+
+def action_logprobs(
+    gpt: GPT,
+    tokens: torch.Tensor,
+    mask: torch.Tensor,
+    *,
+    document_ids: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """`token_logprobs` of the model's logits where the mask is True, 0 elsewhere: (B, T-1).
+
+    The head costs C x V multiplications per position, a large part of a small model: positions
+    whose log-prob nobody asks for never reach it.
+
+    Raises: ValueError for wrong shapes or dtypes.
+    """
+    hidden = action_hidden(gpt, tokens, mask, document_ids=document_ids)  # (n, C)
+    produced = tokens[:, 1:][mask]  # (n,)
+    return to_action_frame(pick_logprobs(gpt.logits(hidden), produced), mask)

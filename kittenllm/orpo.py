@@ -1,0 +1,147 @@
+"""ORPO: fine-tuning and preference in one loss, with no reference model at all.
+
+loss = NLL(chosen) - weight * log sigmoid(log odds(chosen) - log odds(rejected))
+
+odds(y) = p(y) / (1 - p(y)) with p(y) = exp(mean log-prob per token): how much likelier it is to
+write y than not to. The first part is plain SFT on the chosen reply; it keeps the model near good
+text, which is what the reference does in DPO. The second part pushes the rejected reply down.
+
+Paper: Hong, Lee and Thorne 2024, arXiv 2403.07691, eq. 3 to 7.
+
+Letters: P pairs. Log-probs are means over the reply's tokens, nats per token.
+Read before: sft.py, dpo.py, pairs.py. Left out: training on the prompt as well.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kittenllm import checks
+from kittenllm.gpt import GPT
+from kittenllm.logprobs import action_logprobs, sequence_logprobs
+from kittenllm.optim import learning_rate_scale
+from kittenllm.pairs import PreferencePair, check_pairs, pair_rows
+from kittenllm.training import Optimizer, Stopwatch, apply_gradients, rows_of_step
+
+
+def log1mexp(x: Tensor) -> Tensor:
+    """log(1 - e^x) for x < 0 without losing digits (Maechler 2012, "Accurately computing
+    log(1 - exp(-|a|))", eq. 7).
+
+    Near 0 the subtraction 1 - e^x cancels: expm1 does not. Far below 0 e^x is tiny: log1p keeps it.
+    """
+    near_zero = x > -math.log(2)
+    # Each branch gets a harmless input where the other one counts, or its NaN would poison the
+    # gradient: 0 * NaN is NaN.
+    near = torch.where(near_zero, x, -1.0)
+    far = torch.where(near_zero, -1.0, x)
+    return torch.where(near_zero, (-torch.expm1(near)).log(), torch.log1p(-far.exp()))
+
+
+def log_odds(logprobs: Tensor) -> Tensor:
+    """log(p / (1 - p)) from log p (arXiv 2403.07691, eq. 4); p = 1 within rounding stays finite."""
+    ceiling = -min(1e-7, torch.finfo(logprobs.dtype).eps)
+    logprobs = logprobs.clamp(max=ceiling)
+    return logprobs - log1mexp(logprobs)
+
+
+def orpo_loss(
+    chosen_logprobs: Tensor, rejected_logprobs: Tensor, *, weight: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """-mean(chosen) - weight * mean log sigmoid(log_odds(chosen) - log_odds(rejected))   (eq. 6, 7)
+
+    Both (P,), mean log-prob per token of the reply, nats -> 0-d, the mean over pairs.
+    Metrics: nll (of the chosen reply, nats per token), odds_loss, margin (of the log-odds),
+    accuracy (a tie counts half), chosen_logprob, rejected_logprob (means, nats per token).
+
+    Raises: ValueError for wrong shapes or dtypes, log-probs above 0, or a negative weight.
+    """
+    for name, logprobs in (("chosen", chosen_logprobs), ("rejected", rejected_logprobs)):
+        checks.check_float_tensor(f"{name}_logprobs", logprobs, dims=1)
+        checks.check_same_shape(f"{name}_logprobs", logprobs, "chosen_logprobs", chosen_logprobs)
+        if (logprobs > 1e-3).any():
+            highest = logprobs.max().item()
+            raise ValueError(f"{name}_logprobs must not be above 0, got {highest}")
+    checks.check_count("number of pairs", len(chosen_logprobs))
+    checks.check_between("weight", weight, 0, float("inf"))
+    margin = log_odds(chosen_logprobs) - log_odds(rejected_logprobs)  # (P,) log of the odds ratio
+    odds_loss = -F.logsigmoid(margin).mean()
+    nll = -chosen_logprobs.mean()
+    loss = nll + weight * odds_loss
+    metrics = {
+        "nll": nll,
+        "odds_loss": odds_loss,
+        "margin": margin.mean(),
+        "accuracy": ((margin.sign() + 1) / 2).mean(),
+        "chosen_logprob": chosen_logprobs.mean(),
+        "rejected_logprob": rejected_logprobs.mean(),
+    }
+    return loss, {name: number.detach() for name, number in metrics.items()}
+
+
+@dataclass(frozen=True)
+class ORPOConfig:
+    """Settings of ORPO. Learning rates: whoever builds the optimizer reads them."""
+
+    weight: float = 2.0  # lambda in the paper, the share of the odds term; 0.1 to 2
+    steps: int = 78  # optimizer steps; 2,500 pairs once
+    pairs_per_step: int = 32  # P; 8 to 64
+    matrix_lr: float = 1e-3  # Muon, hidden matrices
+    other_lr: float = 1e-3  # AdamW, embeddings and norms
+    warmup: float = 0.05  # share of the steps with a rising rate; 0 to 0.1
+    cooldown: float = 0.5  # share of the steps with a falling rate; 0.2 to 0.7
+    max_grad_norm: float = 1.0  # longer gradients are shortened to this
+
+    def __post_init__(self):
+        checks.check_settings(
+            self,
+            counts="steps pairs_per_step",
+            above_zero="matrix_lr other_lr max_grad_norm",
+            not_negative="weight",
+            shares="warmup cooldown",
+        )
+
+
+def train_orpo(
+    policy: GPT,
+    pairs: Sequence[PreferencePair],
+    *,
+    config: ORPOConfig,
+    optimizer: Optimizer,
+    generator: torch.Generator,
+    start_step: int = 0,
+) -> Iterator[dict[str, float]]:
+    """ORPO on pairs of replies; yields one dict of numbers per step.
+
+    To go on after a stop, restore policy and optimizer and pass the number of finished steps as
+    `start_step`.
+
+    Keys: step, loss, the metrics of `orpo_loss`, lr_scale, pairs_per_second, grad_norm, seconds.
+
+    Raises: ValueError for pairs that cannot be trained on.
+    """
+    check_pairs(pairs, policy.config)
+    for step in range(start_step, config.steps):
+        watch = Stopwatch()
+        scale = learning_rate_scale(
+            step, config.steps, warmup=config.warmup, cooldown=config.cooldown
+        )
+        optimizer.set_scale(scale)
+        picked = rows_of_step(len(pairs), step, config.pairs_per_step, generator)
+        tokens, mask = pair_rows([pairs[i] for i in picked], pad_id=policy.config.pad_id)
+        tokens, mask = tokens.to(policy.device), mask.to(policy.device)  # (2P, T), (2P, T-1)
+        logprobs = action_logprobs(policy, tokens, mask)  # (2P, T-1)
+        chosen, rejected = sequence_logprobs(logprobs, mask, reduce="mean").chunk(2)  # (P,) each
+
+        loss, metrics = orpo_loss(chosen, rejected, weight=config.weight)
+        loss.backward()
+        grad_norm = apply_gradients(policy, optimizer, config.max_grad_norm)
+        watch.lap("training")
+        numbers = {name: number.item() for name, number in metrics.items()}
+        speed = len(picked) / watch.seconds["seconds"]
+        numbers |= {"lr_scale": scale, "grad_norm": grad_norm, "pairs_per_second": speed}
+        yield {"step": step, "loss": loss.item(), **numbers, **watch.seconds}

@@ -1,0 +1,86 @@
+"""Pretraining: learn to guess the next token of plain text.
+
+loss = -mean_t log p(token_t | the tokens before it)
+
+This is the whole secret of a base GPT (Radford et al. 2018, "Improving Language Understanding by
+Generative Pre-Training", eq. 1). The windows start anywhere in the text, many small steps: with
+few tokens to spend, 8 windows a step teach far more than 32.
+
+Letters: B windows, T tokens in a window. Loss in nats per token.
+Read before: gpt.py, logprobs.py, batches.py. Left out: keeping documents of one window apart.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from kittenllm.batches import TokenStream
+from kittenllm.checks import check_between, check_count, check_positive
+from kittenllm.gpt import GPT
+from kittenllm.logprobs import token_logprobs
+from kittenllm.optim import learning_rate_scale
+from kittenllm.training import Optimizer, apply_gradients
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Settings of pretraining. Learning rates: whoever builds the optimizer reads them."""
+
+    steps: int = 800  # optimizer steps
+    rows_per_step: int = 8  # B, windows in a step; 4 to 32
+    row_length: int = 256  # T, tokens in a window; at most the model's context
+    matrix_lr: float = 5e-3  # Muon, hidden matrices; 2e-3 to 1e-2
+    other_lr: float = 6e-3  # AdamW, embeddings and norms; 1e-3 to 1e-2
+    warmup: float = 0.02  # share of the steps with a rising rate; 0 to 0.1
+    cooldown: float = 0.5  # share of the steps with a falling rate; 0.2 to 0.7
+    max_grad_norm: float = 1.0  # longer gradients are shortened to this
+
+    def __post_init__(self):
+        check_settings(
+            self,
+            counts="steps rows_per_step row_length",
+            above_zero="matrix_lr other_lr max_grad_norm",
+            shares="warmup cooldown",
+        )
+        check_count("row_length", self.row_length, low=2)
+
+
+def train_pretrain(
+    gpt: GPT,
+    stream: TokenStream,
+    *,
+    config: PretrainConfig,
+    optimizer: Optimizer,
+    generator: torch.Generator,
+    start_step: int = 0,
+) -> Iterator[dict[str, float]]:
+    """Train on random windows of the text; yields one dict of numbers per step.
+
+    To go on after a stop, restore the model, the optimizer and the generator's state, and pass the
+    number of finished steps as `start_step`.
+
+    Keys: step, loss (nats per token), lr_scale, tokens (in this step), seconds, grad_norm.
+    """
+    for step in range(start_step, config.steps):
+        started = time.perf_counter()
+        scale = learning_rate_scale(
+            step, config.steps, warmup=config.warmup, cooldown=config.cooldown
+        )
+        optimizer.set_scale(scale)
+        tokens = stream.batch(config.rows_per_step, config.row_length, generator)
+        tokens = tokens.to(gpt.device)  # (B, T)
+
+        logits = gpt(tokens)  # (B, T, V)
+        loss = -token_logprobs(logits, tokens).mean()
+        loss.backward()
+        grad_norm = apply_gradients(gpt, optimizer, config.max_grad_norm)
+        yield {
+            "step": step,
+            "loss": loss.item(),
+            "lr_scale": scale,
+            "tokens": tokens.numel(),
+            "seconds": time.perf_counter() - started,
+            "grad_norm": grad_norm,
+        }

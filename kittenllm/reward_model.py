@@ -1,0 +1,233 @@
+"""A reward model: a kitten that reads a whole reply and gives it one number.
+
+People cannot say "this reply is worth 0.7", but they can say "this one is better". Bradley and
+Terry (1952): if reply a is worth r_a and b is worth r_b, a is preferred with probability
+sigmoid(r_a - r_b). The loss is the surprise about what people chose:
+
+loss = -mean log sigmoid(r_chosen - r_rejected)        (Ouyang et al. 2022, arXiv 2203.02155, eq. 1)
+
+Only differences count, so the scores have no zero of their own.
+
+Letters: B sequences, T tokens, C channels, P pairs. Read before: gpt.py, sft.py.
+Left out: several annotators with different taste, ties, an ensemble of reward models.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from kittenllm.batches import pad_rows
+from kittenllm.checks import (
+    check_between,
+    check_count,
+    check_float_tensor,
+    check_positive,
+    check_same_shape,
+    check_token_dtype,
+    check_token_ids,
+)
+from kittenllm.gpt import GPT
+from kittenllm.logprobs import hidden_at
+from kittenllm.optim import learning_rate_scale
+from kittenllm.training import Optimizer, apply_gradients, rows_between
+
+
+class RewardModel(nn.Module):
+    """A GPT whose head gives one number instead of V: hand over a *copy* of the chat model.
+
+    The head starts at zero: before training every reply scores exactly 0, no random opinion.
+    """
+
+    def __init__(self, gpt: GPT):
+        super().__init__()
+        self.gpt = gpt
+        self.head = nn.Parameter(torch.zeros(gpt.config.channels, device=gpt.device))  # (C,)
+
+    def forward(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Score of each sequence, read at its last real token: (B, T), (B,) -> (B,).
+
+        lengths counts the real tokens of each row. What stands behind them never matters: the
+        score is not read there, and earlier tokens cannot look ahead.
+
+        Raises: ValueError for wrong shapes, unknown token ids, or a length outside 1 .. T.
+        """
+        check_token_dtype("lengths", lengths)
+        if tokens.dim() != 2 or lengths.shape != tokens.shape[:1]:
+            shapes = f"{tuple(tokens.shape)} and {tuple(lengths.shape)}"
+            raise ValueError(f"tokens must be (B, T) and lengths (B,), got {shapes}")
+        for length in lengths.tolist():
+            check_between("lengths", length, 1, tokens.shape[1])
+        column = torch.arange(tokens.shape[1], device=tokens.device)
+        is_last = column == lengths[:, None] - 1  # (B, T) one True per row
+        check_token_ids("tokens", tokens[column < lengths[:, None]], self.gpt.config.vocab_size)
+        last_hidden = hidden_at(self.gpt, tokens, is_last)  # (B, C)
+        return last_hidden @ self.head
+
+
+def bradley_terry_loss(
+    chosen_rewards: torch.Tensor, rejected_rewards: torch.Tensor
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """-mean log sigmoid(r_chosen - r_rejected); log 2 when nothing is known. (P,), (P,) -> 0-d.
+
+    Metrics: accuracy (a tie counts half), margin (mean difference of the scores).
+
+    Raises: ValueError for integer tensors, different shapes or no pairs.
+    """
+    check_float_tensor("chosen_rewards", chosen_rewards, dims=1)
+    check_float_tensor("rejected_rewards", rejected_rewards, dims=1)
+    check_same_shape("chosen_rewards", chosen_rewards, "rejected_rewards", rejected_rewards)
+    check_count("number of pairs", len(chosen_rewards))
+    margin = chosen_rewards - rejected_rewards  # (P,)
+    loss = -F.logsigmoid(margin).mean()
+    accuracy = (margin.sign() + 1) / 2  # 1 right, 0 wrong, 1/2 tie
+    return loss, {"accuracy": accuracy.detach().mean(), "margin": margin.detach().mean()}
+
+
+def ranking_to_pairs(ranking: Sequence) -> list[tuple]:
+    """A ranking, best reply first, as all its pairs (better, worse): K replies give K(K-1)/2.
+
+    Raises: ValueError for fewer than two replies, or a reply that stands there twice.
+    """
+    check_count("replies in the ranking", len(ranking), low=2)
+    pairs = list(combinations(ranking, 2))
+    for better, worse in pairs:
+        if better == worse:
+            raise ValueError(f"{better!r} stands in the ranking twice: which place is meant?")
+    return pairs
+
+
+def calibration_bins(
+    predicted: torch.Tensor, observed: torch.Tensor, *, bins: int = 10
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Group predictions by size: what was promised and what came true, per equal-width bin.
+
+    predicted (N,) probabilities, observed (N,) 1.0 or 0.0 -> mean prediction, mean outcome and
+    count of each bin, three times (bins,); an empty bin holds 0.
+
+    Raises: ValueError for integer tensors, different shapes, or a probability outside 0 .. 1.
+    """
+    check_float_tensor("predicted", predicted, dims=1)
+    check_float_tensor("observed", observed, dims=1)
+    check_same_shape("predicted", predicted, "observed", observed)
+    check_count("bins", bins)
+    for extreme in (predicted.min().item(), predicted.max().item()):
+        check_between("predicted", extreme, 0, 1)
+    place = (predicted * bins).long().clamp(max=bins - 1)  # (N,) exactly 1.0 joins the last bin
+    zeros = torch.zeros(bins, dtype=predicted.dtype, device=predicted.device)
+    counts = zeros.index_add(0, place, torch.ones_like(predicted))
+    mean_predicted = zeros.index_add(0, place, predicted) / counts.clamp(min=1)
+    mean_observed = zeros.index_add(0, place, observed) / counts.clamp(min=1)
+    return mean_predicted, mean_observed, counts
+
+
+def calibration_error(chosen_rewards: torch.Tensor, rejected_rewards: torch.Tensor) -> float:
+    """Expected calibration error of the predicted preference, 10 equal-width bins.
+
+    ECE = sum over bins of (share of predictions) * |mean prediction - mean outcome|
+
+    (Guo et al. 2017, arXiv 1706.04599, eq. 3.) Each pair is asked both ways, "is a better than b?"
+    and "is b better than a?". Asked one way only, with the chosen reply always first, every
+    outcome would be 1 and the number would mean nothing.
+
+    Raises: ValueError as `calibration_bins`.
+    """
+    margin = chosen_rewards - rejected_rewards  # (P,)
+    predicted = torch.cat([margin, -margin]).sigmoid()  # (2P,)
+    observed = torch.cat([torch.ones_like(margin), torch.zeros_like(margin)])
+    mean_predicted, mean_observed, counts = calibration_bins(predicted, observed)
+    gaps = (mean_predicted - mean_observed).abs()  # (10,)
+    return float((gaps * counts).sum() / counts.sum())
+
+
+@torch.no_grad()
+def score_sequences(reward_model: RewardModel, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Scores of many token sequences of any length, without gradients: -> (N,)."""
+    tokens, lengths = pad_rows(sequences, reward_model.gpt.config.pad_id)
+    device = reward_model.gpt.device
+    return reward_model(tokens.to(device), lengths.to(device))
+
+
+@dataclass(frozen=True)
+class RewardModelConfig:
+    """Settings of the reward model. Learning rates: whoever builds the optimizer reads them."""
+
+    steps: int = 156  # optimizer steps; 5,000 pairs once
+    pairs_per_step: int = 32  # P; small batches learn more from the same pairs; 8 to 64
+    matrix_lr: float = 2e-3  # Muon, hidden matrices; 5e-4 to 3e-3
+    other_lr: float = 2e-3  # AdamW, embeddings and the new head; 5e-4 to 5e-3
+    warmup: float = 0.05  # share of the steps with a rising rate; 0 to 0.1
+    cooldown: float = 0.5  # share of the steps with a falling rate; 0.2 to 0.7
+    max_grad_norm: float = 1.0  # longer gradients are shortened to this
+
+    def __post_init__(self):
+        check_settings(
+            self,
+            counts="steps pairs_per_step",
+            above_zero="matrix_lr other_lr max_grad_norm",
+            shares="warmup cooldown",
+        )
+
+
+def check_sequences(pairs: Sequence[tuple[Sequence[int], Sequence[int]]], gpt: GPT) -> None:
+    """Refuse pairs that cannot be scored; raises ValueError naming the pair."""
+    check_count("number of pairs", len(pairs))
+    for number, (chosen, rejected) in enumerate(pairs):
+        for name, tokens in (("chosen", chosen), ("rejected", rejected)):
+            check_between(
+                f"tokens of pair {number}, {name},", len(tokens), 1, gpt.config.context_length
+            )
+        if list(chosen) == list(rejected):
+            raise ValueError(f"pair {number}: chosen and rejected are equal; leave the pair out")
+
+
+def train_reward_model(
+    reward_model: RewardModel,
+    pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+    *,
+    config: RewardModelConfig,
+    optimizer: Optimizer,
+    generator: torch.Generator,
+    start_step: int = 0,
+) -> Iterator[dict[str, float]]:
+    """Learn from pairs (chosen tokens, rejected tokens), prompt and reply together; one dict a step.
+
+    Chosen and rejected go through one forward pass. To go on after a stop, restore model,
+    optimizer and generator and pass the number of finished steps as `start_step`.
+
+    Keys: step, loss (nats), accuracy, margin, lr_scale, tokens, seconds, grad_norm.
+
+    Raises: ValueError for no pairs, an empty, equal or too long one, or unknown token ids.
+    """
+    gpt = reward_model.gpt
+    check_sequences(pairs, gpt)
+    for step in range(start_step, config.steps):
+        started = time.perf_counter()
+        scale = learning_rate_scale(
+            step, config.steps, warmup=config.warmup, cooldown=config.cooldown
+        )
+        optimizer.set_scale(scale)
+        first, last = step * config.pairs_per_step, (step + 1) * config.pairs_per_step
+        picked = rows_between(len(pairs), first, last, seed=generator.initial_seed()).tolist()
+        rows = [pairs[i][0] for i in picked] + [pairs[i][1] for i in picked]  # chosen, rejected
+        tokens, lengths = pad_rows(rows, gpt.config.pad_id)  # (2P, T), (2P,)
+
+        rewards = reward_model(tokens.to(gpt.device), lengths.to(gpt.device))  # (2P,)
+        chosen_rewards, rejected_rewards = rewards.chunk(2)
+        loss, metrics = bradley_terry_loss(chosen_rewards, rejected_rewards)
+        loss.backward()
+        grad_norm = apply_gradients(reward_model, optimizer, config.max_grad_norm)
+        yield {
+            "step": step,
+            "loss": loss.item(),
+            "accuracy": metrics["accuracy"].item(),
+            "margin": metrics["margin"].item(),
+            "lr_scale": scale,
+            "tokens": int(lengths.sum()),
+            "seconds": time.perf_counter() - started,
+            "grad_norm": grad_norm,
+        }

@@ -1,0 +1,262 @@
+"""A chapter's settings: one dataclass gives the defaults, the command line flags and the help page.
+
+Each field is written once, with its help text (`setting`), and checked once, in `__post_init__`. A
+value that a chapter cannot use ends as one line on the terminal, before anything was trained.
+
+Read before: nothing. Left out: configuration files; flags that only some chapters would have.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import math
+import random
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+MODEL_SIZES = ("small", "medium")
+MAX_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Common:
+    """What every chapter is told: the same for a chapter and the chapters it stands on."""
+
+    seed: int = 0
+    device: torch.device = torch.device("cpu")
+    runs: Path = Path("runs")
+    quick: bool = False
+    size: str = "small"  # "small" is 0.6 M parameters, "medium" about 10 M
+
+    def folder(self, chapter: str) -> Path:
+        """Where a chapter keeps its files; quick runs never mix with full ones."""
+        return (self.runs / "quick" if self.quick else self.runs) / chapter
+
+
+def setting(default, help: str, choices: typing.Sequence[str] | None = None):
+    """A dataclass field with its help text: `steps: int = setting(300, "optimizer steps")`."""
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+
+
+def parse_settings(
+    settings_class, description: str, argv=None, quick: dict | None = None, prog=None
+):
+    """Read the command line -> (an instance of `settings_class`, Common).
+
+    `quick` holds the values that --quick puts in place of the defaults; a flag given by hand wins
+    over both.
+    Raises: SystemExit(2) after a one-line message for anything wrong, SystemExit(0) after --help.
+    """
+    quick = quick or {}
+    parser = new_parser(description, prog)
+    types_of = typing.get_type_hints(settings_class)
+    group = parser.add_argument_group("settings of this chapter")
+    for field in dataclasses.fields(settings_class):
+        _add_flag(group, field, types_of[field.name], quick)
+    arguments = vars(parser.parse_args(argv))
+    common = read_common(parser, arguments)
+    values = dict(quick) if common.quick else {}
+    for field in dataclasses.fields(settings_class):
+        if field.name in arguments:  # only flags that were really given are there
+            values[field.name] = arguments[field.name]
+    try:
+        return settings_class(**values), common
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def new_parser(description: str, prog=None) -> argparse.ArgumentParser:
+    """A parser with the flags that every chapter has; `description` is usually the module's
+    docstring."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    group = parser.add_argument_group("settings of every chapter")
+    group.add_argument(
+        "--quick",
+        action="store_true",
+        help="the whole path on tiny settings, in <runs>/quick: for a first look",
+    )
+    group.add_argument(
+        "--seed", type=_number(int), default=0, metavar="N", help="same seed, same run (default: 0)"
+    )
+    group.add_argument(
+        "--device",
+        choices=DEVICES,
+        default="auto",
+        help="auto takes cuda where it is present, else cpu (default: auto)",
+    )
+    group.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs"),
+        metavar="DIR",
+        help="folder for models, numbers and pictures (default: runs)",
+    )
+    group.add_argument(
+        "--size",
+        choices=MODEL_SIZES,
+        default="small",
+        help="small: 0.6 M parameters; medium: about 10 M, for a GPU (default: small)",
+    )
+    return parser
+
+
+def read_common(parser: argparse.ArgumentParser, arguments: dict) -> Common:
+    """The flags of `new_parser` as a Common; a device that is not there ends the program with a
+    message."""
+    if not 0 <= arguments["seed"] <= MAX_SEED:
+        parser.error(f"--seed must be between 0 and {MAX_SEED}, not {arguments['seed']}")
+    if arguments["runs"].exists() and not arguments["runs"].is_dir():
+        parser.error(f"--runs {arguments['runs']}: that is a file, not a folder")
+    try:
+        device = pick_device(arguments["device"])
+    except ValueError as error:
+        parser.error(str(error))
+    return Common(
+        seed=arguments["seed"],
+        device=device,
+        runs=arguments["runs"],
+        quick=arguments["quick"],
+        size=arguments["size"],
+    )
+
+
+def restore_settings(settings_class, config: dict):
+    """Settings from the `config` of a summary.json, where tuples had become lists and paths text.
+
+    Raises: ValueError or TypeError if the class has other fields by now.
+    """
+    types_of = typing.get_type_hints(settings_class)
+    values = {}
+    for name, value in config.items():
+        kind = types_of.get(name)
+        if isinstance(value, list):
+            value = tuple(value)
+        elif isinstance(value, str) and (kind is Path or Path in typing.get_args(kind)):
+            value = Path(value)
+        values[name] = value
+    return settings_class(**values)
+
+
+def pick_device(name: str) -> torch.device:
+    """ "auto" | "cpu" | "cuda" | "mps" -> the device.
+
+    "auto" is cuda where present, else the cpu. An Apple GPU (mps) is used only when asked for: a
+    model this small spends its time on starting kernels, and the numbers of the lessons were not
+    measured there.
+    Raises: ValueError for an unknown name or a device that is not there.
+    """
+    if name not in DEVICES:
+        raise ValueError(f"device must be one of {', '.join(DEVICES)}, not {name!r}")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            "--device cuda: this torch sees no CUDA GPU. "
+            "Use --device cpu, or install a GPU build of torch."
+        )
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("--device mps: this torch sees no Apple GPU. Use --device cpu.")
+    return torch.device(name)
+
+
+def new_generator(device, seed: int, *salt) -> torch.Generator:
+    """A torch.Generator on `device`, seeded from a hash of the seed and the salt.
+
+    The salt says what the generator is for ("shuffle", "rollout", ...): each use gets dice of its
+    own, so a change in one place does not move the random numbers of another.
+    """
+    return torch.Generator(device=device).manual_seed(_hashed_seed(seed, salt))
+
+
+def new_random(seed: int, *salt) -> random.Random:
+    """Like `new_generator`, for Python's own random numbers."""
+    return random.Random(_hashed_seed(seed, salt))
+
+
+def _hashed_seed(seed: int, salt: tuple) -> int:
+    digest = hashlib.sha256(repr((int(seed), *salt)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1  # 63 bits: every device takes that
+
+
+def _add_flag(group, field: dataclasses.Field, kind, quick: dict) -> None:
+    """Add the flag (or the pair --flag/--no-flag) for one field."""
+    flag = "--" + field.name.replace("_", "-")
+    help_text = f"{field.metadata.get('help', '')} (default: {_shown(field.default)}"
+    if field.name in quick:
+        help_text += f"; quick: {_shown(quick[field.name])}"
+    help_text = (help_text + ")").strip().replace("%", "%%")
+    options = {"dest": field.name, "default": argparse.SUPPRESS, "help": help_text}
+    choices = field.metadata.get("choices")
+    if kind is bool:
+        group.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
+        return
+    convert, metavar = _converter(kind, choices)
+    group.add_argument(flag, type=convert, metavar=metavar, **options)
+
+
+def _converter(kind, choices):
+    """A type from the dataclass -> (text to value function for argparse, name for the help
+    page)."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        inner = [item for item in arguments if item is not type(None)]
+        if len(inner) != 1 or len(arguments) != 2:
+            raise TypeError(f"a setting can be one type or None, not {kind}")
+        convert, metavar = _converter(inner[0], choices)
+        return (lambda text: None if text.lower() == "none" else convert(text)), metavar
+    if origin is tuple:
+        convert, metavar = _converter(arguments[0], choices)
+
+        def convert_list(text):
+            return tuple(convert(part.strip()) for part in text.split(",") if part.strip())
+
+        return convert_list, f"{metavar},..."
+    if choices:
+        return _choice(choices), "{" + ",".join(choices) + "}"
+    if kind in (int, float):
+        return _number(kind), "N" if kind is int else "X"
+    if kind in (str, Path):
+        return kind, "TEXT" if kind is str else "FILE"
+    raise TypeError(f"a setting can be bool, int, float, str, Path, or a tuple of them, not {kind}")
+
+
+def _number(kind):
+    def convert(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if isinstance(value, float) and not math.isfinite(value):
+            wanted = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+        return value
+
+    return convert
+
+
+def _choice(choices):
+    def convert(text):
+        if text not in choices:
+            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(choices)}")
+        return text
+
+    return convert
+
+
+def _shown(value) -> str:
+    """A default as one would type it."""
+    if isinstance(value, tuple):
+        return ",".join(_shown(item) for item in value) or "empty"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)

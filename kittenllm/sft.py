@@ -1,0 +1,177 @@
+"""Supervised fine-tuning: the same next-token loss, but only on the assistant's own tokens.
+
+loss = -mean over trained t of log p(token_t | the tokens before it)
+
+The instruction data of InstructGPT (Ouyang et al. 2022, arXiv 2203.02155, section 3.5, step 1).
+The prompt is read but not learnt: a `loss_mask` marks the assistant's words *and its end-of-turn
+token*, or the kitten would never learn to stop. Conversations are packed into rows without
+padding; `document_ids` keep attention inside each one. A share of plain pretraining text is
+replayed so that old abilities are not forgotten.
+
+Letters: B rows, T tokens in a row, V vocabulary. Loss in nats per token.
+Read before: chat.py, batches.py, logprobs.py. Left out: dropout, evaluation during training (the
+chapter does it between two steps).
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from kittenllm.batches import PackedRows, TokenStream
+from kittenllm.checks import (
+    check_between,
+    check_bool_mask,
+    check_count,
+    check_float_tensor,
+    check_positive,
+    check_token_dtype,
+    check_token_ids,
+)
+from kittenllm.gpt import GPT
+from kittenllm.logprobs import action_logprobs, masked_mean, token_logprobs
+from kittenllm.optim import learning_rate_scale
+from kittenllm.training import Optimizer, apply_gradients, rows_between
+
+
+def sft_loss(
+    logits: torch.Tensor, tokens: torch.Tensor, loss_mask: torch.Tensor
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Mean negative log-probability of the trained tokens of the whole batch, nats per token.
+
+    logits (B, T, V), tokens (B, T), loss_mask (B, T) bool: True where the token itself is trained
+    on. `loss_mask[:, 0]` is never used: nothing produces the first token.
+    Metrics: accuracy (share of trained tokens that were the likeliest), tokens (how many).
+
+    Raises: ValueError for wrong shapes or dtypes, or a trained token id outside 0 .. V-1.
+    """
+    check_float_tensor("logits", logits, dims=3)
+    check_token_dtype("tokens", tokens)
+    check_bool_mask("loss_mask", loss_mask, logits.shape[:2])
+    check_bool_mask("loss_mask", loss_mask, tokens.shape)
+    check_token_ids("tokens", tokens[loss_mask], logits.shape[-1])
+
+    trained = loss_mask[:, 1:]  # (B, T-1) action frame
+    produced = torch.where(loss_mask, tokens, 0)  # an untrained token may be anything
+    producing = torch.zeros_like(loss_mask)  # (B, T) position t speaks about token t + 1
+    producing[:, :-1] = trained
+    logits = torch.where(producing.unsqueeze(-1), logits, 0.0)  # before log_softmax: hides NaN
+
+    logprobs = token_logprobs(logits, produced)  # (B, T-1)
+    loss = -masked_mean(logprobs, trained)
+    hits = logits[:, :-1].argmax(dim=-1) == produced[:, 1:]  # (B, T-1)
+    metrics = {
+        "accuracy": masked_mean(hits.to(logits.dtype), trained),
+        "tokens": trained.sum().to(logits.dtype),
+    }
+    return loss.to(logits.dtype), metrics
+
+
+def trained_positions(loss_mask: torch.Tensor, document_ids: torch.Tensor) -> torch.Tensor:
+    """Which actions of packed rows are trained: (B, T), (B, T) -> (B, T-1).
+
+    A document's first token follows the end of *another* document, so nothing produces it either.
+    """
+    same_document = document_ids[:, 1:] == document_ids[:, :-1]
+    return loss_mask[:, 1:] & same_document
+
+
+@dataclass(frozen=True)
+class SFTConfig:
+    """Settings of fine-tuning. Learning rates: whoever builds the optimizer reads them."""
+
+    steps: int = 400  # optimizer steps
+    rows_per_step: int = 8  # B, packed rows in a step, replayed ones included; 4 to 32
+    replay_fraction: float = 0.15  # share of the rows that are pretraining text; 0 to 0.5
+    matrix_lr: float = 3e-3  # Muon, hidden matrices; 1e-3 to 5e-3
+    other_lr: float = 6e-3  # AdamW, embeddings and norms; 1e-3 to 1e-2
+    warmup: float = 0.02  # share of the steps with a rising rate; 0 to 0.1
+    cooldown: float = 0.5  # share of the steps with a falling rate; 0.2 to 0.7
+    max_grad_norm: float = 1.0  # longer gradients are shortened to this
+
+    def __post_init__(self):
+        check_settings(
+            self,
+            counts="steps rows_per_step",
+            above_zero="matrix_lr other_lr max_grad_norm",
+            shares="warmup cooldown replay_fraction",
+        )
+        check_between("replay_fraction", self.replay_fraction, 0, 1, include_high=False)
+
+
+def step_rows(
+    rows: PackedRows,
+    replay: TokenStream | None,
+    step: int,
+    config: SFTConfig,
+    generator: torch.Generator,
+) -> tuple[PackedRows, int]:
+    """The rows of one step, chats first and replayed text after them, and how many are chats.
+
+    15 % of 8 rows is 1.2 rows: most steps replay one row and every fifth step two.
+    """
+    share = config.replay_fraction if replay is not None else 0.0
+    replayed_before = int(share * config.rows_per_step * step)
+    replayed_after = int(share * config.rows_per_step * (step + 1))
+    replayed = replayed_after - replayed_before
+    first = config.rows_per_step * step - replayed_before
+    last = config.rows_per_step * (step + 1) - replayed_after
+    seed = generator.initial_seed()
+    chats = rows.select(rows_between(len(rows), first, last, seed=seed))
+    if replayed == 0:
+        return chats, len(chats)
+    tokens = replay.batch(replayed, rows.tokens.shape[1], generator).to(chats.tokens.device)
+    mixed = PackedRows(
+        tokens=torch.cat([chats.tokens, tokens]),
+        loss_mask=torch.cat([chats.loss_mask, torch.ones_like(tokens, dtype=torch.bool)]),
+        document_ids=torch.cat([chats.document_ids, torch.zeros_like(tokens)]),
+    )
+    return mixed, len(chats)
+
+
+def train_sft(
+    gpt: GPT,
+    rows: PackedRows,
+    *,
+    config: SFTConfig,
+    optimizer: Optimizer,
+    generator: torch.Generator,
+    start_step: int = 0,
+    replay: TokenStream | None = None,
+) -> Iterator[dict[str, float]]:
+    """Fine-tune on packed conversations; yields one dict of numbers per step.
+
+    To go on after a stop, restore the model, the optimizer and the generator's state, and pass the
+    number of finished steps as `start_step`.
+
+    Keys: step, loss (nats per trained token, replay included), chat_loss (chats only), lr_scale,
+    tokens (real ones in this step), trained_tokens, seconds, grad_norm.
+
+    Raises: ValueError if there are no rows.
+    """
+    check_count("len(rows)", len(rows))
+    for step in range(start_step, config.steps):
+        started = time.perf_counter()
+        scale = learning_rate_scale(
+            step, config.steps, warmup=config.warmup, cooldown=config.cooldown
+        )
+        optimizer.set_scale(scale)
+        batch, chats = step_rows(rows, replay, step, config, generator)
+        batch = batch.to(gpt.device)
+        trained = trained_positions(batch.loss_mask, batch.document_ids)  # (B, T-1)
+
+        logprobs = action_logprobs(gpt, batch.tokens, trained, document_ids=batch.document_ids)
+        loss = -masked_mean(logprobs, trained)
+        loss.backward()
+        grad_norm = apply_gradients(gpt, optimizer, config.max_grad_norm)
+        yield {
+            "step": step,
+            "loss": loss.item(),
+            "chat_loss": -masked_mean(logprobs[:chats], trained[:chats]).item(),
+            "lr_scale": scale,
+            "tokens": int((batch.document_ids >= 0).sum()),
+            "trained_tokens": int(trained.sum()),
+            "seconds": time.perf_counter() - started,
+            "grad_norm": grad_norm,
+        }

@@ -1,0 +1,104 @@
+"""The plumbing that all training loops share: which rows come next, and one optimizer step.
+
+One idea: the order of the data is a *function* of (seed, position), so a run that was killed goes
+on with exactly the rows it would have seen.
+
+Read before: nothing. Left out: loading in worker processes; the data fits into memory.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from kittenllm.checks import check_count
+
+
+class Optimizer(Protocol):
+    """What a training loop needs from an optimizer; `optim.make_optimizer` returns one."""
+
+    def zero_grad(self) -> None: ...
+    def step(self) -> None: ...
+    def set_scale(self, scale: float) -> None: ...
+
+
+def rows_between(count: int, start: int, stop: int, *, seed: int) -> torch.Tensor:
+    """Numbers start .. stop-1 of an endless shuffled list of the rows 0 .. count-1.
+
+    The list is one shuffled epoch after the other: every row comes once before any comes twice.
+    Epoch e is shuffled with a generator of its own, made from (seed, e). Returns (stop - start,)
+    int64 on the CPU.
+
+    Raises: ValueError for a count below 1 or a negative or reversed range.
+    """
+    check_count("count", count)
+    check_count("start", start, low=0)
+    check_count("stop", stop, low=start)
+    pieces = [torch.empty(0, dtype=torch.int64)]
+    position = start
+    while position < stop:
+        epoch, first = divmod(position, count)
+        shuffle = torch.Generator().manual_seed((seed + 1_000_003 * epoch) % 2**63)
+        order = torch.randperm(count, generator=shuffle)  # (count,)
+        last = min(count, first + stop - position)
+        pieces.append(order[first:last])
+        position += last - first
+    return torch.cat(pieces)
+
+
+def rows_of_step(count: int, step: int, size: int, generator: torch.Generator) -> list[int]:
+    """The `size` row numbers of one step: every row once before any comes twice, see above.
+
+    Only the generator's seed is used, so the order does not depend on what else was drawn.
+    """
+    rows = rows_between(count, step * size, (step + 1) * size, seed=generator.initial_seed())
+    return rows.tolist()
+
+
+def minibatches(
+    count: int, *, epochs: int, parts: int, generator: torch.Generator
+) -> Iterator[torch.Tensor]:
+    """Row numbers 0 .. count-1, shuffled anew for each epoch and cut into `parts` equal parts."""
+    for _ in range(epochs):
+        order = torch.randperm(count, generator=generator, device=generator.device)
+        yield from order.chunk(parts)
+
+
+def mean_numbers(history: list[dict[str, torch.Tensor | float]]) -> dict[str, float]:
+    """The mean of each key over several small steps, as plain numbers."""
+    means = {}
+    for name in history[0]:
+        numbers = [torch.as_tensor(small_step[name]).item() for small_step in history]
+        means[name] = sum(numbers) / len(numbers)
+    return means
+
+
+def apply_gradients(model: nn.Module, optimizer: Optimizer, max_norm: float) -> float:
+    """Shorten the gradient to at most `max_norm`, take one step, forget the gradient.
+
+    Returns the length of the gradient before it was shortened.
+
+    Raises: RuntimeError if the gradient holds NaN or infinity; the weights stay as they were.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    norm = nn.utils.clip_grad_norm_(parameters, max_norm, error_if_nonfinite=True)
+    optimizer.step()
+    optimizer.zero_grad()
+    return float(norm)
+
+
+class Stopwatch:
+    """Seconds of the parts of a step: `lap("sampling")` books the time since the last lap."""
+
+    def __init__(self):
+        self.last = time.perf_counter()
+        self.seconds: dict[str, float] = {"seconds": 0.0}
+
+    def lap(self, part: str) -> None:
+        """Book the time since the last lap under "seconds_<part>", and in the sum "seconds"."""
+        now = time.perf_counter()
+        self.seconds[f"seconds_{part}"] = now - self.last
+        self.seconds["seconds"] += now - self.last
+        self.last = now
