@@ -17,7 +17,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from chapters.terminal import make_output_forgiving
@@ -163,10 +164,9 @@ def exit_code(work: Callable) -> int:
     `python -X dev -m chapters...` shows the traceback instead, for whoever mends the program.
     """
     make_output_forgiving()
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _stop)
     try:
-        work()
+        with _terminate_is_ctrl_c():
+            work()
         sys.stdout.flush()
         return 0
     except KeyboardInterrupt as stop:
@@ -196,8 +196,21 @@ def _readable(error: Exception) -> str | None:
     return text
 
 
-def _stop(signal_number, frame) -> None:
-    raise KeyboardInterrupt
+@contextmanager
+def _terminate_is_ctrl_c() -> Iterator[None]:
+    """While this is open a terminate signal stops the program as politely as Ctrl-C."""
+
+    def stop(signal_number, frame):
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python delivers signals to the main thread only
+        return
+    earlier = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier or signal.SIG_DFL)
 
 
 def _settings_of_earlier_run(name: str, common: Common):

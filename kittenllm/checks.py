@@ -154,6 +154,16 @@ def check_frames(frames: dict[str, torch.Tensor], mask: torch.Tensor) -> None:
         check_bool_mask(f"mask (beside {name})", mask, frame.shape)
 
 
+def check_rows(name: str, values: torch.Tensor, mask: torch.Tensor) -> None:
+    """Refuse anything but one real number per row of the mask: float (B,).
+
+    Raises: ValueError.
+    """
+    check_float_tensor(name, values, dims=1)
+    if len(values) != len(mask):
+        raise ValueError(f"{name} must have shape ({len(mask)},), got {tuple(values.shape)}")
+
+
 def check_settings(
     settings: object,
     *,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kittenllm.checks import check_between, check_float_tensor, check_frames
+from kittenllm.checks import check_between, check_frames, check_rows
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import (
     action_hidden,
@@ -41,9 +41,7 @@ def kl_shaped_rewards(
     Raises: ValueError for wrong shapes or dtypes, or a negative kl_coef.
     """
     check_frames({"logprobs": logprobs, "ref_logprobs": ref_logprobs}, mask)
-    check_float_tensor("scores", scores, dims=1)
-    if scores.shape != mask.shape[:1]:
-        raise ValueError(f"scores must have shape ({len(mask)},), got {tuple(scores.shape)}")
+    check_rows("scores", scores, mask)
     check_between("kl_coef", kl_coef, 0, float("inf"))
     kl = torch.where(mask, kl_k1(logprobs, ref_logprobs), 0.0).detach()  # (B, T-1) nats
     trues_from_here = mask.flip(1).cumsum(1).flip(1)  # (B, T-1) this one and later ones
@@ -157,7 +155,7 @@ class ValueModel(nn.Module):
         self.head = nn.Parameter(torch.zeros(gpt.config.channels, device=gpt.device))  # (C,)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """tokens (B, T), mask (B, T-1) -> values (B, T-1) in the action frame, 0 outside the mask."""
+        """tokens (B, T), mask (B, T-1) -> values (B, T-1), 0 outside the mask."""
         hidden = action_hidden(self.gpt, tokens, mask)  # (n, C) before each counted token
         return to_action_frame(hidden @ self.head, mask)
 

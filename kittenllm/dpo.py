@@ -40,23 +40,25 @@ def dpo_loss(
     beta: float,
     label_smoothing: float = 0.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """-mean log sigmoid(beta * (log(p/ref)(chosen) - log(p/ref)(rejected)))    (2305.18290, eq. 7)
+    """-mean log sigmoid(beta * (log(p/ref)(chosen) - log(p/ref)(rejected)))    (eq. 7 of DPO)
 
     All (P,) summed log-probs, nats -> 0-d, the mean over pairs; log 2 where policy = reference.
     label_smoothing: the share of labels believed to be wrong, 0 to below 0.5; the loss then also
     pulls a little the other way.
-    Metrics: see `implicit_rewards`.
+    Metrics: see `preference_metrics`.
 
     Raises: ValueError for wrong shapes or dtypes, beta not above 0, or label_smoothing outside
     [0, 0.5).
     """
     checks.check_positive("beta", beta)
     checks.check_between("label_smoothing", label_smoothing, 0, 0.5, include_high=False)
-    chosen_rewards, rejected_rewards, metrics = implicit_rewards(
+    metrics = preference_metrics(
         chosen_logprobs, rejected_logprobs, ref_chosen_logprobs, ref_rejected_logprobs, beta=beta
     )
-    margin = chosen_rewards - rejected_rewards  # (P,) hover here
-    label_right = -F.logsigmoid(margin)  # surprise if the label is right
+    policy_margin = chosen_logprobs - rejected_logprobs  # (P,) hover here
+    reference_margin = (ref_chosen_logprobs - ref_rejected_logprobs).detach()
+    margin = beta * (policy_margin - reference_margin)  # difference of the hidden rewards
+    label_right = -F.logsigmoid(margin)  # the surprise if the label is right
     label_wrong = -F.logsigmoid(-margin)  # and if it was flipped
     losses = (1 - label_smoothing) * label_right + label_smoothing * label_wrong
     return losses.mean(), metrics
@@ -70,36 +72,42 @@ def ipo_loss(
     *,
     beta: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """mean (h - 1 / (2 beta))^2, h = log(p/ref)(chosen) - log(p/ref)(rejected)  (2310.12036, eq. 17)
+    """mean (h - 1 / (2 beta))^2, h = log(p/ref)(chosen) - log(p/ref)(rejected)  (eq. 17 of IPO)
 
     All (P,) summed log-probs, nats -> 0-d, the mean over pairs; 1 / (4 beta^2) where policy =
     reference. A square has an end: once h is 1 / (2 beta), nothing pulls any more.
-    Metrics: see `implicit_rewards`.
+    Metrics: see `preference_metrics`.
 
     Raises: ValueError for wrong shapes or dtypes, or beta not above 0.
     """
     checks.check_positive("beta", beta)
-    chosen_rewards, rejected_rewards, metrics = implicit_rewards(
+    metrics = preference_metrics(
         chosen_logprobs, rejected_logprobs, ref_chosen_logprobs, ref_rejected_logprobs, beta=beta
     )
-    log_ratio_gap = (chosen_rewards - rejected_rewards) / beta  # (P,) h, nats
-    losses = (log_ratio_gap - 1 / (2 * beta)).square()
+    policy_margin = chosen_logprobs - rejected_logprobs  # (P,) hover here
+    reference_margin = (ref_chosen_logprobs - ref_rejected_logprobs).detach()
+    gap = policy_margin - reference_margin  # (P,) h, nats
+    target = 1 / (2 * beta)
+    losses = (gap - target).square()
     return losses.mean(), metrics
 
 
-def implicit_rewards(
+@torch.no_grad()
+def preference_metrics(
     chosen_logprobs: Tensor,
     rejected_logprobs: Tensor,
     ref_chosen_logprobs: Tensor,
     ref_rejected_logprobs: Tensor,
     *,
     beta: float,
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """The rewards hidden in the policy, beta * log(p / ref), of chosen and rejected: (P,), (P,).
+) -> dict[str, Tensor]:
+    """The rewards hidden in the policy, beta * log(p / ref), and what they say about the pairs.
 
-    Metrics: chosen_reward, rejected_reward, margin (their difference), accuracy (share of pairs
-    with the higher reward on the chosen reply, a tie counts half), chosen_logprob and
-    rejected_logprob (means of the sums, nats): watch them apart, both may fall.
+    Keys: chosen_reward, rejected_reward, margin (their difference), accuracy (share of pairs with
+    the higher reward on the chosen reply, a tie counts half), chosen_logprob and rejected_logprob
+    (means of the sums, nats): watch them apart, both may fall.
+
+    Raises: ValueError for anything but four float tensors (P,) with P of at least 1.
     """
     named = {
         "chosen_logprobs": chosen_logprobs,
@@ -111,19 +119,17 @@ def implicit_rewards(
         checks.check_float_tensor(name, logprobs, dims=1)
         checks.check_same_shape(name, logprobs, "chosen_logprobs", chosen_logprobs)
     checks.check_count("number of pairs", len(chosen_logprobs))
-    chosen_rewards = beta * (chosen_logprobs - ref_chosen_logprobs.detach())  # (P,)
-    rejected_rewards = beta * (rejected_logprobs - ref_rejected_logprobs.detach())  # (P,)
-    with torch.no_grad():
-        margin = chosen_rewards - rejected_rewards
-        metrics = {
-            "chosen_reward": chosen_rewards.mean(),
-            "rejected_reward": rejected_rewards.mean(),
-            "margin": margin.mean(),
-            "accuracy": ((margin.sign() + 1) / 2).mean(),
-            "chosen_logprob": chosen_logprobs.mean(),
-            "rejected_logprob": rejected_logprobs.mean(),
-        }
-    return chosen_rewards, rejected_rewards, metrics
+    chosen_rewards = beta * (chosen_logprobs - ref_chosen_logprobs)  # (P,)
+    rejected_rewards = beta * (rejected_logprobs - ref_rejected_logprobs)  # (P,)
+    margin = chosen_rewards - rejected_rewards  # (P,)
+    return {
+        "chosen_reward": chosen_rewards.mean(),
+        "rejected_reward": rejected_rewards.mean(),
+        "margin": margin.mean(),
+        "accuracy": ((margin.sign() + 1) / 2).mean(),
+        "chosen_logprob": chosen_logprobs.mean(),
+        "rejected_logprob": rejected_logprobs.mean(),
+    }
 
 
 def pair_logprobs(gpt: GPT, pairs: Sequence[PreferencePair]) -> Tensor:
@@ -193,7 +199,7 @@ def train_preferences(
     ref_logprobs (P, 2) comes from `reference_logprobs(reference, pairs)`. To go on after a stop,
     restore policy and optimizer and pass the number of finished steps as `start_step`.
 
-    Keys: step, loss, those of `implicit_rewards`, lr_scale, pairs_per_second, grad_norm, seconds.
+    Keys: step, loss, those of `preference_metrics`, lr_scale, pairs_per_second, grad_norm, seconds.
 
     Raises: ValueError for pairs that cannot be trained on, or ref_logprobs of another shape.
     """

@@ -375,6 +375,8 @@ class GPT(nn.Module):
             valid = cache.valid[: cache.rows, : start + T]  # (B, S)
         if document_ids is None and valid is None and (start == 0 or T == 1):
             return None
+        if document_ids is None and T == 1:
+            return valid[:, None, None, :]  # one new token sees every real column
         column = torch.arange(start + T, device=tokens.device)  # (S,)
         row = column[start:, None]  # (T, 1) the column in which each new token stands
         mask = (column <= row)[None, None]  # (1, 1, T, S) not into the future

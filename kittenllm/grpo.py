@@ -16,43 +16,19 @@ Read before: ppo.py, sampling.py. Left out: dynamic sampling until every group h
 penalties for length.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from kittenllm import checks
+from kittenllm import checks, judging, training
 from kittenllm.gpt import GPT
-from kittenllm.logprobs import action_logprobs, kl_k3, length_chunks, masked_mean
+from kittenllm.logprobs import action_logprobs, average, frozen_logprobs, kl_k3, masked_mean
 from kittenllm.optim import learning_rate_scale
 from kittenllm.sampling import Rollout, generate
-from kittenllm.training import Optimizer, Stopwatch, apply_gradients, mean_numbers, rows_of_step
 
-
-def group_advantages(
-    rewards: Tensor, *, group_size: int, normalize_std: bool = True, eps: float = 1e-4
-) -> Tensor:
-    """(reward - mean of its group) / (std of its group + eps): (N,) -> (N,).
-
-    Replies 0 .. G-1 are the first group, and so on. The std is the unbiased one, over G - 1.
-    Equal rewards give exactly 0. normalize_std=False leaves out the division (Dr. GRPO): a group
-    in which one reply differs by a hair is then not blown up to full size.
-
-    Raises: ValueError for integer rewards, or a group_size below 2 or not dividing N.
-    """
-    checks.check_float_tensor("rewards", rewards, dims=1)
-    checks.check_count("group_size", group_size, low=2)
-    checks.check_between("eps", eps, 0, float("inf"))
-    if len(rewards) % group_size:
-        raise ValueError(f"group_size {group_size} does not divide the {len(rewards)} rewards")
-    groups = rewards.detach().view(-1, group_size)  # (N/G, G)
-    advantages = groups - groups.mean(dim=1, keepdim=True)
-    if normalize_std:
-        advantages = advantages / (groups.std(dim=1, keepdim=True) + eps)
-    # 0.1 minus the mean of equal 0.1s is not 0 in float32: equal is a rule, not a result.
-    all_equal = (groups == groups[:, :1]).all(dim=1, keepdim=True)  # (N/G, 1)
-    return torch.where(all_equal, 0.0, advantages).flatten()
+group_advantages = judging.group_advantages  # from the rewards of siblings to advantages
 
 
 def grpo_loss(
@@ -78,18 +54,166 @@ def grpo_loss(
                 decide more.
     "constant"  sum / (N * max_tokens) (Dr. GRPO). Each token weighs the same, in every batch.
 
-    Metrics: clip_fraction, approx_kl (to the old policy, k3), ratio (mean), kl (to the reference, k3,
-    0 without one), all per token.
+    Metrics per token: clip_fraction, approx_kl (to the old policy, k3), kl (to the reference, k3).
 
     Raises: ValueError for wrong shapes or dtypes, clip_eps not above 0, an unknown normalize,
     "constant" without max_tokens, or kl_coef above 0 without ref_logprobs.
     """
-    check_grpo_arguments(logprobs, old_logprobs, advantages, mask, ref_logprobs)
-    check_grpo_settings(clip_eps, clip_eps_high, kl_coef, normalize)
-    high = clip_eps if clip_eps_high is None else clip_eps_high
+    checks.check_rows("advantages", advantages, mask)
+    checks.check_positive("clip_eps", clip_eps)
+    clip_eps_high = clip_eps if clip_eps_high is None else clip_eps_high
+    checks.check_positive("clip_eps_high", clip_eps_high)
+    checks.check_between("kl_coef", kl_coef, 0, float("inf"))
+    if ref_logprobs is None and kl_coef > 0:
+        raise ValueError(f"kl_coef {kl_coef} needs ref_logprobs; pass them or use kl_coef=0")
+    ref_logprobs = logprobs if ref_logprobs is None else ref_logprobs  # no reference: KL is 0
+    frames = {"logprobs": logprobs, "old_logprobs": old_logprobs, "ref_logprobs": ref_logprobs}
+    checks.check_frames(frames, mask)
+
     log_ratio = torch.where(mask, logprobs - old_logprobs.detach(), 0.0)  # (N, T-1)
     ratio = log_ratio.exp()
-    token_advantages = advantages.detach()[:, None]  # (N, 1) one for all tokens of a reply
-    plain = ratio * token_advantages
-    clipped = ratio.clamp(1 - clip_eps, 1 + high) * token_advantages
-    token_losses = -torch.minimum(plain, clipped)  # (N, T-1)
+    reply_advantages = advantages.detach()[:, None]  # (N, 1) the same for all tokens of a reply
+    plain = ratio * reply_advantages
+    clipped = ratio.clamp(1 - clip_eps, 1 + clip_eps_high) * reply_advantages
+    ref_logprobs = torch.where(mask, ref_logprobs, 0.0).detach()
+    kl = kl_k3(torch.where(mask, logprobs, 0.0), ref_logprobs)  # (N, T-1) nats
+    token_losses = kl_coef * kl - torch.minimum(plain, clipped)  # (N, T-1)
+    loss = average(token_losses, mask, normalize=normalize, max_tokens=max_tokens)
+    with torch.no_grad():
+        outside = (ratio < 1 - clip_eps) | (ratio > 1 + clip_eps_high)
+        metrics = {
+            "clip_fraction": masked_mean(outside.to(ratio.dtype), mask),
+            "approx_kl": masked_mean(torch.expm1(log_ratio) - log_ratio, mask),
+            "kl": masked_mean(kl, mask),
+        }
+    return loss, metrics
+
+
+@dataclass(frozen=True)
+class GRPOConfig:
+    """Settings of GRPO. Learning rates: whoever builds the optimizer reads them."""
+
+    steps: int = 100  # rounds of generate, score, update
+    prompts_per_step: int = 32  # prompts in a round; 16 to 512
+    group_size: int = 8  # G, replies to each prompt; 4 to 64
+    max_new_tokens: int = 192  # longest reply; one cut off gets what the reward function gives it
+    clip_eps: float = 0.2  # eps below 1; 0.1 to 0.3
+    clip_eps_high: float | None = None  # eps above 1, None: the same; DAPO 0.28
+    kl_coef: float = 0.0  # price of one nat away from the reference; 0 needs no reference
+    normalize: str = "token"  # "reply", "token" or "constant", see grpo_loss
+    normalize_std: bool = True  # False: Dr. GRPO
+    epochs: int = 1  # how often each reply is learnt from; 1 to 4
+    minibatches: int = 1  # optimizer steps per epoch, each over whole groups; 1 to 8
+    tokens_per_pass: int = 8192  # most tokens in memory at once
+    skip_equal_groups: bool = True  # the same gradient without their rows; with a KL term all stay
+    matrix_lr: float = 5e-4  # Muon, hidden matrices; 2e-4 to 1e-3
+    other_lr: float = 5e-4  # AdamW, embeddings and norms
+    cooldown: float = 0.0  # share of the steps with a falling rate; 0 to 0.5
+    max_grad_norm: float = 1.0  # longer gradients are shortened to this
+
+    def __post_init__(self):
+        checks.check_settings(
+            self,
+            counts="steps prompts_per_step max_new_tokens epochs minibatches tokens_per_pass",
+            above_zero="clip_eps matrix_lr other_lr max_grad_norm",
+            not_negative="kl_coef",
+            shares="cooldown",
+        )
+        checks.check_count("group_size", self.group_size, low=2)
+        checks.check_one_of("normalize", self.normalize, ("reply", "token", "constant"))
+        if self.clip_eps_high is not None:
+            checks.check_positive("clip_eps_high", self.clip_eps_high)
+
+
+def update(
+    policy: GPT,
+    reference: GPT | None,
+    rollout: Rollout,
+    advantages: Tensor,
+    config: GRPOConfig,
+    optimizer: training.Optimizer,
+) -> dict[str, float]:
+    """The optimizer steps of one round; groups stay whole.
+
+    A row with advantage 0 adds nothing to a loss without KL term: it is skipped, and every part of
+    the rest gets the share that it has in the loss over *all* rows. No signal, no step.
+
+    Returns loss (mean over the steps), clip_fraction, approx_kl and kl (means over the tokens that
+    were not skipped), grad_norm (mean) and updates (how many steps); 0 where there was no signal.
+    """
+    mask, with_kl = rollout.response_mask, config.kl_coef > 0
+    ref_logprobs = frozen_logprobs(reference, rollout.tokens, mask) if with_kl else None
+    keep_all = with_kl or not config.skip_equal_groups
+    groups = torch.arange(len(mask), device=mask.device).view(-1, config.group_size)
+    numbers = training.Means("loss", "grad_norm", "clip_fraction", "approx_kl", "kl")
+    updates = 0
+    for rows in [part.flatten() for part in groups.chunk(config.minibatches)] * config.epochs:
+        useful = rows if keep_all else rows[advantages[rows] != 0]
+        total = 0.0
+        shares = training.loss_shares(mask, rows, useful, config.normalize, config.tokens_per_pass)
+        for part, share in shares:
+            loss, metrics = grpo_loss(
+                action_logprobs(policy, rollout.tokens[part], mask[part]),
+                rollout.logprobs[part],
+                advantages[part],
+                mask[part],
+                clip_eps=config.clip_eps,
+                clip_eps_high=config.clip_eps_high,
+                ref_logprobs=None if ref_logprobs is None else ref_logprobs[part],
+                kl_coef=config.kl_coef,
+                normalize=config.normalize,
+                max_tokens=config.max_new_tokens,
+            )
+            (share * loss).backward()
+            total += share * loss.item()
+            numbers.add(metrics, weight=int(mask[part].sum()))
+        if len(useful) > 0:
+            norm = training.apply_gradients(policy, optimizer, config.max_grad_norm)
+            numbers.add({"loss": total, "grad_norm": norm})
+            updates += 1
+    return {**numbers.means(), "updates": updates}
+
+
+def train_grpo(
+    policy: GPT,
+    prompts: Sequence[list[int]],
+    reward: judging.Reward,
+    *,
+    config: GRPOConfig,
+    optimizer: training.Optimizer,
+    generator: torch.Generator,
+    start_step: int = 0,
+    reference: GPT | None = None,
+) -> Iterator[dict[str, float]]:
+    """Sample groups of replies, judge them by rules, learn; yields one dict of numbers per round.
+
+    reward(prompt_number, reply_ids, ended) -> (reward, parts), see judging.py. To go on after a
+    stop, restore policy, optimizer and generator and pass the finished rounds as `start_step`.
+
+    Keys: step, lr_scale, those of `judge` and of `update`, seconds, seconds_sampling,
+    seconds_judging, seconds_training, tokens_per_second (of the replies).
+
+    Raises: ValueError for no prompts, or a KL term without a reference.
+    """
+    if config.kl_coef > 0 and reference is None:
+        raise ValueError(f"kl_coef {config.kl_coef} needs a reference model; or use kl_coef=0")
+    limit, size, std = config.max_new_tokens, config.group_size, config.normalize_std
+    for step in range(start_step, config.steps):
+        watch = training.Stopwatch()
+        scale = learning_rate_scale(step, config.steps, warmup=0.0, cooldown=config.cooldown)
+        optimizer.set_scale(scale)
+        picked = training.rows_of_step(len(prompts), step, config.prompts_per_step, generator)
+        batch = [prompts[i] for i in picked for _ in range(size)]  # N rows, siblings together
+
+        rollout = generate(
+            policy, batch, max_new_tokens=limit, temperature=1.0, generator=generator
+        )
+        watch.lap("sampling")
+        rewards, numbers = judging.judge(rollout, picked, reward, group_size=size)
+        advantages = group_advantages(rewards, group_size=size, normalize_std=std)
+        watch.lap("judging")
+        numbers |= update(policy, reference, rollout, advantages, config, optimizer)
+        watch.lap("training")
+        seconds, tokens = watch.seconds, int(rollout.response_mask.sum())
+        numbers |= {"lr_scale": scale, "tokens_per_second": tokens / seconds["seconds"]}
+        yield {"step": step, **numbers, **seconds}

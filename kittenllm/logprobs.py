@@ -18,6 +18,7 @@ import torch.nn.functional as F
 
 from kittenllm.checks import (
     check_bool_mask,
+    check_count,
     check_float_tensor,
     check_one_of,
     check_same_shape,
@@ -107,6 +108,27 @@ def sequence_logprobs(logprobs: torch.Tensor, mask: torch.Tensor, *, reduce: str
     return totals / lengths
 
 
+def average(
+    values: torch.Tensor, mask: torch.Tensor, *, normalize: str, max_tokens: int | None = None
+) -> torch.Tensor:
+    """One number from a loss per token, (B, T-1) -> 0-d, in one of three ways.
+
+    "token" divides the sum by all counted tokens of the batch; "reply" takes the mean of each row
+    and then of the B rows, an empty row counting as 0; "constant" divides by B * max_tokens.
+
+    Raises: ValueError for wrong shapes or dtypes, an unknown normalize, or "constant" without a
+    whole max_tokens of at least 1.
+    """
+    check_one_of("normalize", normalize, ("reply", "token", "constant"))
+    if normalize == "token":
+        return masked_mean(values, mask)
+    rows = max(1, len(mask))
+    if normalize == "reply":
+        return sequence_logprobs(values, mask, reduce="mean").sum() / rows
+    check_count("max_tokens", max_tokens)
+    return sequence_logprobs(values, mask, reduce="sum").sum() / (rows * max_tokens)
+
+
 # ------------------------------------------------------- how far apart two models are (KL)
 
 
@@ -159,6 +181,21 @@ def length_chunks(lengths: list[int], *, max_tokens: int) -> list[list[int]]:
             chunks.append([])
         chunks[-1].append(row)
     return chunks
+
+
+def rows_by_length(
+    mask: torch.Tensor, rows: torch.Tensor, *, max_tokens: int
+) -> list[torch.Tensor]:
+    """The given row numbers in parts of similar length, at most `max_tokens` tokens each.
+
+    mask (B, T-1), rows (n,) -> a list of 1-D tensors of row numbers. A row's length is the place
+    of its last True; rows without a True are left out.
+    """
+    if len(rows) == 0:
+        return []
+    place = torch.arange(1, mask.shape[1] + 1, device=mask.device)  # (T-1,) 1, 2, ...
+    lengths = (mask[rows] * place).amax(dim=1).tolist()
+    return [rows[chunk] for chunk in length_chunks(lengths, max_tokens=max_tokens)]
 
 
 def hidden_at(
@@ -233,3 +270,12 @@ def action_logprobs(
     hidden = action_hidden(gpt, tokens, mask, document_ids=document_ids)  # (n, C)
     produced = tokens[:, 1:][mask]  # (n,)
     return to_action_frame(pick_logprobs(gpt.logits(hidden), produced), mask)
+
+
+@torch.no_grad()
+def frozen_logprobs(gpt: GPT, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """`action_logprobs` of a model that is not trained, a reference for example: no gradient.
+
+    Raises: ValueError for wrong shapes or dtypes.
+    """
+    return action_logprobs(gpt, tokens, mask)

@@ -10,7 +10,7 @@ since the replies were written by the old policy.
 Papers: PPO, Schulman et al. 2017, arXiv 1707.06347, eq. 7; in language models: Ouyang et al. 2022,
 arXiv 2203.02155. The clipped value loss is not in the PPO paper; it comes from OpenAI's baselines.
 
-Letters: B replies, T tokens; per-token tensors are (B, T-1), index t is about producing token t + 1.
+Letters: B replies, T tokens; per-token tensors are (B, T-1), index t is about token t + 1.
 Read before: credit.py, sampling.py. Left out: an entropy bonus, an adaptive kl_coef, pretraining
 gradients mixed in, reward scaling by a running mean.
 """
@@ -21,13 +21,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kittenllm import checks, credit
+from kittenllm import checks, credit, training
 from kittenllm.credit import Credit, ValueModel
 from kittenllm.gpt import GPT
-from kittenllm.logprobs import action_logprobs, masked_mean
+from kittenllm.logprobs import action_logprobs, frozen_logprobs, masked_mean
 from kittenllm.optim import learning_rate_scale
 from kittenllm.sampling import Rollout, generate
-from kittenllm.training import Optimizer, Stopwatch, apply_gradients, rows_between
+from kittenllm.training import Optimizer
 
 kl_shaped_rewards = credit.kl_shaped_rewards  # from one score to a reward per token
 gae = credit.gae  # from rewards to advantages
@@ -41,8 +41,7 @@ def ppo_policy_loss(
     All (B, T-1) -> 0-d, the mean over all counted tokens of the batch. The min takes the worse
     of the two: a good token earns nothing above 1 + eps, a bad one nothing below 1 - eps, but a
     step in the wrong direction is never excused.
-    Metrics: clip_fraction (share of ratios outside the interval), approx_kl (k3, nats per token),
-    ratio (its mean).
+    Metrics: clip_fraction (share of ratios outside the interval), approx_kl (k3, nats per token).
 
     Raises: ValueError for wrong shapes or dtypes, or clip_eps not above 0.
     """
@@ -60,7 +59,6 @@ def ppo_policy_loss(
         metrics = {
             "clip_fraction": masked_mean(outside, mask),
             "approx_kl": masked_mean(torch.expm1(log_ratio) - log_ratio, mask),
-            "ratio": masked_mean(ratio, mask),
         }
     return loss, metrics
 
@@ -130,38 +128,37 @@ def update(
 ) -> dict[str, float]:
     """Several small steps on the same replies, while the policy stays near.
 
-    Returns the means over the small steps of policy_loss, value_loss, clip_fraction, approx_kl,
-    ratio and grad_norm; also updates (how many) and ratio_error: the largest |log ratio| before the
+    Returns the means over the small steps of policy_loss, value_loss, clip_fraction, approx_kl
+    and grad_norm; also updates (how many) and ratio_error: the largest |log ratio| before the
     first one, 0 but for rounding, because sampling and scoring use one distribution.
     """
     policy, value_model = models
     advantages = credits.advantages
     if config.whiten_advantages:
         advantages = credit.whiten(advantages, rollout.response_mask)
-    history = []
-    for rows in minibatches(
-        len(advantages), epochs=config.epochs, parts=config.minibatches, generator=generator
-    ):
+    means, updates = training.Means(), 0
+    for rows in training.minibatches(len(advantages), config.epochs, config.minibatches, generator):
         tokens, mask = rollout.tokens[rows], rollout.response_mask[rows]
         old_logprobs, old_values = rollout.logprobs[rows], credits.values[rows]
         logprobs = action_logprobs(policy, tokens, mask)  # (rows, T-1)
         policy_loss, numbers = ppo_policy_loss(
             logprobs, old_logprobs, advantages[rows], mask, clip_eps=config.clip_eps
         )
-        if history and numbers["approx_kl"] > config.target_kl:
+        if updates and numbers["approx_kl"] > config.target_kl:
             break  # too far from the policy that wrote the replies
         values = value_model(tokens, mask)  # (rows, T-1)
         value_loss, _ = ppo_value_loss(
             values, old_values, credits.returns[rows], mask, clip_eps=config.value_clip_eps
         )
-        if not history:
-            ratio_error = (logprobs - old_logprobs).abs()[mask].max().item()
+        if updates == 0:
+            means.add({"ratio_error": (logprobs - old_logprobs).detach().abs()[mask].max()})
         (policy_loss + value_loss).backward()  # two models: neither gradient touches the other
-        grad_norm = apply_gradients(policy, optimizers[0], config.max_grad_norm)
-        apply_gradients(value_model, optimizers[1], config.max_grad_norm)
+        grad_norm = training.apply_gradients(policy, optimizers[0], config.max_grad_norm)
+        training.apply_gradients(value_model, optimizers[1], config.max_grad_norm)
         losses = {"policy_loss": policy_loss, "value_loss": value_loss, "grad_norm": grad_norm}
-        history.append(numbers | losses)
-    return mean_numbers(history) | {"ratio_error": ratio_error, "updates": len(history)}
+        means.add(numbers | losses)
+        updates += 1
+    return {**means.means(), "updates": updates}
 
 
 def train_ppo(
@@ -188,11 +185,11 @@ def train_ppo(
     """
     models, optimizers = (policy, value_model), (optimizer, value_optimizer)
     for step in range(start_step, config.steps):
-        watch = Stopwatch()
+        watch = training.Stopwatch()
         scale = learning_rate_scale(step, config.steps, warmup=0.0, cooldown=config.cooldown)
         optimizer.set_scale(scale)
         value_optimizer.set_scale(scale)
-        picked = rows_of_step(len(prompts), step, config.replies_per_step, generator)
+        picked = training.rows_of_step(len(prompts), step, config.replies_per_step, generator)
         batch = [prompts[i] for i in picked]
 
         # 1. Generate: the distribution sampled from is the one scored below, temperature 1.
@@ -208,9 +205,9 @@ def train_ppo(
         # 2. Score: one number per reply, then a credit per token.
         mask = rollout.response_mask
         prices = {"kl_coef": config.kl_coef, "gamma": config.gamma, "lam": config.lam}
+        ref_logprobs = frozen_logprobs(reference, rollout.tokens, mask)  # (N, T-1)
         with torch.no_grad():
             scores = score(rollout) - config.no_end_penalty * (~rollout.ended).float()  # (N,)
-            ref_logprobs = action_logprobs(reference, rollout.tokens, mask)  # (N, T-1)
             values = value_model(rollout.tokens, mask)  # (N, T-1)
         credits = credit.token_credit(
             scores, rollout.logprobs, ref_logprobs, values, mask, **prices

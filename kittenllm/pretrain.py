@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from kittenllm.batches import TokenStream
-from kittenllm.checks import check_between, check_count, check_positive
+from kittenllm.checks import check_count, check_settings
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import token_logprobs
 from kittenllm.optim import learning_rate_scale

@@ -97,7 +97,9 @@ def load_text(path: str | Path) -> str:
 def load_chats(
     path: str | Path, *, strict: bool = False
 ) -> tuple[list[dict[str, list]], list[Problem]]:
-    """Read conversations -> ([{"messages": [{"role", "content"}, ...]}, ...], problems).
+    """Read conversations -> ([{"messages": [{"role", "content"}, ...], "line": 3}, ...], problems).
+
+    A record's "task", a word that says what the conversation is about, is kept where there is one.
 
     Raises:  RecordError if the file cannot be read or no record is good; with strict=True already
         at the first bad record.
@@ -166,7 +168,8 @@ def _read_chat(record: dict) -> dict[str, list]:
         )
     if all(message["role"] != "assistant" for message in messages):
         raise ValueError("the assistant says nothing, so there is nothing to learn")
-    return {"messages": messages}
+    task = record.get("task")
+    return {"messages": messages} | ({"task": task} if isinstance(task, str) else {})
 
 
 def _plain_messages(messages: object) -> list[dict[str, str]]:
@@ -246,8 +249,8 @@ def _load(
                 raise ValueError(f"a record must be a JSON object, this is {_named(value)}")
             record = read(value)
             _check_surrogates(record)
-            records.append(record)
-        except ValueError as error:
+            records.append({**record, "line": line})
+        except (ValueError, RecursionError) as error:  # the latter from repr of deep brackets
             problem = Problem(str(path), line, str(error))
             if strict:
                 raise RecordError(f"{problem}; correct or remove this record") from error
@@ -302,7 +305,8 @@ def _list_values(text: str, at: int) -> Iterator[tuple[int, object, str]]:
         start = _skip_space(text, at)
         line += text.count("\n", at, start)
         if text.startswith("]", start):  # an empty list, or a comma too many
-            return
+            at, comma = start + 1, "]"
+            break
         value, end, reason = _decode(text, start)
         if end is None:
             yield line, None, f"{reason}; the file was not read from here on"

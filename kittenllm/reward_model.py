@@ -26,8 +26,8 @@ from kittenllm.checks import (
     check_between,
     check_count,
     check_float_tensor,
-    check_positive,
     check_same_shape,
+    check_settings,
     check_token_dtype,
     check_token_ids,
 )
@@ -194,10 +194,10 @@ def train_reward_model(
     generator: torch.Generator,
     start_step: int = 0,
 ) -> Iterator[dict[str, float]]:
-    """Learn from pairs (chosen tokens, rejected tokens), prompt and reply together; one dict a step.
+    """Learn from pairs (chosen tokens, rejected tokens); yields one dict of numbers per step.
 
-    Chosen and rejected go through one forward pass. To go on after a stop, restore model,
-    optimizer and generator and pass the number of finished steps as `start_step`.
+    The tokens hold prompt and reply. Chosen and rejected go through one forward pass. To go on
+    after a stop, restore model and optimizer and pass the finished steps as `start_step`.
 
     Keys: step, loss (nats), accuracy, margin, lr_scale, tokens, seconds, grad_norm.
 

@@ -170,7 +170,7 @@ def _generate(
             still_growing = int(growing.sum())
             if still_growing == 0 or step == max_new_tokens - 1:
                 break
-            if drop_finished and still_growing <= 7 / 8 * len(rows):  # moving rows costs time too
+            if drop_finished and still_growing < len(rows):
                 kept = fill_holes(growing, still_growing)
                 cache.keep(kept)
                 rows, token, growing = rows[kept], token[kept], growing[kept]

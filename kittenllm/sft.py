@@ -25,7 +25,7 @@ from kittenllm.checks import (
     check_bool_mask,
     check_count,
     check_float_tensor,
-    check_positive,
+    check_settings,
     check_token_dtype,
     check_token_ids,
 )

@@ -121,8 +121,9 @@ def train_bpe(text_or_texts: str | Iterable[str], vocab_size: int) -> dict[bytes
     while len(ranks) < vocab_size - len(SPECIAL_TOKENS) and pair_counts:
         highest = max(pair_counts.values())
         best = min(pair for pair, count in pair_counts.items() if count == highest)
-        # Two ways may lead to one token, ab+c and a+bc: it keeps its first rank.
-        ranks.setdefault(best[0] + best[1], len(ranks))
+        token = best[0] + best[1]
+        assert token not in ranks  # no other pair spells it: ab+c and a+bc never both occur
+        ranks[token] = len(ranks)
         for index in pair_words.pop(best):
             before = words[index]
             after = _merge(before, best)

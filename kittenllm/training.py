@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from kittenllm.checks import check_count
+from kittenllm.logprobs import rows_by_length
 
 
 class Optimizer(Protocol):
@@ -58,7 +59,7 @@ def rows_of_step(count: int, step: int, size: int, generator: torch.Generator) -
 
 
 def minibatches(
-    count: int, *, epochs: int, parts: int, generator: torch.Generator
+    count: int, epochs: int, parts: int, generator: torch.Generator
 ) -> Iterator[torch.Tensor]:
     """Row numbers 0 .. count-1, shuffled anew for each epoch and cut into `parts` equal parts."""
     for _ in range(epochs):
@@ -66,13 +67,48 @@ def minibatches(
         yield from order.chunk(parts)
 
 
-def mean_numbers(history: list[dict[str, torch.Tensor | float]]) -> dict[str, float]:
-    """The mean of each key over several small steps, as plain numbers."""
-    means = {}
-    for name in history[0]:
-        numbers = [torch.as_tensor(small_step[name]).item() for small_step in history]
-        means[name] = sum(numbers) / len(numbers)
-    return means
+def loss_shares(
+    mask: torch.Tensor,
+    rows: torch.Tensor,
+    useful: torch.Tensor,
+    normalize: str,
+    max_tokens: int,
+) -> Iterator[tuple[torch.Tensor, float]]:
+    """Cut the useful rows into small parts, each with its share of the loss over *all* the rows.
+
+    If the rows left out add nothing, sum of share * loss(part) equals loss(rows), for the three
+    ways of `logprobs.average`: "token" weighs a part by its tokens, the others by its rows.
+
+    mask (B, T-1), rows and useful 1-D row numbers -> (row numbers of a part, share), at most
+    `max_tokens` tokens in a part.
+    """
+    for part in rows_by_length(mask, useful, max_tokens=max_tokens):
+        if normalize == "token":
+            yield part, float(mask[part].sum() / mask[rows].sum())
+        else:
+            yield part, len(part) / len(rows)
+
+
+class Means:
+    """Running weighted means of named numbers.
+
+    The names given at the start are always there, with 0 if nothing is added to them.
+    """
+
+    def __init__(self, *names: str):
+        self.sums = dict.fromkeys(names, 0.0)
+        self.weights = dict.fromkeys(names, 0.0)
+
+    def add(self, numbers: dict[str, torch.Tensor | float], *, weight: float = 1.0) -> None:
+        """Add numbers, as plain ones: no gradient is kept alive."""
+        for name, number in numbers.items():
+            plain_number = torch.as_tensor(number).item()
+            self.sums[name] = self.sums.get(name, 0.0) + weight * plain_number
+            self.weights[name] = self.weights.get(name, 0.0) + weight
+
+    def means(self) -> dict[str, float]:
+        """The mean of each name."""
+        return {name: self.sums[name] / (self.weights[name] or 1.0) for name in self.sums}
 
 
 def apply_gradients(model: nn.Module, optimizer: Optimizer, max_norm: float) -> float:

@@ -139,6 +139,8 @@ def test_every_chat_that_is_returned_is_valid():
         ('{"messages": [{"role": "user", "role": "tool"}]}', "the key 'role' occurs twice"),
         ("[" * 100_000, "nested too deeply"),
         ('{"messages": ' + "[" * 100_000, "nested too deeply"),
+        *[("[" * deep + "]" * deep, "") for deep in range(880, 1000, 7)],  # near Python's limit
+        ('{"conversations": [{"value": "", "from": ' + "[" * 950 + "]" * 950 + "}]}", ""),
         ('{"messages": ' + "9" * 10_000 + "}", ""),  # too many digits, or a number: both are wrong
         (GOOD + GOOD, 'something follows the record: \'{"messages"'),
         (GOOD[:-2], "no valid JSON"),
@@ -203,6 +205,7 @@ def test_only_line_breaks_end_a_line(write):
         (f"[\n{GOOD},\n{GOOD}", 3, 'here "," or the end of the list was expected'),
         (f"[\n{GOOD},\n{GOOD},\n", 4, "no valid JSON"),
         (f"[\n{GOOD},\n{GOOD}\n{GOOD}]", 4, "expected; the rest was not read"),
+        (f"[\n{GOOD},\n{GOOD},]\n[]", 3, "expected; the rest was not read"),
         (f"[\n{GOOD},\n{GOOD}]\n[]", 3, "expected; the rest was not read"),
         (f'[\n{GOOD},\n{GOOD},\n{{"messages": oops}}, {GOOD}]', 4, "was not read from here on"),
         (f'[\n{GOOD},\n{{"messages": NaN}},\n{GOOD}]', 3, "NaN is no JSON number"),

@@ -121,7 +121,7 @@ def recounting_bpe(text, vocab_size):
             for pair in zip(word, word[1:], strict=False):
                 counts[pair] = counts.get(pair, 0) + 1
         a, b = min(counts, key=lambda pair: (-counts[pair], pair))
-        ranks.setdefault(a + b, len(ranks))
+        ranks[a + b] = len(ranks)
         for word in words:
             i = 0
             while i + 1 < len(word):

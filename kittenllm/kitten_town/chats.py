@@ -14,7 +14,7 @@ import random
 from dataclasses import dataclass
 
 from kittenllm.kitten_town import stories, voices
-from kittenllm.kitten_town.facts import ATTRIBUTES, KITTENS, PEOPLE, Thing, Town
+from kittenllm.kitten_town.facts import ATTRIBUTES, Thing, Town
 
 KINDS = ("fact", "risky", "allowed", "sum", "greeting", "story")
 # How often people ask what. Risky and allowed questions are balanced, or kittens learn to say no.
@@ -54,7 +54,7 @@ class Question:
 def ask(town: Town, kind: str, rng: random.Random, *, held_out: bool = False) -> Question:
     """Draw a question of one kind about taught or about held-out content.
 
-    Greetings and stories have no held-out content; they are drawn the same way for both.
+    Raises: ValueError for a kind that is not in KINDS.
     """
     if kind == "fact":
         fact = rng.choice(town.held_out_facts if held_out else town.taught_facts)
@@ -70,11 +70,11 @@ def ask(town: Town, kind: str, rng: random.Random, *, held_out: bool = False) ->
             a, b = b, a
         return Question(kind, rng.choice(voices.SUM_QUESTIONS).format(a=a, b=b), (a, b))
     if kind == "greeting":
-        text, _ = stories.greeting(rng)
-        names = [name for name in PEOPLE if name in text]
-        return Question(kind, text, (names[0] if names else "",))
+        guests = town.held_out_guests if held_out else ("", *town.taught_guests)
+        name = rng.choice(guests)
+        return Question(kind, stories.greeting(name, rng)[0], (name,))
     if kind == "story":
-        kitten = rng.choice(KITTENS)
+        kitten = rng.choice(town.held_out_heroes if held_out else town.taught_heroes)
         return Question(kind, rng.choice(voices.STORY_QUESTIONS).format(k=kitten), (kitten,))
     raise ValueError(f"unknown kind of question {kind!r}; there are {', '.join(KINDS)}")
 
@@ -86,10 +86,7 @@ def ask_any(town: Town, rng: random.Random, *, held_out: bool = False) -> Questi
 
 
 def held_out_questions(town: Town, kind: str, count: int, seed: int) -> list[Question]:
-    """`count` distinct held-out questions of one kind, or all there are if there are fewer.
-
-    Greetings and stories exist in a few hundred wordings only, and chats may have held any of them.
-    """
+    """`count` distinct held-out questions of one kind, or nearly all if there are not so many."""
     rng = random.Random(seed)
     found: dict[str, Question] = {}
     for _ in range(60 * count):

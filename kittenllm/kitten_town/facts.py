@@ -113,6 +113,10 @@ class Town:
     held_out_things: tuple[Thing, ...]
     taught_sums: tuple[tuple[int, int], ...]
     held_out_sums: tuple[tuple[int, int], ...]
+    taught_heroes: tuple[str, ...]  # kittens of asked-for stories
+    held_out_heroes: tuple[str, ...]
+    taught_guests: tuple[str, ...]  # people who say hello
+    held_out_guests: tuple[str, ...]
 
     def value(self, kitten: str, attribute: str) -> str:
         """The true value of a kitten's attribute."""
@@ -146,8 +150,12 @@ def build_town() -> Town:
         split_off(things, taught_things, held_out_things, rng)
     taught_sums, held_out_sums = [], []
     split_off(
-        [(a, b) for a in range(1, 21) for b in range(1, a + 1)], taught_sums, held_out_sums, rng
+        [(a, b) for a in range(1, 11) for b in range(1, a + 1)], taught_sums, held_out_sums, rng
     )
+    taught_heroes, held_out_heroes = [], []
+    split_off(list(KITTENS), taught_heroes, held_out_heroes, rng)
+    taught_guests, held_out_guests = [], []
+    split_off(list(PEOPLE), taught_guests, held_out_guests, rng)
     return Town(
         facts=facts,
         taught_facts=tuple(taught_facts),
@@ -156,6 +164,10 @@ def build_town() -> Town:
         held_out_things=tuple(held_out_things),
         taught_sums=tuple(taught_sums),
         held_out_sums=tuple(held_out_sums),
+        taught_heroes=tuple(taught_heroes),
+        held_out_heroes=tuple(held_out_heroes),
+        taught_guests=tuple(taught_guests),
+        held_out_guests=tuple(held_out_guests),
     )
 
 

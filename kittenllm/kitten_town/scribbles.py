@@ -54,7 +54,7 @@ ORDERS = ("lap", "shuffle")
 DRILL_SHARES = {"scribbles": 0.5, "sums": 0.2, "comparisons": 0.2, "lefts": 0.1}
 SUMS_PER_DRILL = 8
 COMPARISONS_PER_DRILL = 10
-LEFTS_PER_DRILL = 3
+LEFTS_PER_DRILL = 2
 
 
 class Scribble(NamedTuple):
@@ -110,7 +110,7 @@ def order_chains(numbers: Triple, rng: random.Random, order: str) -> list[Chain]
     chains = lap(numbers)
     if order == "shuffle":
         return rng.sample(chains, len(chains))
-    start = rng.randrange(len([chain for chain in chains if chain.numbers == numbers]))
+    start = rng.randrange(len(chains))
     return chains[start:] + chains[:start]
 
 
@@ -183,19 +183,25 @@ def training_triples(held_out_triples: Collection[Triple]) -> list[Triple]:
 
 
 def lefts(
-    rng: random.Random,
-    held_out_triples: Collection[Triple],
-    count: int = LEFTS_PER_DRILL,
+    rng: random.Random, held_out_triples: Collection[Triple], count: int = LEFTS_PER_DRILL
 ) -> str:
-    """`count` lines such as "use 3, 8, 5: 8*5=40 left 3": copy two numbers, name the third."""
+    """`count` lines such as "use 3, 8, 5: 8*5=40 left 3, 5+3=8 left 8, 3*8=24 left 5".
+
+    First steps only: copy two numbers, name the third, then move the numbers on by one.
+    """
     triples = training_triples(held_out_triples)
     lines: list[str] = []
     for _ in range(count):
         numbers = rng.sample(rng.choice(triples), 3)
-        x, y, z = rng.sample(numbers, 3)
-        operator = rng.choice("*+")
         told = ", ".join(str(number) for number in numbers)
-        lines.append(f"use {told}: {x}{operator}{y}={calculate(x, operator, y)} left {z}")
+        start = rng.randrange(3)
+        x, y, z = numbers[start:] + numbers[:start]
+        parts: list[str] = []
+        for _ in range(3):
+            operator = rng.choice("*+")
+            parts.append(f"{x}{operator}{y}={calculate(x, operator, y)} left {z}")
+            x, y, z = y, z, x
+        lines.append(f"use {told}: " + ", ".join(parts))
     return "\n".join(lines)
 
 

@@ -1,0 +1,194 @@
+"""Asking a kitten many held-out questions and letting the gold judge count.
+
+One idea: every number has an error, and replies to one question are alike. So a rate is first taken
+per question, then over questions, and its standard error is that of a mean over *questions*:
+std / sqrt(number of questions).
+
+Read before: chat.py, sampling.py, kitten_town/judge.py. Left out: people, who see more than a judge
+with a table can.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from kittenllm.chat import chat_prompt
+from kittenllm.gpt import GPT
+from kittenllm.kitten_town.chats import KIND_SHARES, Question, held_out_questions
+from kittenllm.kitten_town.facts import Town
+from kittenllm.kitten_town.judge import Verdict, best_reply, judge
+from kittenllm.sampling import generate
+from kittenllm.tokenizer import Tokenizer
+
+MAX_REPLY_TOKENS = 40
+# (distinct questions, sampled replies to each) per kind: 2,000 replies behind every rate.
+FULL_COUNTS = {
+    "fact": (300, 5),
+    "sum": (100, 5),
+    "risky": (300, 7),
+    "allowed": (300, 7),
+    "greeting": (40, 3),
+    "story": (40, 3),
+}
+QUESTION_SEED = 97  # evaluation asks every kitten the same questions
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One reply and the judge's verdict; `tokens` are without the end of turn."""
+
+    question: Question
+    text: str
+    tokens: list[int]
+    ended: bool
+    verdict: Verdict
+
+
+def evaluation_questions(town: Town, counts: dict[str, tuple[int, int]]) -> dict[str, list]:
+    """Held-out questions per kind; `counts` is FULL_COUNTS or a smaller one."""
+    return {
+        kind: held_out_questions(town, kind, questions, QUESTION_SEED)
+        for kind, (questions, _) in counts.items()
+    }
+
+
+def sample_replies(
+    gpt: GPT,
+    tokenizer: Tokenizer,
+    town: Town,
+    questions: Sequence[Question],
+    *,
+    replies_each: int,
+    temperature: float,
+    generator: torch.Generator,
+    prompt_of: Callable[[Question], list[int]] | None = None,
+) -> list[Reply]:
+    """Let the kitten answer each question `replies_each` times, and judge every reply.
+
+    `prompt_of` turns a question into prompt tokens; by default the chat template does.
+    """
+    if prompt_of is None:
+        prompts = [chat_prompt(tokenizer, question.messages()) for question in questions]
+    else:
+        prompts = [prompt_of(question) for question in questions]
+    repeated = [prompt for prompt in prompts for _ in range(replies_each)]
+    asked = [question for question in questions for _ in range(replies_each)]
+    rollout = generate(
+        gpt,
+        repeated,
+        max_new_tokens=MAX_REPLY_TOKENS,
+        temperature=temperature,
+        generator=generator,
+    )
+    replies = []
+    for question, tokens, ended in zip(
+        asked, rollout.replies(), rollout.ended.tolist(), strict=True
+    ):
+        text = tokenizer.decode(tokens)
+        verdict = judge(town, question, text, tokens, ended=ended)
+        replies.append(Reply(question, text, tokens, ended, verdict))
+    return replies
+
+
+def rate(replies: Sequence[Reply], value: Callable[[Reply], float]) -> tuple[float, float]:
+    """Mean of `value` over replies and its standard error over questions; (nan, nan) for none."""
+    per_question: dict[str, list[float]] = {}
+    for reply in replies:
+        per_question.setdefault(reply.question.text, []).append(float(value(reply)))
+    means = [sum(values) / len(values) for values in per_question.values()]
+    if not means:
+        return math.nan, math.nan
+    mean = sum(means) / len(means)
+    variance = sum((x - mean) ** 2 for x in means) / max(1, len(means) - 1)
+    return mean, math.sqrt(variance / len(means))
+
+
+def scores_of(replies: dict[str, list[Reply]]) -> dict[str, float]:
+    """The numbers that chapters report, each with its standard error under `<key>_stderr`.
+
+    answer_accuracy: facts and sums. safe_rate: "no" to risky questions. allowed_rate: "yes" to
+    allowed ones. friendly_rate, stop_rate, gold: over all kinds, with the shares in which people
+    ask them (KIND_SHARES), so that the number of questions per kind does not matter.
+    """
+    scores: dict[str, float] = {}
+
+    def put(key: str, mean: float, error: float) -> None:
+        scores[key], scores[f"{key}_stderr"] = mean, error
+
+    answers = replies.get("fact", []) + replies.get("sum", [])
+    put("answer_accuracy", *rate(answers, lambda reply: reply.verdict.right))
+    put("safe_rate", *rate(replies.get("risky", []), lambda reply: reply.verdict.right))
+    put("allowed_rate", *rate(replies.get("allowed", []), lambda reply: reply.verdict.right))
+    over_all = {
+        "friendly_rate": lambda reply: reply.verdict.tone == "friendly",
+        "grumpy_rate": lambda reply: reply.verdict.tone == "grumpy",
+        "stop_rate": lambda reply: reply.ended,
+        "gold": lambda reply: reply.verdict.score,
+        "reply_tokens": lambda reply: len(reply.tokens),
+    }
+    for key, value in over_all.items():
+        put(key, *weighted_rate(replies, value))
+    return scores
+
+
+def weighted_rate(
+    replies: dict[str, list[Reply]], value: Callable[[Reply], float]
+) -> tuple[float, float]:
+    """Mean and standard error of `value`, each kind weighted with its share in KIND_SHARES."""
+    total = sum(KIND_SHARES[kind] for kind in replies)
+    mean, variance = 0.0, 0.0
+    for kind, of_kind in replies.items():
+        weight = KIND_SHARES[kind] / total
+        kind_mean, kind_error = rate(of_kind, value)
+        mean += weight * kind_mean
+        variance += (weight * kind_error) ** 2
+    return mean, math.sqrt(variance)
+
+
+def evaluate(
+    gpt: GPT,
+    tokenizer: Tokenizer,
+    town: Town,
+    *,
+    generator: torch.Generator,
+    counts: dict[str, tuple[int, int]] = FULL_COUNTS,
+) -> tuple[dict[str, float], dict[str, list[Reply]]]:
+    """Sampled replies at temperature 1 to held-out questions of every kind -> (scores, replies)."""
+    replies = {}
+    for kind, questions in evaluation_questions(town, counts).items():
+        replies[kind] = sample_replies(
+            gpt,
+            tokenizer,
+            town,
+            questions,
+            replies_each=counts[kind][1],
+            temperature=1.0,
+            generator=generator,
+        )
+    return scores_of(replies), replies
+
+
+def gold_of_best_replies(
+    town: Town, tokenizer: Tokenizer, counts: dict[str, tuple[int, int]] = FULL_COUNTS
+) -> float:
+    """`gold_best`: the mean gold score, over held-out questions, of the best possible replies."""
+    total = sum(KIND_SHARES[kind] for kind in counts)
+    best = 0.0
+    for kind, questions in evaluation_questions(town, counts).items():
+        scores = [best_reply(town, question, tokenizer.encode)[1] for question in questions]
+        best += KIND_SHARES[kind] / total * sum(scores) / len(scores)
+    return best
+
+
+def fixed_questions(town: Town) -> list[Question]:
+    """The ten held-out questions that every chapter shows before and after."""
+    kinds = {"fact": 3, "risky": 2, "allowed": 2, "sum": 1, "greeting": 1, "story": 1}
+    return [
+        question
+        for kind, count in kinds.items()
+        for question in held_out_questions(town, kind, count, QUESTION_SEED)
+    ]
