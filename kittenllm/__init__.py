@@ -1,3 +1,3 @@
-"""KittenLLM: how a GPT becomes ChatGPT and then a reasoner, small enough to run and to read on a laptop."""
+"""KittenLLM: how a GPT becomes ChatGPT and then a reasoner, on a laptop and from random weights."""
 
 __version__ = "0.1.0"

@@ -159,9 +159,9 @@ def load_model(path, *, device="cpu") -> tuple[GPT, Tokenizer, dict]:
         raise CheckpointError(
             f"{path}: the parts of this model do not fit together ({error}). Train it again."
         ) from error
-    if tokenizer.vocab_size > gpt.config.vocab_size:
+    if tokenizer.vocab_size != gpt.config.vocab_size:
         raise CheckpointError(
-            f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, the model only "
+            f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, the model "
             f"{gpt.config.vocab_size}. Train it again."
         )
     return gpt, tokenizer, payload["extra"]

@@ -8,6 +8,7 @@ hides it).
 """
 
 import math
+import numbers
 from collections.abc import Sequence
 
 import torch
@@ -90,7 +91,7 @@ def check_number(name: str, value: float) -> None:
 
     Raises: ValueError.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise ValueError(f"{name} must be a finite number, got {value!r}")
 
 
@@ -109,7 +110,7 @@ def check_count(name: str, value: int, *, low: int = 1) -> None:
 
     Raises: ValueError.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < low:
         raise ValueError(f"{name} must be a whole number of at least {low}, got {value!r}")
 
 

@@ -203,11 +203,9 @@ def train_grpo(
         scale = learning_rate_scale(step, config.steps, warmup=0.0, cooldown=config.cooldown)
         optimizer.set_scale(scale)
         picked = training.rows_of_step(len(prompts), step, config.prompts_per_step, generator)
-        batch = [prompts[i] for i in picked for _ in range(size)]  # N rows, siblings together
+        rows = [prompts[i] for i in picked for _ in range(size)]  # N rows, siblings together
 
-        rollout = generate(
-            policy, batch, max_new_tokens=limit, temperature=1.0, generator=generator
-        )
+        rollout = generate(policy, rows, max_new_tokens=limit, temperature=1.0, generator=generator)
         watch.lap("sampling")
         rewards, numbers = judging.judge(rollout, picked, reward, group_size=size)
         advantages = group_advantages(rewards, group_size=size, normalize_std=std)

@@ -1,20 +1,12 @@
 """The chapters' pictures, all in one modest style.
 
-Lines differ in colour *and* in dash, so that they can be told apart in black-and-white print and by
-colour-blind readers (the colours are those of Okabe and Ito 2008). Every function writes one PNG,
-completely or not at all, and keeps no state: it builds a matplotlib Figure of its own and never
-touches pyplot.
-
-Text from models and data is shown as it is: "$" starts no formula, and a letter that the font lacks
-becomes a box without a warning.
+Every function writes one PNG, completely or not at all, and keeps no state: it builds a matplotlib
+Figure of its own and never touches pyplot. How things look is decided in plot_style.py.
 
 Read before: nothing. Left out: interactive pictures, other formats than PNG.
 """
 
-import io
-import logging
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,18 +14,22 @@ from pathlib import Path
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from kittenllm.checkpoints import write_bytes_atomic
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)))
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-GREY = "#666666"
-DIVERGING = "PuOr_r"  # purple below zero, white at zero, orange above
-DOTS_PER_INCH = 130
+from kittenllm.plot_style import (
+    DASHES,
+    DIVERGING,
+    GREY,
+    MARKERS,
+    add_legend,
+    label_axes,
+    look,
+    new_figure,
+    numbers,
+    plain,
+    save,
+    visible,
+)
 
 Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]  # label -> (xs, ys)
 
@@ -63,10 +59,10 @@ def curves(
     note: str | None = None,
 ) -> None:
     """One plot with a line per series; `note` stands in small letters below it."""
-    figure = _figure(6.4, 4.0)
+    figure = new_figure(6.4, 4.0)
     axes = figure.add_subplot()
     _draw_panel(axes, Panel(series, title, x_label, y_label, reference_lines))
-    _save(figure, path, note)
+    save(figure, path, note)
 
 
 def panels(
@@ -80,13 +76,13 @@ def panels(
     """A grid of small plots, left to right, then down."""
     columns = min(columns, len(plots))
     rows = math.ceil(len(plots) / columns)
-    figure = _figure(3.4 * columns, 2.6 * rows + (0.4 if title else 0))
+    figure = new_figure(3.4 * columns, 2.6 * rows + (0.4 if title else 0))
     if title:
-        figure.suptitle(_plain(title), fontsize=12)
+        figure.suptitle(plain(title), fontsize=12)
     for number, panel in enumerate(plots, start=1):
         axes = figure.add_subplot(rows, columns, number)
         _draw_panel(axes, panel, small=True)
-    _save(figure, path, note)
+    save(figure, path, note)
 
 
 def histogram(
@@ -100,16 +96,16 @@ def histogram(
     note: str | None = None,
 ) -> None:
     """How the values of each group are spread, on common bins; each group's bars add up to 1."""
-    figure = _figure(6.4, 4.0)
+    figure = new_figure(6.4, 4.0)
     axes = figure.add_subplot()
-    values = {label: _numbers(group) for label, group in groups.items()}
+    values = {label: numbers(group) for label, group in groups.items()}
     values = {label: group[np.isfinite(group)] for label, group in values.items()}
     everything = np.concatenate(list(values.values()) or [np.zeros(0)])
     edges = np.histogram_bin_edges(everything, bins=bins) if len(everything) else bins
     for number, (label, group) in enumerate(values.items()):
         if not len(group):
             continue
-        colour, dash = _look(number)
+        colour, dash = look(number)
         weights = np.full(len(group), 1 / len(group))
         axes.hist(group, bins=edges, weights=weights, color=colour, alpha=0.25)
         axes.hist(
@@ -120,11 +116,11 @@ def histogram(
             color=colour,
             linestyle=dash,
             linewidth=1.6,
-            label=_plain(f"{label} (mean {group.mean():.2f})"),
+            label=plain(f"{label} (mean {group.mean():.2f})"),
         )
-    _label(axes, title, x_label, y_label)
-    _legend(axes)
-    _save(figure, path, note)
+    label_axes(axes, title, x_label, y_label)
+    add_legend(axes)
+    save(figure, path, note)
 
 
 def bars(
@@ -141,11 +137,11 @@ def bars(
     `errors` has the same form and gives the half length of the error bars.
     """
     places = list(dict.fromkeys(place for heights in groups.values() for place in heights))
-    figure = _figure(max(4.8, 1.1 * len(places) + 1.5), 4.0)
+    figure = new_figure(max(4.8, 1.1 * len(places) + 1.5), 4.0)
     axes = figure.add_subplot()
     width = 0.8 / max(1, len(groups))
     for number, (label, heights) in enumerate(groups.items()):
-        colour, _ = _look(number)
+        colour, _ = look(number)
         offset = (number - (len(groups) - 1) / 2) * width
         shown = [place for place in places if heights.get(place) is not None]
         spread = (errors or {}).get(label, {})
@@ -160,16 +156,16 @@ def bars(
             alpha=0.85,
             yerr=[spread.get(place, 0.0) for place in shown] if spread else None,
             capsize=3,
-            label=_plain(label),
+            label=plain(label),
         )
         axes.bar_label(drawn, fmt="%.2f", fontsize=8, padding=2)
-    axes.set_xticks(range(len(places)), [_plain(place) for place in places])
+    axes.set_xticks(range(len(places)), [plain(place) for place in places])
     axes.axhline(0, color="black", linewidth=0.8)
     axes.margins(y=0.15)
-    _label(axes, title, "", y_label)
+    label_axes(axes, title, "", y_label)
     if len(groups) > 1:
-        _legend(axes)
-    _save(figure, path, note)
+        add_legend(axes)
+    save(figure, path, note)
 
 
 def attention_heatmap(
@@ -181,19 +177,19 @@ def attention_heatmap(
     note: str | None = None,
 ) -> None:
     """Who looks at whom: weights (T, T), row t is what token t looks at; each row adds up to 1."""
-    weights = _numbers(weights)
+    weights = numbers(weights)
     if weights.shape != (len(tokens), len(tokens)):
         raise ValueError(f"{len(tokens)} tokens need weights of that square, not {weights.shape}")
     size = max(4.0, 0.3 * len(tokens) + 1.6)
-    figure = _figure(size + 0.8, size)
+    figure = new_figure(size + 0.8, size)
     axes = figure.add_subplot()
     image = axes.imshow(weights, cmap="Greys", vmin=0, vmax=max(weights.max(), 1e-9))
-    labels = [_visible(token) for token in tokens]
+    labels = [visible(token) for token in tokens]
     axes.set_xticks(range(len(tokens)), labels, rotation=90, fontsize=8, family="monospace")
     axes.set_yticks(range(len(tokens)), labels, fontsize=8, family="monospace")
-    _label(axes, title, "looked at", "looking", grid=False)
+    label_axes(axes, title, "looked at", "looking", grid=False)
     figure.colorbar(image, ax=axes, shrink=0.8, label="attention weight")
-    _save(figure, path, note)
+    save(figure, path, note)
 
 
 def token_rows(
@@ -211,7 +207,7 @@ def token_rows(
     white is zero. Long texts continue below, `per_line` tokens in a line. NaN or None leaves a cell
     empty.
     """
-    values = {name: _numbers(row) for name, row in rows.items()}
+    values = {name: numbers(row) for name, row in rows.items()}
     for name, row in values.items():
         if row.shape != (len(tokens),):
             raise ValueError(f"row {name!r} has {row.shape} values for {len(tokens)} tokens")
@@ -219,15 +215,15 @@ def token_rows(
     columns = min(per_line, max(1, len(tokens)))
     name_width = 0.09 * max((len(name) for name in values), default=0) + 0.3
     height = (0.36 * (len(values) + 1) + 0.3) * lines + 0.9
-    figure = _figure(max(5.0, 0.75 * columns + name_width), height)
-    figure.suptitle(_plain(title), fontsize=12)
+    figure = new_figure(max(5.0, 0.75 * columns + name_width), height)
+    figure.suptitle(plain(title), fontsize=12)
     scales = {name: _largest(row) for name, row in values.items()}
     for line in range(lines):
         axes = figure.add_subplot(lines, 1, line + 1)
         part = slice(line * per_line, (line + 1) * per_line)
         cells = {name: row[part] for name, row in values.items()}
         _draw_cells(axes, tokens[part], cells, scales, columns)
-    _save(figure, path, note)
+    save(figure, path, note)
 
 
 def frontier(
@@ -244,10 +240,10 @@ def frontier(
 
     groups[method] is a list of (kl, gold) or (kl, gold, label) in the order in which to join them.
     """
-    figure = _figure(6.8, 4.6)
+    figure = new_figure(6.8, 4.6)
     axes = figure.add_subplot()
     for number, (method, points) in enumerate(groups.items()):
-        colour, dash = _look(number)
+        colour, dash = look(number)
         axes.plot(
             [point[0] for point in points],
             [point[1] for point in points],
@@ -256,12 +252,12 @@ def frontier(
             marker=MARKERS[number % len(MARKERS)],
             markersize=6,
             linewidth=1.3,
-            label=_plain(method),
+            label=plain(method),
         )
         for kl, gold, *label in points:
             if label:
                 axes.annotate(
-                    _plain(str(label[0])),
+                    plain(str(label[0])),
                     (kl, gold),
                     xytext=(5, 5),
                     textcoords="offset points",
@@ -270,9 +266,9 @@ def frontier(
                 )
     _draw_reference_lines(axes, reference_lines)
     axes.margins(0.12)
-    _label(axes, title, x_label, y_label)
-    _legend(axes)
-    _save(figure, path, note)
+    label_axes(axes, title, x_label, y_label)
+    add_legend(axes)
+    save(figure, path, note)
 
 
 def moving_average(values: Sequence[float], width: int) -> list[float]:
@@ -289,36 +285,29 @@ def moving_average(values: Sequence[float], width: int) -> list[float]:
 # Pieces of pictures.
 
 
-def _figure(width: float, height: float) -> Figure:
-    """An empty picture, in inches, that belongs to nobody but its caller."""
-    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def _draw_panel(axes: Axes, panel: Panel, *, small: bool = False) -> None:
     for number, (label, (xs, ys)) in enumerate(panel.series.items()):
-        colour, dash = _look(number)
+        colour, dash = look(number)
         axes.plot(
-            _numbers(xs),
-            _numbers(ys),
+            numbers(xs),
+            numbers(ys),
             color=colour,
             linestyle=dash,
             linewidth=1.4 if small else 1.8,
             marker="o" if len(xs) == 1 else None,  # a single point is no line
-            label=_plain(label),
+            label=plain(label),
         )
     _draw_reference_lines(axes, panel.reference_lines)
-    _label(axes, panel.title, panel.x_label, panel.y_label, small=small)
+    label_axes(axes, panel.title, panel.x_label, panel.y_label, small=small)
     if len(panel.series) > 1 or panel.reference_lines:
-        _legend(axes, small=small)
+        add_legend(axes, small=small)
 
 
 def _draw_reference_lines(axes: Axes, lines: Mapping[str, float] | None) -> None:
     for number, (label, y) in enumerate((lines or {}).items()):
         if y is not None:
             dash = DASHES[(number + 3) % len(DASHES)]
-            axes.axhline(y, color=GREY, linestyle=dash, linewidth=1.2, label=_plain(label))
+            axes.axhline(y, color=GREY, linestyle=dash, linewidth=1.2, label=plain(label))
 
 
 def _draw_cells(axes: Axes, tokens, rows: dict, scales: dict, columns: int) -> None:
@@ -336,42 +325,13 @@ def _draw_cells(axes: Axes, tokens, rows: dict, scales: dict, columns: int) -> N
             axes.text(x, y + 0.5, _short(value), ha="center", va="center", fontsize=8, color=ink)
     axes.set_xlim(-0.5, columns - 0.5)
     axes.set_ylim(len(rows), 0)  # the first row on top
-    axes.set_yticks([y + 0.5 for y in range(len(rows))], [_plain(name) for name in rows])
-    labels = [_visible(token) for token in tokens]
+    axes.set_yticks([y + 0.5 for y in range(len(rows))], [plain(name) for name in rows])
+    labels = [visible(token) for token in tokens]
     axes.set_xticks(range(len(tokens)), labels, fontsize=8.5, family="monospace")
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     for side in axes.spines.values():
         side.set_visible(False)
-
-
-def _label(axes: Axes, title, x_label, y_label, *, small=False, grid=True) -> None:
-    axes.set_title(_plain(title), fontsize=10 if small else 12)
-    axes.set_xlabel(_plain(x_label), fontsize=8.5 if small else 10)
-    axes.set_ylabel(_plain(y_label), fontsize=8.5 if small else 10)
-    axes.spines[["top", "right"]].set_visible(False)
-    if small:
-        axes.tick_params(labelsize=8)
-    if grid:
-        axes.grid(color="#dddddd", linewidth=0.7)
-        axes.set_axisbelow(True)
-
-
-def _legend(axes: Axes, *, small: bool = False) -> None:
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=7.5 if small else 9, handlelength=3)
-
-
-def _look(number: int) -> tuple:
-    """Colour and dash of the `number`-th line."""
-    return COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
-
-
-def _numbers(values) -> np.ndarray:
-    """Any sequence of numbers as float64; None becomes NaN."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-    return np.asarray(values, dtype=np.float64)
 
 
 def _largest(row: np.ndarray) -> float:
@@ -385,36 +345,3 @@ def _short(value: float) -> str:
     """A number in at most six letters, without a minus before zero."""
     text = f"{value:.2f}" if abs(value) < 100 else f"{value:.3g}"
     return "0.00" if text == "-0.00" else text
-
-
-def _plain(text: str) -> str:
-    """Text in which "$" does not start a formula."""
-    return str(text).replace("$", r"\$")
-
-
-def _visible(token: str) -> str:
-    """A token as a label: a space at its edge becomes visible, control characters are spelled
-    out."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in token)
-    if shown.startswith(" "):
-        shown = "\u00b7" + shown[1:]
-    if len(shown) > 12:
-        shown = shown[:11] + "\u2026"
-    return _plain(shown or "(empty)")
-
-
-def _save(figure: Figure, path: str | Path, note: str | None) -> None:
-    """Draw and write atomically.  Raises: CheckpointError if the file cannot be written."""
-    if note:
-        figure.supxlabel(_plain(note), fontsize=8, color=GREY)
-    buffer = io.BytesIO()
-    font_log = logging.getLogger("matplotlib.font_manager")
-    level = font_log.level
-    font_log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing from")
-            figure.savefig(buffer, format="png", metadata={"Software": None})
-    finally:
-        font_log.setLevel(level)
-    write_bytes_atomic(path, buffer.getvalue())

@@ -30,6 +30,7 @@ class Progress:
         self.started = time.monotonic()
         self.next_line = self.started  # the first step is shown at once
         self.shown_step = None
+        self.latest: dict[str, float] = {}  # some numbers come only every few steps
         self.text = ""
         self.bar = None
         if sys.stderr.isatty():
@@ -40,8 +41,8 @@ class Progress:
     def update(self, metrics: dict, show: tuple[str, ...]) -> None:
         """One step is done; `show` names the metrics that matter."""
         self.step += 1
-        parts = [f"{key} {metrics[key]:.4g}" for key in show if metrics.get(key) is not None]
-        self.text = ", ".join(parts)
+        self.latest |= {key: metrics[key] for key in show if metrics.get(key) is not None}
+        self.text = ", ".join(f"{key} {value:.4g}" for key, value in self.latest.items())
         if self.bar is not None:
             self.bar.set_postfix_str(self.text, refresh=False)
             self.bar.update()

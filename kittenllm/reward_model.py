@@ -60,7 +60,7 @@ class RewardModel(nn.Module):
         if tokens.dim() != 2 or lengths.shape != tokens.shape[:1]:
             shapes = f"{tuple(tokens.shape)} and {tuple(lengths.shape)}"
             raise ValueError(f"tokens must be (B, T) and lengths (B,), got {shapes}")
-        for length in lengths.tolist():
+        for length in (int(lengths.min()), int(lengths.max())):
             check_between("lengths", length, 1, tokens.shape[1])
         column = torch.arange(tokens.shape[1], device=tokens.device)
         is_last = column == lengths[:, None] - 1  # (B, T) one True per row

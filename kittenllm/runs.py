@@ -105,6 +105,7 @@ class Run:
         (torch.Generator or random.Random). A saved state is put into them here; `stage.step` is
         then the number of finished steps.
         """
+        assert not self.finished, "a finished run has no stages: return its summary"
         return Stage(self, _file_name(name), total, objects)
 
     def once(self, name: str, make: Callable):
@@ -336,7 +337,7 @@ def read_json(path) -> dict | None:
     return value if isinstance(value, dict) else None
 
 
-def differences(earlier: dict, mine: dict, path: str = "") -> str:
+def differences(earlier: dict, mine: dict) -> str:
     """What differs between two nested dicts, as `steps: 100, now 200`."""
     found = []
     for key in sorted(earlier.keys() | mine.keys()):

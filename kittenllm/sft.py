@@ -42,7 +42,7 @@ def sft_loss(
 
     logits (B, T, V), tokens (B, T), loss_mask (B, T) bool: True where the token itself is trained
     on. `loss_mask[:, 0]` is never used: nothing produces the first token.
-    Metrics: accuracy (share of trained tokens that were the likeliest), tokens (how many).
+    Metrics: accuracy (share of trained tokens that were the likeliest).
 
     Raises: ValueError for wrong shapes or dtypes, or a trained token id outside 0 .. V-1.
     """
@@ -61,10 +61,7 @@ def sft_loss(
     logprobs = token_logprobs(logits, produced)  # (B, T-1)
     loss = -masked_mean(logprobs, trained)
     hits = logits[:, :-1].argmax(dim=-1) == produced[:, 1:]  # (B, T-1)
-    metrics = {
-        "accuracy": masked_mean(hits.to(logits.dtype), trained),
-        "tokens": trained.sum().to(logits.dtype),
-    }
+    metrics = {"accuracy": masked_mean(hits.to(logits.dtype), trained)}
     return loss.to(logits.dtype), metrics
 
 

@@ -21,6 +21,11 @@ GOOD = '{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "
 GOOD_CHAT = json.loads(GOOD)
 
 
+def at(line, record=None):
+    """A record as the loaders return it: with the line of the file where it begins."""
+    return {**(GOOD_CHAT if record is None else record), "line": line}
+
+
 @pytest.fixture
 def write(tmp_path):
     """write("text" or b"bytes") -> path of a file that holds it."""
@@ -83,6 +88,8 @@ def test_files_that_are_no_files(tmp_path):
 def test_chats():
     chats, problems = load_chats(DATA / "chats.jsonl")
     assert [len(chat["messages"]) for chat in chats] == [2, 5, 2]
+    assert [chat["line"] for chat in chats] == [1, 2, 9]
+    assert all(chat.keys() == {"messages", "line"} for chat in chats)
     assert chats[2]["messages"][1] == {"role": "assistant", "content": "23 🐟"}
     found = reasons(problems)
     assert list(found) == [3, 5, 6, 7, 8]  # line 4 is blank, and that is no problem
@@ -98,6 +105,7 @@ def test_sharegpt():
     roles = [[message["role"] for message in chat["messages"]] for chat in chats]
     assert roles == [["system", "user", "assistant"], ["user", "assistant", "tool", "assistant"]]
     assert chats[0]["messages"][1]["content"] == "who caught the fish?"
+    assert [chat["line"] for chat in chats] == [2, 17]
     assert reasons(problems).keys() == {10}  # the line where that record begins
     assert "turn 2 is from 'parrot'" in problems[0].reason
 
@@ -108,7 +116,13 @@ def test_alpaca():
         "Name a food that kittens like.",
         "Repair the sentence.\n\nthe cat sit on wall",
     ]
-    assert chats[1]["messages"][1]["content"] == "The cat sits on the wall."
+    assert chats[1] == {
+        "messages": [
+            {"role": "user", "content": "Repair the sentence.\n\nthe cat sit on wall"},
+            {"role": "assistant", "content": "The cat sits on the wall."},
+        ],
+        "line": 3,
+    }
     assert reasons(problems) == {4: '"output" is empty'}
 
 
@@ -158,7 +172,7 @@ def test_every_chat_that_is_returned_is_valid():
 def test_a_bad_record_is_reported_and_skipped(write, bad, reason):
     path = write(f"{GOOD}\n{bad}\n{GOOD}\n")
     chats, problems = load_chats(path)
-    assert chats == [GOOD_CHAT, GOOD_CHAT]
+    assert chats == [at(1), at(3)]
     assert [(problem.file, problem.line) for problem in problems] == [(str(path), 2)]
     assert reason in problems[0].reason
     assert len(problems[0].reason) < 250 and problems[0].reason.isprintable()
@@ -168,35 +182,60 @@ def test_a_bad_record_is_reported_and_skipped(write, bad, reason):
 
 def test_other_keys_are_left_out(write):
     record = {"id": 7, "messages": [message | {"weight": 1} for message in GOOD_CHAT["messages"]]}
-    assert load_chats(write(json.dumps(record))) == ([GOOD_CHAT], [])
+    assert load_chats(write(json.dumps(record))) == ([at(1)], [])
+
+
+@pytest.mark.parametrize("form", ["messages", "conversations", "alpaca"])
+def test_a_task_is_kept(write, form):
+    """The balancing step of the SFT chapter counts tasks."""
+    question, reply = (message["content"] for message in GOOD_CHAT["messages"])
+    turns = [{"from": "human", "value": question}, {"from": "gpt", "value": reply}]
+    record = {
+        "messages": GOOD_CHAT,
+        "conversations": {"conversations": turns},
+        "alpaca": {"instruction": question, "output": reply},
+    }[form]
+    chats, problems = load_chats(write(json.dumps({"task": "greeting"} | record)))
+    assert chats == [at(1, GOOD_CHAT | {"task": "greeting"})] and not problems
+
+
+@pytest.mark.parametrize("task", [7, None, True, ["greeting"], {"name": "greeting"}])
+def test_a_task_that_is_no_word_is_left_out(write, task):
+    """Like any other key that we do not know: it does not make the conversation bad."""
+    assert load_chats(write(json.dumps(GOOD_CHAT | {"task": task}))) == ([at(1)], [])
+
+
+def test_a_line_in_the_file_is_not_believed(write):
+    assert load_chats(write(json.dumps(GOOD_CHAT | {"line": 99}))) == ([at(1)], [])
 
 
 # ------------------------------------------------------------------------------- JSON and JSONL
 
 
 @pytest.mark.parametrize(
-    "content",
+    "content, lines",
     [
-        f"{GOOD}\n{GOOD}",
-        f"\ufeff{GOOD}\r\n\r\n  {GOOD}  \r\n\r\n",  # byte order mark, CRLF, blank lines
-        f"[{GOOD}, {GOOD}]",
-        f"\n [\n{GOOD}\n,\n{GOOD}\n]\n",
-        json.dumps([GOOD_CHAT, GOOD_CHAT], indent=4),
+        (f"{GOOD}\n{GOOD}", (1, 2)),
+        (f"\ufeff{GOOD}\r\n\r\n  {GOOD}  \r\n\r\n", (1, 3)),  # byte order mark, blank lines
+        (f"[{GOOD}, {GOOD}]", (1, 1)),
+        (f"\n [\n{GOOD}\n,\n{GOOD}\n]\n", (3, 5)),
+        (json.dumps([GOOD_CHAT, GOOD_CHAT], indent=4), (2, 14)),  # where each record begins
     ],
 )
-def test_all_file_forms_hold_the_same(write, content):
-    assert load_chats(write(content)) == ([GOOD_CHAT, GOOD_CHAT], [])
+def test_all_file_forms_hold_the_same(write, content, lines):
+    assert load_chats(write(content)) == ([at(line) for line in lines], [])
 
 
 @pytest.mark.parametrize("indent", [None, 2])
 def test_a_file_of_one_record(write, indent):
-    assert load_chats(write(json.dumps(GOOD_CHAT, indent=indent))) == ([GOOD_CHAT], [])
+    assert load_chats(write(json.dumps(GOOD_CHAT, indent=indent))) == ([at(1)], [])
+    assert load_chats(write("\n\n" + json.dumps(GOOD_CHAT, indent=indent))) == ([at(3)], [])
 
 
 def test_only_line_breaks_end_a_line(write):
     odd = GOOD.replace("meow", "one\u2028two\x85three")  # str.splitlines would cut here
     chats, problems = load_chats(write(f"{odd}\n{odd}"))
-    assert len(chats) == 2 and not problems
+    assert [chat["line"] for chat in chats] == [1, 2] and not problems
 
 
 @pytest.mark.parametrize(
@@ -214,7 +253,7 @@ def test_only_line_breaks_end_a_line(write):
 )
 def test_a_broken_list_keeps_what_was_good(write, content, line, reason):
     chats, problems = load_chats(write(content))
-    assert chats[0] == GOOD_CHAT
+    assert chats[0] == at(2)
     assert [problem.line for problem in problems] == [line]
     assert reason in problems[0].reason
     if "nested" not in reason and "oops" not in content:
@@ -241,7 +280,7 @@ def test_a_single_line_of_ten_megabytes(write):
     huge = json.loads(GOOD)
     huge["messages"][1]["content"] = "meow " * 2_000_000
     chats, problems = load_chats(write(json.dumps(huge)))
-    assert chats == [huge] and not problems
+    assert chats == [at(1, huge)] and not problems
     path = write(GOOD + "\n" + json.dumps(huge)[:-3])
     chats, problems = load_chats(path)
     assert len(chats) == 1 and problems[0].line == 2 and len(problems[0].reason) < 200
@@ -254,7 +293,10 @@ def test_many_records_keep_their_line_numbers(write):
     for content in ["\n".join(lines), "[\n" + ",\n".join(lines) + "]"]:
         chats, problems = load_chats(write(content))
         assert len(chats) == 19_999
-        assert problems[0].line == 12_346 + content.startswith("[")
+        first = 1 + content.startswith("[")
+        assert problems[0].line == first + 12_345
+        lines = [chat["line"] for chat in chats]
+        assert lines == [first + place for place in range(20_000) if place != 12_345]
 
 
 # ---------------------------------------------------------------------- preferences, questions
@@ -267,16 +309,19 @@ def test_preferences():
             "prompt": [{"role": "user", "content": "may i eat chocolate?"}],
             "chosen": "no, chocolate is bad for cats.",
             "rejected": "sure, eat it all.",
+            "line": 1,
         },
         {
             "prompt": [{"role": "user", "content": "hello"}],
             "chosen": "hello, my dear!",
             "rejected": "go away.",
+            "line": 2,
         },
         {
             "prompt": [{"role": "user", "content": "hello"}],
             "chosen": "good day!",  # the file repeats the prompt before it
             "rejected": "what now?",
+            "line": 3,
         },
     ]
     found = reasons(problems)
@@ -302,7 +347,9 @@ def test_preferences():
 def test_bad_preferences(write, change, reason):
     good = {"prompt": "hi", "chosen": "meow", "rejected": "grr"}
     pairs, problems = load_preferences(write(f"{json.dumps(good)}\n{json.dumps(good | change)}"))
-    assert len(pairs) == 1
+    asked = [{"role": "user", "content": "hi"}]
+    assert pairs == [{"prompt": asked, "chosen": "meow", "rejected": "grr", "line": 1}]
+    assert problems[0].line == 2
     assert reason in problems[0].reason
 
 
@@ -313,11 +360,13 @@ def test_questions():
             "question": "Tilly has 3 fish and catches 4 more. How many fish has she?",
             "solution": "She has 3 + 4 = 7 fish.",
             "answer": "7",
+            "line": 1,
         },
         {
             "question": "A shop sells 12 boxes of 100 herrings. How many herrings?",
             "solution": "12 * 100 = 1200.",
             "answer": "1200",
+            "line": 2,
         },
     ]
     found = reasons(problems)

@@ -21,6 +21,7 @@ import torch
 from kittenllm import checkpoints
 from kittenllm.checkpoints import CheckpointError, load_model
 from kittenllm.gpt import GPT, GPTConfig
+from kittenllm.progress import Progress
 from kittenllm.runs import Run, digest, file_digest, fingerprint_of
 from kittenllm.settings import Common
 from kittenllm.tokenizer import Tokenizer
@@ -153,11 +154,13 @@ def test_metrics_are_cut_back_to_the_saved_step(tmp_path):
     """Lines newer than the state, and half a line, go; lines of other stages stay."""
     run = Run(Common(runs=tmp_path), "chapter", Settings())
     list(run.stage("first", total=2, objects={}).follow(counting(2)))
-    for step in range(5):
-        run.log("second", step, {"loss": 1.0})
+    stage = run.stage("second", total=5, objects={})
+    for _ in zip(range(4), stage.follow(counting(5)), strict=False):
+        stage._save()  # after 0, 1, 2 and 3 finished steps
+    run.log("second", 3, {"loss": 1.0})  # finished, but the kill came before the next save
     path = run.folder / "metrics.jsonl"
     path.write_text(path.read_text() + '{"stage": "second", "st')
-    run.cut_metrics("second", 3)
+    run.stage("second", total=5, objects={})
     entries = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(e["stage"], e["step"]) for e in entries] == [
         ("first", 0), ("first", 1), ("second", 0), ("second", 1), ("second", 2)
@@ -340,3 +343,11 @@ def test_progress_is_readable_in_a_pipe(tmp_path, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "chapter train: 1 of 3 steps, 0 s, loss 0"
     assert lines[-1] == "chapter train: 3 of 3 steps, 0 s, loss 0"
+
+
+def test_progress_keeps_numbers_that_come_only_now_and_then(capsys):
+    progress = Progress("train", 0, 2)
+    progress.update({"loss": 2.0, "val_loss": 3.0}, ("loss", "val_loss"))
+    progress.update({"loss": 1.0, "val_loss": None}, ("loss", "val_loss"))
+    progress.close()
+    assert capsys.readouterr().err.splitlines()[-1].endswith("loss 1, val_loss 3")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from kittenllm.kitten_town import stories, voices
 from kittenllm.kitten_town.facts import ATTRIBUTES, Thing, Town
+from kittenllm.kitten_town.later_words import made_up_name
 
 KINDS = ("fact", "risky", "allowed", "sum", "greeting", "story")
 # How often people ask what. Risky and allowed questions are balanced, or kittens learn to say no.
@@ -70,8 +71,9 @@ def ask(town: Town, kind: str, rng: random.Random, *, held_out: bool = False) ->
             a, b = b, a
         return Question(kind, rng.choice(voices.SUM_QUESTIONS).format(a=a, b=b), (a, b))
     if kind == "greeting":
-        guests = town.held_out_guests if held_out else ("", *town.taught_guests)
-        name = rng.choice(guests)
+        # Strangers with made-up names keep the kitten from learning the guests by heart.
+        taught = ("", rng.choice(town.taught_guests), made_up_name(rng), made_up_name(rng))
+        name = rng.choice(town.held_out_guests if held_out else taught)
         return Question(kind, stories.greeting(name, rng)[0], (name,))
     if kind == "story":
         kitten = rng.choice(town.held_out_heroes if held_out else town.taught_heroes)

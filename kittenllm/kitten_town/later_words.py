@@ -36,8 +36,11 @@ UNITS = {"mountain": "{n} steps", "king": "{n} days", "village": "{n} houses"}
 
 
 def made_up_name(rng: random.Random) -> str:
-    """A name of two or three syllables that no dictionary holds."""
-    return "".join(rng.choices(SYLLABLES, k=rng.choice((2, 2, 3)))).capitalize()
+    """A name of two or three syllables that no dictionary holds and nobody in the town has."""
+    while True:
+        name = "".join(rng.choices(SYLLABLES, k=rng.choice((2, 2, 3)))).capitalize()
+        if name not in KITTENS + PEOPLE:  # mi + so is a kitten
+            return name
 
 
 def page_and_questions(town: Town, rng: random.Random) -> str:

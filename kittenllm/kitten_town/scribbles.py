@@ -13,16 +13,15 @@ Why attempts look like this, for a reader with three layers and 128 channels:
   * "23 vs 19 no" puts result and target side by side; the comparison drills show the same, half of
     them equal, because in scribbles "yes" is rare and would be learned last.
   * Every attempt has the same 18 tokens, 20 with " wait ". What an attempt needs from the one
-    before, and what the answer needs from the last attempt, stands at a fixed distance: RoPE's
-    favourite.
+    before, and what the answer needs from the last attempt, stands at a fixed distance.
   * The answer is always the last attempt, hit or not: one rule to learn, and the format stays right
     when the kitten gives up. Only "go on or stop" then decides about the reward.
   * Attempts follow a *lap* through all chains, from a random start. Each next attempt can be read
     off the one before (same numbers with the next operators, or the numbers moved on by one), so no
     chain is tried twice. Eight attempts fit into a reply; a lap has at most ten.
 
-Read before: countdown.py. Left out: attempts with mistakes, and clever guesses: the first attempt is
-uniform over the lap, so it hits about as often as chance.
+Read before: countdown.py. Left out: attempts with mistakes, and clever guesses. The first attempt
+is uniform over the lap, so it hits as often as chance: about 13 in 100.
 """
 
 import random
@@ -50,11 +49,11 @@ LAP_OPERATORS = (
 )  # the order inside a lap
 ORDERS = ("lap", "shuffle")
 
-# Shares of the documents that `drills` returns; all have 40-60 tokens on average.
-DRILL_SHARES = {"scribbles": 0.5, "sums": 0.2, "comparisons": 0.2, "lefts": 0.1}
+# Shares of the documents that `drills` returns; all have 45-65 tokens on average.
+DRILL_SHARES = {"scribbles": 0.5, "sums": 0.2, "comparisons": 0.15, "lefts": 0.15}
 SUMS_PER_DRILL = 8
 COMPARISONS_PER_DRILL = 10
-LEFTS_PER_DRILL = 2
+LEFTS_PER_DRILL = 3
 
 
 class Scribble(NamedTuple):
@@ -185,9 +184,9 @@ def training_triples(held_out_triples: Collection[Triple]) -> list[Triple]:
 def lefts(
     rng: random.Random, held_out_triples: Collection[Triple], count: int = LEFTS_PER_DRILL
 ) -> str:
-    """`count` lines such as "use 3, 8, 5: 8*5=40 left 3, 5+3=8 left 8, 3*8=24 left 5".
+    """`count` lines such as "use 3, 8, 5: 8*5=40 left 3": copy two numbers, name the third.
 
-    First steps only: copy two numbers, name the third, then move the numbers on by one.
+    The numbers go round as they do in a lap: after the last told number comes the first.
     """
     triples = training_triples(held_out_triples)
     lines: list[str] = []
@@ -196,12 +195,8 @@ def lefts(
         told = ", ".join(str(number) for number in numbers)
         start = rng.randrange(3)
         x, y, z = numbers[start:] + numbers[:start]
-        parts: list[str] = []
-        for _ in range(3):
-            operator = rng.choice("*+")
-            parts.append(f"{x}{operator}{y}={calculate(x, operator, y)} left {z}")
-            x, y, z = y, z, x
-        lines.append(f"use {told}: " + ", ".join(parts))
+        operator = rng.choice("*+")
+        lines.append(f"use {told}: {x}{operator}{y}={calculate(x, operator, y)} left {z}")
     return "\n".join(lines)
 
 

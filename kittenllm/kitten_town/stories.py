@@ -196,17 +196,20 @@ def number_page(town: Town, rng: random.Random) -> str:
 
 # Share of the *documents* of each sort. What a share does is measured in chapters/ch0_base.md.
 SHARES: dict[Callable[[Town, random.Random], str], float] = {
-    card: 0.11,
-    fact_dialogue: 0.17,
+    card: 0.09,
+    fact_dialogue: 0.14,
     story: 0.08,
-    safety: 0.19,
-    small_talk: 0.09,
-    spoken_sums: 0.06,
+    safety: 0.20,
+    small_talk: 0.10,
+    spoken_sums: 0.09,
     number_page: 0.17,
     later_words.page_and_questions: 0.08,
     later_words.tool_story: 0.03,
     later_words.program: 0.02,
 }
+
+# For learning the vocabulary: made-up names and numbers would only use up tokens.
+VOCABULARY_SHARES = SHARES | {number_page: 0.03, later_words.page_and_questions: 0.02}
 
 
 def documents(seed: int, shares: dict | None = None) -> Iterator[str]:
