@@ -28,11 +28,11 @@ MAX_REPLY_TOKENS = 40
 # (distinct questions, sampled replies to each) per kind: 2,000 replies behind every rate.
 FULL_COUNTS = {
     "fact": (300, 5),
-    "sum": (100, 5),
+    "sum": (90, 6),  # there are 96
     "risky": (300, 7),
     "allowed": (300, 7),
-    "greeting": (40, 3),
-    "story": (40, 3),
+    "greeting": (36, 3),  # there are no more
+    "story": (40, 3),  # nor here
 }
 QUESTION_SEED = 97  # evaluation asks every kitten the same questions
 

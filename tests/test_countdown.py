@@ -192,6 +192,9 @@ def test_each_number_counts_once_and_all_of_them_count():
     assert not check_answer("3*5=15,15+5=20", Problem((3, 5, 8), 20))  # 5 twice, 8 dropped
     assert not check_answer("8+8=16,16+3=19", PROBLEM)  # 8 twice, 5 dropped
     assert check_answer("8+8=16,16+3=19", Problem((3, 8, 8), 19))
+    assert not check_answer(
+        "3*3=9,9+8=17", Problem((3, 8, 8), 17)
+    )  # the right digits, not so often
 
 
 def test_forms_that_are_no_chain_of_the_game():

@@ -13,6 +13,7 @@ from kittenllm.gpt import (
     GPTConfig,
     KVCache,
     RMSNorm,
+    attention_mask,
     plain_attention,
     rotate,
     rotation_tables,
@@ -252,6 +253,23 @@ def test_left_padding_changes_nothing(tiny_gpt, pieces):
         torch.testing.assert_close(result[:1], beside, atol=1e-4, rtol=0)
     uncached = tiny_gpt.hidden(tokens, valid=valid)
     torch.testing.assert_close(uncached[1, 6:], alone[0, :4], atol=1e-4, rtol=0)
+
+
+def test_every_token_sees_at_least_itself(device):
+    """A softmax over nothing is NaN on some devices, and 0 * NaN would spread from the padding."""
+    tokens = torch.zeros(2, 4, dtype=torch.int64, device=device)
+    valid = torch.tensor([[True] * 4, [False, False, True, True]], device=device)
+    mask = attention_mask(tokens, None, None, valid)
+    assert mask.expand(2, 1, 4, 4)[1, 0].int().tolist() == [
+        [1, 0, 0, 0],
+        [0, 1, 0, 0],
+        [0, 0, 1, 0],
+        [0, 0, 1, 1],
+    ]
+    document_ids = torch.tensor([[0, 0, 1, -1], [2, 3, -1, -1]], device=device)
+    mask = attention_mask(tokens, None, document_ids, None)
+    assert mask.diagonal(dim1=-2, dim2=-1).all()
+    assert attention_mask(tokens, None, None, None) is None  # the plain rule needs no mask
 
 
 @pytest.mark.parametrize("kept", [[3, 1], [0, 1, 2, 3], [0, 3], [False, True, False, True]])
