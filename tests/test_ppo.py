@@ -236,7 +236,7 @@ def test_no_gradient_reaches_the_reference(kittens):
 
 def test_kl_starts_at_zero_and_everything_is_a_plain_number(kittens):
     numbers = run(kittens, make_optimizers(kittens), seeded(kittens), stop_step=2)
-    assert abs(numbers[0]["kl"]) < 1e-4 and numbers[1]["kl"] > 1e-3
+    assert abs(numbers[0]["kl"]) < 1e-4 and abs(numbers[1]["kl"]) > 1e-3
     assert numbers[0]["updates"] == 4
     assert abs(numbers[0]["entropy"] - math.log(61)) < 0.1
     assert all(isinstance(value, int | float) for n in numbers for value in n.values())
@@ -246,13 +246,14 @@ def test_kl_starts_at_zero_and_everything_is_a_plain_number(kittens):
 
 
 def test_ppo_learns_what_is_scored_and_a_kl_price_holds_it_back(kittens):
-    config = replace(SMALL, steps=25, kl_coef=0.0, replies_per_step=32, no_end_penalty=0.0)
-    free = run(kittens, make_optimizers(kittens, config), seeded(kittens), 0, 25, config)
-    assert free[0]["score"] < 0.6 and free[-1]["score"] > 0.9
+    config = replace(SMALL, steps=14, kl_coef=0.0, replies_per_step=24, no_end_penalty=0.0)
+    config = replace(config, policy_lr=6e-3)
+    free = run(kittens, make_optimizers(kittens, config), seeded(kittens), 0, 14, config)
+    assert free[0]["score"] < 0.6 and free[-1]["score"] > 0.85
     reference = kittens[1]
     dear = (copy.deepcopy(reference), reference, ValueModel(copy.deepcopy(reference)))
     config = replace(config, kl_coef=1.0)
-    held = run(dear, make_optimizers(dear, config), seeded(dear), 0, 25, config)
+    held = run(dear, make_optimizers(dear, config), seeded(dear), 0, 14, config)
     assert held[-1]["kl"] < free[-1]["kl"] / 3
 
 

@@ -61,11 +61,13 @@ def test_temperature_zero_takes_the_likeliest(device):
     torch.testing.assert_close(logprobs, logits.log_softmax(-1)[[0, 1], [1, 0]])
 
 
-def test_the_last_token_catches_the_dart_at_the_edge(monkeypatch):
-    """Rounding can put the dart exactly on the end of the line."""
+def test_darts_on_the_edges(monkeypatch):
+    """Rounding can put the dart exactly on the end of the line; and 0 hits nobody of width 0."""
+    logits = torch.tensor([[-torch.inf, 0.0, 0.0]])
     monkeypatch.setattr(torch, "rand", lambda shape, generator, device: torch.ones(shape))
-    tokens, _ = draw(torch.zeros(2, 5), 1.0, None)
-    assert tokens.tolist() == [4, 4]
+    assert draw(logits, 1.0, None)[0].tolist() == [2]
+    monkeypatch.setattr(torch, "rand", lambda shape, generator, device: torch.zeros(shape))
+    assert draw(logits, 1.0, None)[0].tolist() == [1]
 
 
 def test_the_generator_alone_decides(tiny_gpt):
@@ -131,7 +133,8 @@ def test_greedy_replies_equal_one_row_without_a_cache(tiny_gpt, drop_finished):
         assert reply == expected and bool(ended) == stopped
 
 
-def test_layout_of_the_result(tiny_gpt):
+@pytest.mark.parametrize("drop_finished", [True, False])
+def test_layout_of_the_result(tiny_gpt, drop_finished):
     """Prompt, reply, padding; the mask covers the reply with its stop token, one place earlier."""
     rollout = generate(
         tiny_gpt,
@@ -139,6 +142,7 @@ def test_layout_of_the_result(tiny_gpt):
         max_new_tokens=25,
         temperature=1.0,
         generator=new_generator(tiny_gpt),
+        drop_finished=drop_finished,
     )
     T = rollout.tokens.shape[1]
     assert rollout.tokens.dtype == torch.int64 and rollout.response_mask.dtype == torch.bool
@@ -274,8 +278,11 @@ def test_stream_equals_generate(tiny_gpt):
 
 def test_stream_leaves_inference_mode_between_tokens(tiny_gpt):
     settings = {"max_new_tokens": 5, "temperature": 0, "generator": None, "stop_ids": ()}
+    inside = []
+    tiny_gpt.norm.register_forward_hook(lambda *_: inside.append(torch.is_inference_mode_enabled()))
     for token in stream(tiny_gpt, [5], **settings):
         assert isinstance(token, int) and not torch.is_inference_mode_enabled()
+    assert inside == [True] * 5
 
 
 # ------------------------------------------------------------------ the caller's mistakes

@@ -1,0 +1,146 @@
+"""Rules that judge groups of replies, and what siblings make of it.
+
+A test that compares with a *wrong* version shows that the assertion can tell the two apart.
+"""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from kittenllm.judging import group_advantages, judge, no_signal
+from kittenllm.sampling import Rollout
+
+# -------------------------------------------------------------------------- the comparison
+
+
+def check_groups(function):
+    """Two groups of three with different means and spreads; the std is over G - 1."""
+    rewards = torch.tensor([1.0, 2.0, 3.0, 10.0, 10.0, 40.0])
+    spread = torch.tensor([1.0, 1.0, 1.0, 300.0**0.5, 300.0**0.5, 300.0**0.5])
+    expected = torch.tensor([-1.0, 0.0, 1.0, -10.0, -10.0, 20.0]) / (spread + 1e-4)
+    assert_close(function(rewards, group_size=3), expected)
+
+
+def test_group_advantages_by_hand():
+    check_groups(group_advantages)
+
+
+def test_wrong_groups_are_noticed():
+    def std_over_the_whole_batch(rewards, *, group_size):
+        groups = rewards.view(-1, group_size)
+        return ((groups - groups.mean(1, keepdim=True)) / (rewards.std() + 1e-4)).flatten()
+
+    def mean_over_the_whole_batch(rewards, *, group_size):
+        groups = rewards.view(-1, group_size)
+        return ((groups - rewards.mean()) / (groups.std(1, keepdim=True) + 1e-4)).flatten()
+
+    def order_mixed_up(rewards, *, group_size):
+        """Takes every third reply for a group instead of three side by side."""
+        groups = rewards.view(group_size, -1).T
+        return group_advantages(groups.flatten(), group_size=group_size)
+
+    def biased_std(rewards, *, group_size):
+        groups = rewards.view(-1, group_size)
+        spread = groups.std(1, keepdim=True, correction=0)
+        return ((groups - groups.mean(1, keepdim=True)) / (spread + 1e-4)).flatten()
+
+    for wrong in (
+        std_over_the_whole_batch,
+        mean_over_the_whole_batch,
+        order_mixed_up,
+        biased_std,
+    ):
+        with pytest.raises(AssertionError):
+            check_groups(wrong)
+
+
+@pytest.mark.parametrize("reward", [0.1, 0.7, 1.0, -3.3, 1e6])
+@pytest.mark.parametrize("size", [3, 7, 8])
+def test_equal_rewards_give_exactly_zero(reward, size):
+    rewards = torch.full((2 * size,), reward)
+    rewards[0] += 1.0  # the first group has a signal, the second has none
+    for normalize_std in (True, False):
+        advantages = group_advantages(rewards, group_size=size, normalize_std=normalize_std)
+        assert torch.equal(advantages[size:], torch.zeros(size))
+        assert advantages[0] > 0
+    assert no_signal(rewards, group_size=size) == 0.5
+
+
+def test_exactly_zero_is_a_rule_and_not_a_result():
+    group = torch.full((7,), 0.7)
+    assert (group - group.mean()).abs().max() > 0  # float32 alone leaves something over
+    assert torch.equal(group_advantages(group, group_size=7, eps=0.0), torch.zeros(7))
+
+
+def test_advantages_of_a_group_add_up_to_zero_and_keep_the_order():
+    rewards = torch.randn(40, dtype=torch.float64)
+    for normalize_std in (True, False):
+        groups = group_advantages(rewards, group_size=8, normalize_std=normalize_std).view(5, 8)
+        assert_close(groups.sum(1), torch.zeros(5, dtype=torch.float64), atol=1e-12, rtol=0)
+        assert torch.equal(groups.argsort(1), rewards.view(5, 8).argsort(1))
+    raw = group_advantages(rewards, group_size=8, normalize_std=False)
+    assert_close(raw, (rewards.view(5, 8) - rewards.view(5, 8).mean(1, keepdim=True)).flatten())
+
+
+def test_a_small_format_reward_is_blown_up_only_by_the_std():
+    """Every answer is wrong, one has the right format: worth a hair, or as much as an answer?"""
+    rewards = torch.tensor([0.05, 0.0, 0.0, 0.0])
+    assert group_advantages(rewards, group_size=4).max() > 1.4
+    assert group_advantages(rewards, group_size=4, normalize_std=False).max() < 0.04
+
+
+@pytest.mark.parametrize("size", [1, 0, -2, 4, 2.0])
+def test_wrong_group_sizes_are_named(size):
+    with pytest.raises(ValueError, match=f"{size}"):
+        group_advantages(torch.randn(6), group_size=size)
+    with pytest.raises(ValueError, match="torch.int64"):
+        group_advantages(torch.tensor([1, 0]), group_size=2)
+
+
+# ------------------------------------------------------------------------------- the judge
+
+STOP = 2
+
+
+def make_rollout() -> Rollout:
+    """Two prompts x two replies: [7 8 stop], [9], cut off | [stop], [7 7], cut off."""
+    tokens = torch.tensor(
+        [[5, 7, 8, STOP, 0], [5, 9, 0, 0, 0], [6, 6, STOP, 0, 0], [6, 6, 7, 7, 0]]
+    )
+    mask = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0]]).bool()
+    logprobs = torch.where(mask, -0.5, 0.0)
+    return Rollout(tokens, mask, logprobs, torch.tensor([True, False, True, False]))
+
+
+def test_the_rule_sees_prompt_number_reply_and_end():
+    seen = []
+
+    def reward(prompt_number, reply, ended):
+        seen.append((prompt_number, reply, ended))
+        return float(len(reply)), {"long": float(len(reply) > 1), "ended": float(ended)}
+
+    rewards, numbers = judge(make_rollout(), [30, 10], reward, group_size=2)
+    assert seen == [(30, [7, 8], True), (30, [9], False), (10, [], True), (10, [7, 7], False)]
+    assert rewards.tolist() == [2.0, 1.0, 0.0, 2.0]
+    assert numbers == {
+        "reward": 1.25,
+        "long": 0.5,
+        "ended": 0.5,
+        "reply_tokens": 7 / 4,  # the stop token is part of the reply
+        "truncated": 0.5,
+        "no_signal": 0.0,
+        "entropy": 0.5,
+    }
+
+
+def test_replies_that_were_cut_off_are_counted_even_if_the_rule_ignores_it():
+    _, numbers = judge(make_rollout(), [0, 1], lambda *_: (0.0, {}), group_size=2)
+    assert numbers["truncated"] == 0.5 and numbers["no_signal"] == 1.0
+
+
+def test_the_judge_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match="3 prompts x 2.*got 4"):
+        judge(make_rollout(), [0, 1, 2], lambda *_: (0.0, {}), group_size=2)
+    parts = iter([{"right": 1.0}, {"format": 1.0}])
+    with pytest.raises(ValueError, match="right.*format"):
+        judge(make_rollout(), [0, 1], lambda *_: (0.0, next(parts)), group_size=2)
