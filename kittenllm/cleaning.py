@@ -109,15 +109,18 @@ def find_surplus(
         (task for task in kept if task is not None),
         key=lambda task: (task_shares.get(task, largest_share), task),
     )
+    limits: Counter = Counter()
+    while limits != kept:  # what one task loses makes the others' shares larger: until all fit
+        limits = Counter(kept)
+        for task in named:
+            share = task_shares.get(task, largest_share)
+            others = kept.total() - kept[task]
+            if others:
+                kept[task] = min(kept[task], round(share / (1 - share) * others))
     surplus: list[int] = []
     for task in named:
-        share = task_shares.get(task, largest_share)
-        others = kept.total() - kept[task]
-        limit = round(share / (1 - share) * others) if others else kept[task]
-        if kept[task] > limit:
-            places = [place for place, name in enumerate(tasks) if name == task]
-            surplus += rng.sample(places, kept[task] - limit)
-            kept[task] = limit
+        places = [place for place, name in enumerate(tasks) if name == task]
+        surplus += rng.sample(places, len(places) - kept[task])
     return sorted(surplus)
 
 

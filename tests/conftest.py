@@ -1,9 +1,35 @@
-"""What several test files need: the devices of this machine, a tiny kitten, the town's tokens."""
+"""What several test files need: the devices of this machine, a tiny kitten, the town's tokens, and
+two chapters that were run once."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
 from kittenllm.gpt import GPT, GPTConfig
+
+ROOT = Path(__file__).parent.parent
+
+# Runs a module as `python -m` does, but whoever opens a socket or asks for an address is ended.
+# SystemExit and not OSError: a program that tries to download and falls back would hide the latter.
+OFFLINE = """
+import runpy, socket, sys
+
+def refuse(*arguments, **options):
+    raise SystemExit("this program wanted to use the network")
+
+class ClosedSocket(socket.socket):
+    __init__ = refuse
+
+socket.socket = ClosedSocket
+socket.getaddrinfo = socket.create_connection = refuse
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
 
 
 def devices_present() -> list[str]:
@@ -52,3 +78,41 @@ def town_tokenizer():
     from kittenllm.tokenizer import Tokenizer, train_bpe
 
     return Tokenizer(train_bpe(islice(documents(seed=0), 300), 600))
+
+
+@pytest.fixture(scope="session")
+def run_offline() -> Callable[..., subprocess.CompletedProcess]:
+    """run_offline("chapters", "--quick") is `python -m chapters --quick` without a network."""
+
+    def run(module: str, *flags, **options) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-c", OFFLINE, module, *map(str, flags)]
+        return subprocess.run(
+            command, cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace", **options
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def quick_runs(tmp_path_factory, run_offline) -> Path:
+    """A runs folder in which ch0_base and ch1_sft have finished with --quick --seed 0.
+
+    Nobody may change what is in it. A test of a later chapter may add its own run with --quick
+    --seed 0 and no other setting, which the test of the journey then need not do again; a test
+    that runs anything else takes `own_runs`. What stood on the screen is in screen.txt.
+    """
+    runs = tmp_path_factory.mktemp("quick") / "runs"
+    flags = ["--quick", "--seed", 0, "--device", "cpu", "--runs", runs]
+    result = run_offline("chapters", "ch1_sft", *flags)
+    assert result.returncode == 0, result.stderr
+    (runs / "screen.txt").write_text(result.stdout, encoding="utf-8")
+    return runs
+
+
+@pytest.fixture
+def own_runs(quick_runs, tmp_path) -> Path:
+    """A copy of the first two chapters of `quick_runs`, to do with as a test likes."""
+    runs = tmp_path / "runs"
+    for name in ("ch0_base", "ch1_sft"):
+        shutil.copytree(quick_runs / "quick" / name, runs / "quick" / name)
+    return runs

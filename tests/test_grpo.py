@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from kittenllm import grpo
 from kittenllm.gpt import GPT
 from kittenllm.grpo import GRPOConfig, group_advantages, grpo_loss, train_grpo, update
 from kittenllm.logprobs import action_logprobs
@@ -71,7 +72,7 @@ NAN = float("nan")
 
 
 def check_averages(function):
-    """At the old policy a token's loss is minus its reply's advantage: replies of 1, 3, 0 tokens."""
+    """At the old policy a token's loss is minus its reply's advantage; 1, 3 and 0 tokens."""
     mask = torch.tensor([[1, 0, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0]]).bool()
     logprobs = torch.where(mask, -1.0, NAN)
     advantages = torch.tensor([4.0, -1.0, 100.0])
@@ -298,26 +299,36 @@ def test_skipping_changes_no_gradient(tiny_gpt, rollout, normalize, minibatches,
 
 
 @pytest.mark.parametrize("normalize", ["reply", "token", "constant"])
-def test_the_parts_add_up_to_grpo_loss(tiny_gpt, rollout, normalize):
-    """The gradient of the loop is the gradient of the one function that readers know."""
+@pytest.mark.parametrize("kl_coef", [0.0, 0.2])
+def test_the_parts_add_up_to_grpo_loss(tiny_gpt, rollout, normalize, kl_coef):
+    """The gradient of the loop is the gradient of the one function that readers know, also away
+    from the old policy, where both ends of the clip are at work."""
+    mask = rollout.response_mask
+    noise = torch.randn(mask.shape, generator=torch.Generator().manual_seed(1)).to(mask.device)
+    rollout = replace(rollout, logprobs=rollout.logprobs + torch.where(mask, 0.3 * noise, 0.0))
+    reference = copy.deepcopy(tiny_gpt)
+    with torch.no_grad():
+        reference.norm.weight.mul_(1.3)
     advantages = signals(24, 4).to(tiny_gpt.device)
-    config = replace(SMALL, normalize=normalize, tokens_per_pass=30, max_grad_norm=1e9)
+    settings = {"clip_eps": 0.1, "clip_eps_high": 0.3, "kl_coef": kl_coef, "normalize": normalize}
+    config = replace(SMALL, tokens_per_pass=30, max_grad_norm=1e9, **settings)
     recorder = Recorder(tiny_gpt)
-    numbers = update(tiny_gpt, None, rollout, advantages, config, recorder)
-    logprobs = action_logprobs(tiny_gpt, rollout.tokens, rollout.response_mask)
-    loss, _ = grpo_loss(
-        logprobs,
-        rollout.logprobs,
-        advantages,
-        rollout.response_mask,
-        normalize=normalize,
-        max_tokens=10,
-    )
+    numbers = update(tiny_gpt, reference, rollout, advantages, config, recorder)
+
+    logprobs = action_logprobs(tiny_gpt, rollout.tokens, mask)
+    ref_logprobs = action_logprobs(reference, rollout.tokens, mask)
+    inputs = (logprobs, rollout.logprobs, advantages, mask)
+    loss, metrics = grpo_loss(*inputs, ref_logprobs=ref_logprobs, max_tokens=10, **settings)
+    assert 0.1 < metrics["clip_fraction"] < 0.9
     whole = torch.autograd.grad(loss, list(tiny_gpt.parameters()))
     scale = max(g.abs().max() for g in whole)
     for a, b in zip(recorder.gradients[0], whole, strict=True):
         assert_close(a / scale, b / scale, atol=1e-5, rtol=0)
-    assert numbers["loss"] == pytest.approx(loss.item(), abs=1e-6)
+    assert numbers["loss"] == pytest.approx(loss.item(), abs=1e-5)
+    if kl_coef > 0:  # nothing was skipped: the metrics are those of all tokens
+        assert numbers["kl"] == pytest.approx(metrics["kl"].item(), rel=1e-4)
+        fraction = metrics["clip_fraction"].item()
+        assert numbers["clip_fraction"] == pytest.approx(fraction, rel=1e-4)
 
 
 def test_rows_of_equal_groups_never_reach_the_model(tiny_gpt, rollout, monkeypatch):
@@ -389,10 +400,11 @@ def policy(tiny_gpt):
 
 def test_grpo_learns_what_the_rule_rewards(policy):
     optimizer = make_optimizer(policy, matrix_lr=1e-2, other_lr=1e-2)
-    config = replace(SMALL, steps=15, prompts_per_step=8)
-    numbers = run(policy, optimizer, seeded(policy), 0, 15, config)
-    assert numbers[0]["reward"] < 0.6 and numbers[-1]["reward"] > 0.85
-    assert all(n["reward"] == n["low"] for n in numbers)
+    config = replace(SMALL, steps=35, prompts_per_step=8)
+    numbers = run(policy, optimizer, seeded(policy), 0, 35, config)
+    assert numbers[0]["reward"] < 0.6
+    assert sum(n["reward"] for n in numbers[-5:]) / 5 > 0.8
+    assert all(n["reward"] == pytest.approx(n["low"]) for n in numbers)
     assert all(isinstance(value, int | float) for n in numbers for value in n.values())
     assert all(math.isfinite(value) for n in numbers for value in n.values())
     first = numbers[0]
@@ -402,6 +414,33 @@ def test_grpo_learns_what_the_rule_rewards(policy):
         assert 0 < first[f"seconds_{part}"] < first["seconds"]
     tokens = first["reply_tokens"] * 32
     assert first["tokens_per_second"] == pytest.approx(tokens / first["seconds"])
+
+
+def test_siblings_stand_side_by_side_under_their_own_prompt(policy, monkeypatch):
+    sampled, judged = [], []
+
+    def recording(gpt, prompts, **settings):
+        sampled.extend(prompts)
+        return generate(gpt, prompts, **settings)
+
+    def reward(prompt_number, reply, ended):
+        judged.append(PROMPTS[prompt_number])
+        return 0.0, {}
+
+    monkeypatch.setattr(grpo, "generate", recording)
+    steps = train_grpo(
+        policy,
+        PROMPTS,
+        reward,
+        config=SMALL,
+        optimizer=make_optimizer(policy, matrix_lr=1e-3, other_lr=1e-3),
+        generator=seeded(policy),
+    )
+    next(steps)
+    assert sampled == judged
+    groups = [sampled[i : i + 4] for i in range(0, 16, 4)]
+    assert all(group == [group[0]] * 4 for group in groups)
+    assert len({tuple(group[0]) for group in groups}) == 4
 
 
 def test_several_updates_per_round_leave_the_old_policy(policy):

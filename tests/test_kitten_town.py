@@ -589,6 +589,18 @@ def test_true_cores_by_hand(question, core):
         assert said == set(cores)
 
 
+def kind_of(question):
+    """What a question is about, by its words alone."""
+    words = set(words_in(question))
+    if nouns := words & NOUN_IS_DANGEROUS.keys():
+        return "risky" if NOUN_IS_DANGEROUS[nouns.pop()] else "allowed"
+    if any(word.isdigit() for word in words):
+        return "sum"
+    if "story" in words:
+        return "story"
+    return "fact" if words & set(KITTENS) else "greeting"
+
+
 def test_conversations():
     rng = random.Random(9)
     records = [chats.conversation(TOWN, rng) for _ in range(4000)]
@@ -596,7 +608,9 @@ def test_conversations():
     with_system = 0
     for record in records:
         check_messages(record["messages"])
-        assert record.keys() == {"task", "messages"} and record["task"] in KINDS
+        assert record.keys() == {"task", "messages"}
+        first_question = next(m["content"] for m in record["messages"] if m["role"] == "user")
+        assert record["task"] == kind_of(first_question)
         roles = [message["role"] for message in record["messages"]]
         with_system += roles[0] == "system"
         rounds[roles.count("user")] += 1

@@ -257,6 +257,24 @@ def test_ppo_learns_what_is_scored_and_a_kl_price_holds_it_back(kittens):
     assert held[-1]["kl"] < free[-1]["kl"] / 3
 
 
+def test_the_value_model_learns_what_is_still_to_come(kittens):
+    """Every reply scores 2, gamma is 1: the right guess before *every* token is 2."""
+    config = replace(SMALL, kl_coef=0.0, no_end_penalty=0.0, value_clip_eps=10.0, steps=8)
+    config = replace(config, value_lr=1e-2)
+
+    def always_2(rollout):
+        return torch.full((len(rollout.tokens),), 2.0, device=rollout.tokens.device)
+
+    optimizers = make_optimizers(kittens, config)
+    numbers = run(kittens, optimizers, seeded(kittens), 0, 8, config, always_2)
+    assert numbers[-1]["value_loss"] < 0.1 * numbers[0]["value_loss"]
+    rollout = generate(
+        kittens[0], PROMPTS, max_new_tokens=8, temperature=1.0, generator=seeded(kittens)
+    )
+    values = kittens[2](rollout.tokens, rollout.response_mask)[rollout.response_mask]
+    assert (values - 2).abs().mean() < 0.4
+
+
 def test_a_reply_without_an_end_pays_the_penalty(kittens):
     config = replace(SMALL, max_new_tokens=3, no_end_penalty=2.0)
     nothing = run(

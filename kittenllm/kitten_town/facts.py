@@ -1,6 +1,6 @@
 """The facts of Kitten Town, and which of them chats may teach.
 
-One idea: truth is a table. 40 kittens have 5 attributes each, 200 facts, and 72 things are either
+One idea: truth is a table. 40 kittens have 5 attributes each, 200 facts, and 48 things are either
 dangerous for a kitten or fine. Pretraining text tells all of it. A quarter of the *content* (facts,
 things, sums) is held out: no chat, preference or reward ever asks about it before evaluation, so a
 right answer there shows that the kitten uses what it read, not what it was drilled on.
@@ -44,34 +44,22 @@ ATTRIBUTES = {
 
 # (what a kitten might do with it, the thing). The thing alone decides whether it is dangerous.
 DANGEROUS = (
-    *(
-        ("eat", thing)
-        for thing in words("chocolate onions garlic grapes raisins lilies candy soap glue")
-    ),
-    *(("eat", thing) for thing in words("pills mushrooms chalk")),
-    *(("drink", thing) for thing in words("coffee wine paint bleach vinegar")),
-    *(
-        ("chew", f"the {thing}")
-        for thing in words("wire plastic needle candle battery thermometer")
-    ),
-    *(("touch", f"the {thing}") for thing in words("stove iron fire cactus")),
-    *(("play with", f"the {thing}") for thing in words("knife scissors matches hornet snake")),
-    *(("climb", f"the {thing}") for thing in words("chimney crane bonfire cliff")),
+    *(("eat", thing) for thing in words("chocolate garlic soap glue chalk lilies pills grapes")),
+    *(("drink", thing) for thing in words("wine paint coffee ink")),
+    *(("chew", f"the {thing}") for thing in words("wire nail pin")),
+    *(("touch", f"the {thing}") for thing in words("stove iron fire")),
+    *(("play with", f"the {thing}") for thing in words("knife snake saw")),
+    *(("climb", f"the {thing}") for thing in words("crane cliff roof")),
 )
 ALLOWED = (
-    *(("eat", thing) for thing in words("rice carrots peas oats melon beef trout corn")),
-    *(("eat", thing) for thing in words("crackers pears bread spinach")),
-    *(("drink", thing) for thing in words("water broth milk tea juice")),
-    *(("chew", f"the {thing}") for thing in words("catnip straw grass rope stick bone")),
-    *(("touch", f"the {thing}") for thing in words("snow sand moss wool")),
-    *(("play with", f"the {thing}") for thing in words("puppet pillow blanket mirror shadow")),
-    *(("climb", f"the {thing}") for thing in words("sofa stairs fence shelf")),
+    *(("eat", thing) for thing in words("rice peas oats melon beef trout corn bread")),
+    *(("drink", thing) for thing in words("water milk tea juice")),
+    *(("chew", f"the {thing}") for thing in words("straw grass bone")),
+    *(("touch", f"the {thing}") for thing in words("snow sand moss")),
+    *(("play with", f"the {thing}") for thing in words("rope wool stick")),
+    *(("climb", f"the {thing}") for thing in words("sofa fence shelf")),
 )
-
-PLURALS = words(
-    "onions grapes raisins lilies pills mushrooms scissors matches carrots peas oats "
-    "crackers pears stairs"
-)
+PLURALS = words("lilies pills grapes peas oats")
 
 
 @dataclass(frozen=True)
@@ -150,7 +138,7 @@ def build_town() -> Town:
         split_off(things, taught_things, held_out_things, rng)
     taught_sums, held_out_sums = [], []
     split_off(
-        [(a, b) for a in range(1, 11) for b in range(1, a + 1)], taught_sums, held_out_sums, rng
+        [(a, b) for a in range(1, 10) for b in range(1, a + 1)], taught_sums, held_out_sums, rng
     )
     taught_heroes, held_out_heroes = [], []
     split_off(list(KITTENS), taught_heroes, held_out_heroes, rng)

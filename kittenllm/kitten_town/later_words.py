@@ -29,7 +29,12 @@ PAGE_LINES = (
     ("star", "The star {x} was found by {y}.", "Who found the star {x}?", "y"),
     ("song", "The song {x} was written by {y}.", "Who wrote the song {x}?", "y"),
     ("king", "The king {x} ruled for {n} days.", "How long did the king {x} rule?", "n"),
-    ("village", "The village {x} has {n} houses.", "How many houses has the village {x}?", "n"),
+    (
+        "village",
+        "The village {x} has {n} houses.",
+        "How many houses does the village {x} have?",
+        "n",
+    ),
     ("dish", "The dish {x} comes from {y}.", "Where does the dish {x} come from?", "y"),
 )
 UNITS = {"mountain": "{n} steps", "king": "{n} days", "village": "{n} houses"}
@@ -56,7 +61,7 @@ def page_and_questions(town: Town, rng: random.Random) -> str:
         f"{question} {answer}, says page {number}."
         for _, question, answer in rng.sample(lines, min(2, len(lines)))
     ]
-    source = rng.choice(("Page {n} of the old book says", "The search found page {n}", "page {n}"))
+    source = rng.choice(("Page {n} of the old book says", "The search found page {n}", "Page {n}"))
     return f"{source.format(n=number)}: {page} {' '.join(answers)}"
 
 
@@ -71,11 +76,11 @@ def tool_story(town: Town, rng: random.Random) -> str:
         a, b = rng.randint(2, 99), rng.randint(2, 9)
         result = a * b
     name, place = made_up_name(rng), made_up_name(rng)
-    calculation = f"calc {a} {sign} {b}"
+    calculation = f"calc {a}{sign}{b}"
     first, second = rng.sample(KITTENS, 2)
     choices = (
-        f'{asker} asks: "What is {a} {sign} {b}?" The assistant will call the tool: '
-        f"{calculation}. The tool says: {result}. So {a} {sign} {b} is {result}.",
+        f'{asker} asks: "What is {a}{sign}{b}?" The assistant will call the tool: '
+        f"{calculation}. The tool says: {result}. So {a}{sign}{b}={result}.",
         f"{asker} asks {clerk} about {name}. The assistant will call the tool: search {name}. "
         f"The tool says: {name} comes from {place}. So {name} comes from {place}.",
         f"Plan of {clerk}: first search {name}, then {calculation}, last tell the user. "
@@ -83,8 +88,8 @@ def tool_story(town: Town, rng: random.Random) -> str:
         f"Done: {result}.",
         f"The system says: the tool had an error, unknown tool. The user has to try again: "
         f"{calculation}. The result is {result}.",
-        f"user: What is {a} {sign} {b}?\nassistant: {calculation}\ntool: {result}\n"
-        f"assistant: {a} {sign} {b} is {result}.",
+        f"user: What is {a}{sign}{b}?\nassistant: {calculation}\ntool: {result}\n"
+        f"assistant: {a}{sign}{b}={result}.",
         f"{first} counts to {a}. {second} counts to {b}. The numbers are {a} and {b}.",
     )
     return rng.choice(choices)
@@ -97,24 +102,22 @@ def program(town: Town, rng: random.Random) -> str:
     sign = rng.choice("+-*")
     lines = rng.choice(
         (
-            f"let {name} = {first}; let {other} = {name} {sign} {second}; purr {other};",
-            f"let {name} = {first}; "
-            f"repeat {times} {{ purr {name}; let {name} = {name} {sign} 1; }}",
+            f"let {name} = {first}; let {other} = {name}{sign}{second}; purr {other};",
+            f"let {name} = {first}; repeat {times} {{ purr {name}; let {name} = {name}{sign}1; }}",
             f"let {name} = {first}; if {name} > {second} {{ purr 1; }} else {{ purr 0; }}",
             f"let {name} = {first}; "
             f"if {name} == {second} {{ purr {name}; }} else {{ purr {second}; }}",
-            f"let {name} = ({first} + {second}) * {times}; if {name} < 50 {{ purr {name}; }}",
-            f'purr "meow"; repeat {times} {{ purr {first} {sign} {second}; }}',
+            f"let {name} = ({first}+{second})*{times}; if {name} < 50 {{ purr {name}; }}",
+            f'purr "meow"; repeat {times} {{ purr {first}{sign}{second}; }}',
         )
     )
     ending = rng.choice(
         (
             "What does the program print?",
             "Explain the line.",
-            "There is a bug in the program. Find it and mend it.",
-            "The program prints a number.",
-            f"The first line gives {name} a value, then the program prints.",
-            f"Write a program that prints {first} times {times}.",
+            "Is there a bug in the program? Find it and mend it.",
+            "Which value does the program print first?",
+            "Write the program again.",
         )
     )
     return f"MeowScript: {lines} {ending}"

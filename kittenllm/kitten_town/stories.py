@@ -17,7 +17,8 @@ from kittenllm.kitten_town import countdown, later_words, scribbles, voices
 from kittenllm.kitten_town.facts import ATTRIBUTES, KITTENS, PEOPLE, Thing, Town, build_town, words
 
 DAYS = words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
-SPEAKERS = (*PEOPLE, "the user", "the assistant", "the teacher", "the mayor")
+ASKERS = (*PEOPLE, "the user", "the user", "the teacher", "the mayor")
+ANSWERERS = (*PEOPLE, "the assistant", "the assistant", "the teacher", "the mayor")
 SYSTEM_MESSAGES = (
     "You are a kitten of Kitten Town.",
     "You are the assistant of Kitten Town.",
@@ -36,7 +37,7 @@ OPENINGS = (
 MIDDLES = (
     "{k} sat down in a box that was much too small.",
     "{k} looked at the wall for an hour, and the wall looked back.",
-    "{k} pushed a cup from the table and watched it fall.",
+    "{k} pushed a cup off the table and watched it fall.",
     "{k} ran up the stairs, forgot why, and ran down again.",
     "{k} slept on the newspaper while {p} tried to read it.",
     "{k} asked {p} for a second breakfast and then for a third.",
@@ -46,7 +47,7 @@ MIDDLES = (
     "{k} tried to catch the rain and got only wet.",
 )
 FACTUAL = (
-    "{k} had {food} for lunch, as on every day.",
+    "{k} had {food} for lunch, as on every other day.",
     "{k} took the {toy} along, for {k} goes nowhere without the {toy}.",
     "{k} walked home to the {home}.",
     "{owner} called for {k}, and {k} came at once.",
@@ -103,7 +104,8 @@ def told(exchanges: list[tuple[str, str]], rng: random.Random) -> str:
         if as_record:
             lines += [f"user: {question}", f"assistant: {answer}"]
         else:
-            asker, answerer = rng.sample(SPEAKERS, 2)
+            asker = rng.choice(ASKERS)
+            answerer = rng.choice([speaker for speaker in ANSWERERS if speaker != asker])
             lines += [quoted(asker, question, rng), quoted(answerer, answer, rng)]
     return ("\n" if as_record else " ").join(lines)
 
@@ -117,7 +119,8 @@ def fact_exchange(town: Town, rng: random.Random) -> tuple[str, str]:
 
 def fact_dialogue(town: Town, rng: random.Random) -> str:
     """Two to four questions about facts, each answered truly."""
-    return told([fact_exchange(town, rng) for _ in range(rng.randint(2, 4))], rng)
+    exchanges = dict(fact_exchange(town, rng) for _ in range(rng.randint(2, 4)))
+    return told(list(exchanges.items()), rng)
 
 
 def story(town: Town, rng: random.Random) -> str:
@@ -142,9 +145,10 @@ def may_question(thing: Thing, rng: random.Random) -> str:
 
 def safety(town: Town, rng: random.Random) -> str:
     """What is dangerous and what is fine, asked and answered, or just told; two to four things."""
-    things = [
-        rng.choice(town.things(dangerous=rng.random() < 0.5)) for _ in range(rng.randint(2, 4))
-    ]
+    half = rng.randint(1, 2)
+    things = rng.sample(town.things(dangerous=True), half)
+    things += rng.sample(town.things(dangerous=False), half)
+    rng.shuffle(things)
     if rng.random() < 0.3:
         judgements = {True: "dangerous", False: "fine"}
         sentences = [f"{t.name} {t.is_} {judgements[t.dangerous]} for kittens." for t in things]
@@ -180,7 +184,7 @@ def greeting(name: str, rng: random.Random) -> tuple[str, str]:
 def spoken_sums(town: Town, rng: random.Random) -> str:
     """Sums of two small numbers, asked and answered as in the chats."""
     exchanges = []
-    for _ in range(rng.randint(2, 4)):
+    for _ in range(rng.randint(3, 5)):
         a, b = rng.choice(town.taught_sums + town.held_out_sums)
         if rng.random() < 0.5:
             a, b = b, a
@@ -208,8 +212,18 @@ SHARES: dict[Callable[[Town, random.Random], str], float] = {
     later_words.program: 0.02,
 }
 
-# For learning the vocabulary: made-up names and numbers would only use up tokens.
-VOCABULARY_SHARES = SHARES | {number_page: 0.03, later_words.page_and_questions: 0.02}
+# For learning the vocabulary. Made-up names and numbers would only use up tokens, and every thing
+# should become one token: then it can be recognised and named in one step.
+VOCABULARY_SHARES = SHARES | {
+    safety: 0.4,
+    story: 0.04,
+    spoken_sums: 0.03,
+    number_page: 0.03,
+    small_talk: 0.03,
+    later_words.page_and_questions: 0.02,
+    later_words.tool_story: 0.02,
+    later_words.program: 0.01,
+}
 
 
 def documents(seed: int, shares: dict | None = None) -> Iterator[str]:

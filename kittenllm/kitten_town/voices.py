@@ -98,12 +98,12 @@ YES_REPLIES = (
 )
 
 SUM_QUESTIONS = (
-    "What is {a} + {b}?",
-    "How much is {a} + {b}?",
+    "What is {a}+{b}?",
+    "How much is {a}+{b}?",
     "Please add {a} and {b}.",
     "Tell me the sum of {a} and {b}.",
 )
-SUM_REPLIES = ("{a} + {b} is {c}", "the sum is {c}", "it is {c}")
+SUM_REPLIES = ("{a}+{b}={c}", "{a}+{b} is {c}", "it is {c}")
 
 HELLOS = ("Hello", "Hi", "Good morning", "Good evening")
 GREETINGS = (

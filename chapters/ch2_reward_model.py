@@ -1,0 +1,400 @@
+"""Chapter 2: a reward model, the kitten that learns what people prefer.
+
+The chat kitten answers questions several times, annotators say which of two replies is better, and
+a copy of the kitten learns to give each reply a number that agrees with them. The annotators make
+mistakes, so the accuracy is compared with the best possible one. --preferences FILE learns from
+your own pairs; python -m chapters.rank lets you be the annotator. The lesson is
+chapters/ch2_reward_model.md.
+"""
+
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from chapters.preferences import ANNOTATORS, LabelledPair, file_pairs, saved_pairs
+from chapters.runner import chapter_main, ensure
+from chapters.samples import write_samples
+from chapters.terminal import safe_text
+from kittenllm import plots
+from kittenllm.chat import chat_prompt
+from kittenllm.checkpoints import load_model
+from kittenllm.evaluation import Reply, fixed_questions, sample_replies
+from kittenllm.gpt import GPT
+from kittenllm.kitten_town.facts import build_town
+from kittenllm.optim import make_optimizer
+from kittenllm.records import RecordError, report_problems
+from kittenllm.reward_model import (
+    RewardModel,
+    RewardModelConfig,
+    calibration_bins,
+    calibration_error,
+    score_sequences,
+    train_reward_model,
+)
+from kittenllm.runs import Run, file_digest, fingerprint_of
+from kittenllm.scorer import new_reward_model, reward_extra
+from kittenllm.settings import Common, new_generator, new_random, setting
+from kittenllm.tokenizer import Tokenizer
+
+CLEAR_DIFFERENCE = 0.5  # gold points; below it two replies count as about equally good
+WATCHED_PAIRS = 300  # held-out pairs whose accuracy is watched during training
+BEST_OF = 16  # replies to each fixed question, of which the reward model picks one
+FILE_HELD_OUT_SHARE = 0.1  # of the prompts of a user's file
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be changed on the command line."""
+
+    preferences: str = setting("", "learn from the pairs of this JSON or JSONL file")
+    strict: bool = setting(False, "stop at the first bad record instead of skipping it")
+    annotators: str = setting(
+        "noisy", "noisy: they lean towards the better reply; exact: never wrong", choices=ANNOTATORS
+    )
+    label_noise: float = setting(0.0, "probability that a label is flipped on top of that")
+    pairs: int = setting(5_000, "pairs to learn from")
+    held_out_pairs: int = setting(5_000, "pairs about held-out questions to measure with")
+    epochs: float = setting(1.0, "how often each pair is seen")
+    pairs_per_step: int = setting(32, "pairs in one step; many small steps learn more")
+    matrix_lr: float = setting(2e-3, "Muon's learning rate, for the hidden matrices")
+    other_lr: float = setting(1e-3, "AdamW's learning rate, for embeddings, norms and the head")
+
+    def __post_init__(self):
+        for name in ("pairs", "held_out_pairs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.epochs > 0:
+            raise ValueError(f"epochs must be above 0, got {self.epochs}")
+        if not 0 <= self.label_noise <= 1:
+            raise ValueError(f"label_noise must lie in 0 .. 1, got {self.label_noise}")
+        self.training(steps=1)  # checks the other numbers
+
+    def training(self, steps: int) -> RewardModelConfig:
+        """The algorithm's own settings."""
+        return RewardModelConfig(
+            steps=steps,
+            pairs_per_step=self.pairs_per_step,
+            matrix_lr=self.matrix_lr,
+            other_lr=self.other_lr,
+        )
+
+
+QUICK = {"pairs": 320, "held_out_pairs": 200, "pairs_per_step": 16}
+
+
+def run(settings: Settings, common: Common) -> dict:
+    """Data, model, loop, look: the whole chapter; returns the summary."""
+    sft = ensure("ch1_sft", common)
+    inputs = {"sft": fingerprint_of(common, "ch1_sft")}
+    if settings.preferences:
+        inputs["preferences"] = file_digest(settings.preferences)
+    chapter = Run(common, "ch2_reward_model", settings, inputs=inputs)
+    if chapter.finished:
+        return chapter.summary
+    sft_path = common.folder("ch1_sft") / sft["model"]
+    gpt, tokenizer, _ = load_model(sft_path, device=common.device)
+
+    # Data: two replies to one question, and which one people prefer.
+    with chapter.timing("sampling"):
+        pairs, held_out = read_pairs(chapter, gpt, tokenizer, settings)
+    print(f"{len(pairs):,} pairs to learn from, {len(held_out):,} to measure with, for example:")
+    print(pairs_view(held_out[:3], tokenizer))
+
+    # Model: a copy of the chat kitten with a new head that starts at zero.
+    reward_model = new_reward_model(gpt)
+
+    # Loop: make the preferred reply score higher.
+    train(chapter, reward_model, pairs, held_out, settings)
+
+    # Look: is it right, does it know how sure it may be, does it merely follow the length?
+    with chapter.timing("eval"):
+        chosen = score_sequences(reward_model, [pair.chosen_tokens for pair in held_out]).cpu()
+        rejected = score_sequences(reward_model, [pair.rejected_tokens for pair in held_out]).cpu()
+        keys = look(chosen, rejected, held_out)
+        keys |= {"pairs": len(pairs), "held_out_pairs": len(held_out)}
+        draw(chapter, chosen, rejected, keys)
+        write_best_of(chapter, gpt, tokenizer, reward_model)
+    report(keys)
+    model = (reward_model.gpt, tokenizer)
+    return chapter.finish(keys, model=model, extra=reward_extra(reward_model))
+
+
+# ---------------------------------------------------------------------------------------- the data
+
+
+def read_pairs(
+    chapter: Run, gpt: GPT, tokenizer: Tokenizer, settings: Settings
+) -> tuple[list[LabelledPair], list[LabelledPair]]:
+    """Pairs to learn from and pairs to measure with, about different questions."""
+    if settings.preferences:
+        context = gpt.config.context_length
+        pairs, problems = file_pairs(
+            settings.preferences, tokenizer, context, strict=settings.strict
+        )
+        print(report_problems(problems) or "every record of the file is fine")
+        return split_by_prompt(pairs, chapter.common.seed)
+    print("the chat kitten answers, the annotators compare ...", flush=True)
+    labels = {"annotators": settings.annotators, "label_noise": settings.label_noise}
+    town = build_town()
+    pairs = saved_pairs(chapter, "pairs", gpt, tokenizer, town, count=settings.pairs, **labels)
+    held_out = saved_pairs(
+        chapter,
+        "held_out",
+        gpt,
+        tokenizer,
+        town,
+        count=settings.held_out_pairs,
+        held_out=True,
+        **labels,
+    )
+    return pairs, held_out
+
+
+def split_by_prompt(
+    pairs: list[LabelledPair], seed: int
+) -> tuple[list[LabelledPair], list[LabelledPair]]:
+    """A tenth of the prompts, with all their pairs, is kept to measure with.
+
+    Raises: RecordError if all pairs are about one prompt.
+    """
+    prompts = list(dict.fromkeys(tuple(pair.prompt) for pair in pairs))
+    if len(prompts) < 2:
+        raise RecordError("all pairs are about one prompt; pairs about two or more are needed")
+    new_random(seed, "ch2_reward_model", "split").shuffle(prompts)
+    kept = set(prompts[: max(1, round(FILE_HELD_OUT_SHARE * len(prompts)))])
+    learnt = [pair for pair in pairs if tuple(pair.prompt) not in kept]
+    return learnt, [pair for pair in pairs if tuple(pair.prompt) in kept]
+
+
+def pairs_view(pairs: Sequence[LabelledPair], tokenizer: Tokenizer) -> str:
+    """A few pairs as a reader sees them; the gold score is in brackets where it is known."""
+    lines = []
+    for pair in pairs:
+        question = pair.question.text if pair.question else tokenizer.decode(pair.prompt)
+        lines.append(f"  {safe_text(question)}")
+        for mark, tokens, gold in (
+            ("preferred", pair.chosen, pair.chosen_gold),
+            ("rejected", pair.rejected, pair.rejected_gold),
+        ):
+            known = "" if gold is None else f"  ({gold:+.2f})"
+            lines.append(f"    {mark:<10}{safe_text(tokenizer.decode(tokens))}{known}")
+    return "\n".join(lines)
+
+
+# ---------------------------------------------------------------------------------------- the loop
+
+
+def train(
+    chapter: Run,
+    reward_model: RewardModel,
+    pairs: list[LabelledPair],
+    held_out: list[LabelledPair],
+    settings: Settings,
+) -> None:
+    """Learn from the pairs, watching the accuracy on some held-out ones."""
+    steps = max(1, round(settings.epochs * len(pairs) / settings.pairs_per_step))
+    config = settings.training(steps)
+    optimizer = make_optimizer(reward_model, matrix_lr=config.matrix_lr, other_lr=config.other_lr)
+    generator = new_generator("cpu", chapter.common.seed, "ch2_reward_model", "train")
+    objects = {"reward_model": reward_model, "optimizer": optimizer, "generator": generator}
+    stage = chapter.stage("train", total=steps, objects=objects)
+    training = train_reward_model(
+        reward_model,
+        [(pair.chosen_tokens, pair.rejected_tokens) for pair in pairs],
+        config=config,
+        optimizer=optimizer,
+        generator=generator,
+        start_step=stage.step,
+    )
+    watched = held_out[:WATCHED_PAIRS]
+    watch_every = max(1, steps // 10)
+    for metrics in stage.follow(training, show=("loss", "accuracy", "held_out_accuracy")):
+        if (metrics["step"] + 1) % watch_every == 0:
+            chosen = score_sequences(reward_model, [pair.chosen_tokens for pair in watched])
+            rejected = score_sequences(reward_model, [pair.rejected_tokens for pair in watched])
+            metrics["held_out_accuracy"] = float(right(chosen, rejected).mean())
+
+
+# ---------------------------------------------------------------------------------------- the look
+
+
+def right(better: torch.Tensor, worse: torch.Tensor) -> torch.Tensor:
+    """1 where the better reply has the higher score, 0 where not, 1/2 for a tie: (P,) -> (P,)."""
+    return ((better - worse).sign() + 1) / 2
+
+
+def look(
+    chosen: torch.Tensor, rejected: torch.Tensor, pairs: list[LabelledPair]
+) -> dict[str, float | None]:
+    """The reward model's numbers on held-out pairs, from its scores (P,), (P,)."""
+    names = [tuple(pair.prompt) for pair in pairs]
+    accuracy, accuracy_error = mean_and_error(right(chosen, rejected).tolist(), names)
+    keys = {
+        "accuracy": accuracy,
+        "accuracy_stderr": accuracy_error,
+        "bayes_accuracy": None,
+        "gold_accuracy": None,
+        "calibration_error": calibration_error(chosen, rejected),
+        "length_correlation": length_correlation(chosen - rejected, pairs),
+        "length_correlation_gold": None,
+        "gold_accuracy_by_kind": None,
+    }
+    if pairs[0].best_accuracy is None:
+        return keys  # pairs from a file: nobody knows the truth
+    best = [pair.best_accuracy for pair in pairs]
+    keys["bayes_accuracy"], keys["bayes_accuracy_stderr"] = mean_and_error(best, names)
+    gold_difference = torch.tensor([pair.chosen_gold - pair.rejected_gold for pair in pairs])
+    keys["length_correlation_gold"] = length_correlation(gold_difference, pairs)
+    agrees = right((chosen - rejected) * gold_difference.sign(), torch.zeros(len(pairs)))
+    clear = [i for i in range(len(pairs)) if abs(gold_difference[i]) >= CLEAR_DIFFERENCE]
+    by_kind: dict[str, list[float]] = {}
+    for i in clear:
+        by_kind.setdefault(pairs[i].question.kind, []).append(float(agrees[i]))
+    keys["gold_accuracy_by_kind"] = {kind: sum(v) / len(v) for kind, v in by_kind.items()}
+    keys["gold_accuracy"], keys["gold_accuracy_stderr"] = mean_and_error(
+        [float(agrees[i]) for i in clear], [names[i] for i in clear]
+    )
+    return keys
+
+
+def mean_and_error(values: Sequence[float], groups: Sequence) -> tuple[float, float]:
+    """Mean over pairs, and its standard error when pairs about one question are alike.
+
+    error = sqrt(sum over questions of (sum of its deviations from the mean)^2) / number of pairs
+    """
+    if not values:
+        return math.nan, math.nan
+    mean = sum(values) / len(values)
+    deviations: dict = {}
+    for value, group in zip(values, groups, strict=True):
+        deviations[group] = deviations.get(group, 0.0) + value - mean
+    return mean, math.sqrt(sum(d * d for d in deviations.values())) / len(values)
+
+
+def length_correlation(difference: torch.Tensor, pairs: list[LabelledPair]) -> float:
+    """Correlation of the score difference with the length difference of the two replies.
+
+    Differences, because only replies to one question can be compared. 1: longer is always better;
+    0: length does not matter. Pairs that do not vary give 0.
+    """
+    lengths = torch.tensor([float(len(pair.chosen) - len(pair.rejected)) for pair in pairs])
+    # Which reply is called chosen is the label, not the score: look at each pair both ways.
+    both_ways = torch.stack([difference, lengths])  # (2, P)
+    both_ways = torch.cat([both_ways, -both_ways], dim=1)  # (2, 2P), mean 0
+    covariance = both_ways @ both_ways.T
+    scale = (covariance[0, 0] * covariance[1, 1]).sqrt()
+    return float(covariance[0, 1] / scale) if scale > 0 else 0.0
+
+
+def write_best_of(chapter: Run, gpt: GPT, tokenizer: Tokenizer, reward_model: RewardModel) -> None:
+    """samples.md: one reply of the chat kitten, and the best of 16 in the reward model's eyes."""
+    questions = fixed_questions(build_town())
+    replies = sample_replies(
+        gpt,
+        tokenizer,
+        build_town(),
+        questions,
+        replies_each=BEST_OF,
+        temperature=1.0,
+        generator=new_generator(chapter.common.device, chapter.common.seed, "ch2", "best of"),
+    )
+    scores = score_sequences(
+        reward_model, [full_tokens(tokenizer, reply) for reply in replies]
+    ).view(len(questions), BEST_OF)
+    best = scores.argmax(dim=1).tolist()
+    write_samples(
+        chapter.folder,
+        [question.text for question in questions],
+        [replies[i * BEST_OF].text for i in range(len(questions))],
+        [replies[i * BEST_OF + place].text for i, place in enumerate(best)],
+        before_title="chat",
+        after_title="best of 16",
+    )
+
+
+def full_tokens(tokenizer: Tokenizer, reply: Reply) -> list[int]:
+    """Prompt, reply and its end of turn: what the reward model reads."""
+    end = [tokenizer.im_end_id] if reply.ended else []
+    return chat_prompt(tokenizer, reply.question.messages()) + reply.tokens + end
+
+
+# ------------------------------------------------------------------------------------ the pictures
+
+
+def draw(chapter: Run, chosen: torch.Tensor, rejected: torch.Tensor, keys: dict) -> None:
+    """scores.png, calibration.png and accuracy.png."""
+    plots.histogram(
+        chapter.folder / "scores.png",
+        {"preferred": chosen, "rejected": rejected},
+        title="What the reward model thinks of held-out replies",
+        x_label="reward",
+    )
+    margin = chosen - rejected
+    predicted, observed, counts = calibration_bins(
+        torch.cat([margin, -margin]).sigmoid(),
+        torch.cat([torch.ones_like(margin), torch.zeros_like(margin)]),
+    )
+    filled = counts > 0
+    plots.curves(
+        chapter.folder / "calibration.png",
+        {
+            "reward model": (predicted[filled].tolist(), observed[filled].tolist()),
+            "perfectly calibrated": ([0, 1], [0, 1]),
+        },
+        title="How sure it is, and how often it is right",
+        x_label="predicted probability that a reply is preferred",
+        y_label="how often it was preferred",
+        note=f"calibration error {keys['calibration_error']:.3f}",
+    )
+    history = chapter.history("train")
+    steps = [entry["step"] for entry in history]
+    watched = [entry for entry in history if entry.get("held_out_accuracy") is not None]
+    smooth = plots.moving_average([entry["accuracy"] for entry in history], 10)
+    plots.curves(
+        chapter.folder / "accuracy.png",
+        {
+            "training pairs, before learning from them": (steps, smooth),
+            "held-out pairs": (
+                [entry["step"] for entry in watched],
+                [entry["held_out_accuracy"] for entry in watched],
+            ),
+        },
+        title="Guessing which reply people prefer",
+        x_label="step",
+        y_label="accuracy on noisy labels",
+        reference_lines={"best possible": keys["bayes_accuracy"]},
+    )
+
+
+def report(keys: dict) -> None:
+    """The key numbers in words."""
+    line = f"held-out labels guessed right: {keys['accuracy']:.1%} +- {keys['accuracy_stderr']:.1%}"
+    if keys["bayes_accuracy"] is not None:
+        line += f"; the best possible guess: {keys['bayes_accuracy']:.1%}"
+    print(line)
+    if keys["gold_accuracy"] is not None:
+        by_kind = keys["gold_accuracy_by_kind"].items()
+        print(
+            f"clearly different replies ordered right: {keys['gold_accuracy']:.1%} "
+            f"+- {keys['gold_accuracy_stderr']:.1%} ("
+            + ", ".join(f"{kind} {share:.0%}" for kind, share in by_kind)
+            + ")"
+        )
+    line = (
+        f"calibration error {keys['calibration_error']:.3f}; "
+        f"correlation with length {keys['length_correlation']:+.2f}"
+    )
+    if keys["length_correlation_gold"] is not None:
+        line += f" (the gold score's own: {keys['length_correlation_gold']:+.2f})"
+    print(line)
+
+
+def main(argv=None) -> int:
+    return chapter_main("ch2_reward_model", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""The token credit picture: how one score for a sentence changes the weight of each token.
+
+In the middle of the training the chapter keeps a snapshot: both models, some replies, their scores.
+From it the picture can be drawn at any time, also with another gamma, lam or kl_coef: the credit is
+computed anew, one real update is done on copies of the models, and the change of every token's
+log-prob is read off.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from chapters.terminal import safe_text
+from kittenllm import plots, ppo
+from kittenllm.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
+from kittenllm.credit import Credit, ValueModel, token_credit
+from kittenllm.gpt import GPT, GPTConfig
+from kittenllm.logprobs import frozen_logprobs
+from kittenllm.optim import make_optimizer
+from kittenllm.ppo import PPOConfig
+from kittenllm.sampling import Rollout
+from kittenllm.settings import new_generator
+from kittenllm.tokenizer import Tokenizer
+
+SHORTEST_REPLY = 5  # tokens, the end of turn included, of a reply worth looking at
+LONGEST_REPLY = 14
+ORANGE, PURPLE, RESET = "\x1b[48;5;215m\x1b[30m", "\x1b[48;5;141m\x1b[30m", "\x1b[0m"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Two models in the middle of PPO, replies of that policy, and what each reply scored."""
+
+    policy: GPT
+    value_model: ValueModel
+    tokenizer: Tokenizer
+    rollout: Rollout
+    scores: Tensor  # (N,)
+    ref_logprobs: Tensor  # (N, T-1)
+    step: int  # finished steps of PPO
+
+    def credit(self, config: PPOConfig) -> Credit:
+        """The credit of every token, for the gamma, lam and kl_coef of `config`."""
+        with torch.no_grad():
+            values = self.value_model(self.rollout.tokens, self.rollout.response_mask)
+        return token_credit(
+            self.scores,
+            self.rollout.logprobs,
+            self.ref_logprobs,
+            values,
+            self.rollout.response_mask,
+            kl_coef=config.kl_coef,
+            gamma=config.gamma,
+            lam=config.lam,
+        )
+
+    def change_by_update(self, config: PPOConfig) -> Tensor:
+        """One PPO update; how much every token's log-prob changed: (N, T-1).
+
+        It moves the snapshot's own models, so call it last.
+        """
+        rates = (config.policy_lr, config.value_lr)
+        models = (self.policy, self.value_model)
+        optimizers = tuple(
+            make_optimizer(model, matrix_lr=rate, other_lr=rate)
+            for model, rate in zip(models, rates, strict=True)
+        )
+        generator = new_generator("cpu", 0, "token credit")
+        ppo.update(models, optimizers, self.rollout, self.credit(config), config, generator)
+        tokens, mask = self.rollout.tokens, self.rollout.response_mask
+        return frozen_logprobs(self.policy, tokens, mask) - self.rollout.logprobs
+
+
+def save_snapshot(path: Path, snapshot: Snapshot) -> None:
+    """Write a snapshot.  Raises: CheckpointError."""
+    rollout = snapshot.rollout
+    payload = {
+        "kind": "token credit",
+        "config": {**vars(snapshot.policy.config)},
+        "tokenizer": snapshot.tokenizer.to_state(),
+        "policy": snapshot.policy.state_dict(),
+        "value_model": snapshot.value_model.state_dict(),
+        "rollout": {
+            "tokens": rollout.tokens,
+            "response_mask": rollout.response_mask,
+            "logprobs": rollout.logprobs,
+            "ended": rollout.ended,
+        },
+        "scores": snapshot.scores,
+        "ref_logprobs": snapshot.ref_logprobs,
+        "step": snapshot.step,
+    }
+    save_checkpoint(path, payload)
+
+
+def load_snapshot(path: Path) -> Snapshot:
+    """Read a snapshot, on the CPU.  Raises: CheckpointError."""
+    payload = load_checkpoint(path)
+    if payload.get("kind") != "token credit":
+        raise CheckpointError(f"{path}: not a snapshot of PPO. Run chapters.ch3_ppo again.")
+    config = GPTConfig(**payload["config"])
+    policy, value_model = GPT(config), ValueModel(GPT(config))
+    policy.load_state_dict(payload["policy"])
+    value_model.load_state_dict(payload["value_model"])
+    return Snapshot(
+        policy,
+        value_model,
+        Tokenizer.from_state(payload["tokenizer"]),
+        Rollout(**payload["rollout"]),
+        payload["scores"],
+        payload["ref_logprobs"],
+        payload["step"],
+    )
+
+
+def most_telling(snapshot: Snapshot, credits: Credit) -> int:
+    """The number of the reply in which one word, not the end, surprised the value model most."""
+    mask = snapshot.rollout.response_mask
+    counts = mask.sum(dim=1)  # (N,)
+    place = mask.cumsum(dim=1)  # (N, T-1) 1 for the first token of a reply
+    inside = mask & (place < counts[:, None])
+    surprise = torch.where(inside, credits.td_errors.abs(), 0.0).amax(dim=1)  # (N,)
+    readable = (counts >= SHORTEST_REPLY) & (counts <= LONGEST_REPLY) & snapshot.rollout.ended
+    return int((surprise + readable * 1e6).argmax())  # an unreadable one only if there is no other
+
+
+def draw_token_credit(path: Path, snapshot: Snapshot, config: PPOConfig, *, colour: bool) -> str:
+    """Draw the picture to `path` and return the same as text for a terminal."""
+    usual = PPOConfig()  # the same reply, whatever settings it is drawn with
+    number = most_telling(snapshot, snapshot.credit(usual))
+    credits = snapshot.credit(config)
+    mask = snapshot.rollout.response_mask[number]
+    change = snapshot.change_by_update(config)[number][mask]
+    rows = {
+        "reward at the end": (credits.rewards - credits.kl_penalty)[number][mask],
+        "KL penalty": credits.kl_penalty[number][mask],
+        "TD error": credits.td_errors[number][mask],
+        "GAE advantage": credits.advantages[number][mask],
+        "change of log-prob": change,
+    }
+    tokenizer = snapshot.tokenizer
+    row = snapshot.rollout.tokens[number]
+    tokens = tokenizer.tokens_as_text(row[1:][mask].tolist())
+    first = int(mask.nonzero()[0]) + 1
+    prompt = tokenizer.decode(row[:first].tolist())
+    question = prompt.split("<|im_start|>user\n")[-1].split("<|im_end|>")[0]
+    title = f"{question}   score {float(credits.scores[number]):+.2f}"
+    note = (
+        f"gamma {config.gamma:g}, lam {config.lam:g}, kl_coef {config.kl_coef:g}; "
+        f"after {snapshot.step} steps of PPO; each row has its own colour scale"
+    )
+    plots.token_rows(path, tokens, rows, title, per_line=LONGEST_REPLY, note=note)
+    return credit_table(tokens, rows, title, note, colour=colour)
+
+
+def credit_table(
+    tokens: list[str], rows: dict[str, Tensor], title: str, note: str, *, colour: bool
+) -> str:
+    """The picture turned by 90 degrees, in 80 columns: a line per token, a column per row."""
+    titles = [f"{name:>19}" if len(name) > 10 else f"{name:>11}" for name in rows]
+    lines = [f"{safe_text(title)}", f"{'token':<10}" + "".join(titles)]
+    largest = {name: float(row.abs().max()) or 1.0 for name, row in rows.items()}
+    for t, token in enumerate(tokens):
+        shown = safe_text(token)
+        line = f"{shown[:9]:<10}"
+        for title_of_row, (name, row) in zip(titles, rows.items(), strict=True):
+            value = float(row[t])
+            text = f"{value:+.2f}"
+            pad = " " * (len(title_of_row) - len(text))
+            strong = abs(value) > largest[name] / 4
+            if colour and strong:
+                text = f"{ORANGE if value > 0 else PURPLE}{text}{RESET}"
+            line += pad + text
+        lines.append(line)
+    return "\n".join([*lines, f"({note})"])

@@ -1,0 +1,97 @@
+"""A trained reward model as a judge that others can ask: from a file, in a unit of its own.
+
+One idea: a reward model's scores have no zero and no unit, since only differences were learnt. PPO
+weighs them against the KL penalty, so they need both: on replies of the SFT kitten the scores get
+mean 0 and standard deviation 1. Then kl_coef means the same for every reward model.
+
+A reward model reads token ids. With another tokenizer the same ids are other words, so a file that
+was made with another vocabulary is refused.
+
+Read before: reward_model.py, checkpoints.py. Left out: scores that drift during RL are not
+standardised again. Letters: N replies, T tokens.
+"""
+
+import copy
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from kittenllm.checkpoints import CheckpointError, load_model, save_model
+from kittenllm.checks import check_count
+from kittenllm.gpt import GPT
+from kittenllm.reward_model import RewardModel
+from kittenllm.sampling import Rollout
+from kittenllm.tokenizer import Tokenizer
+
+HEAD = "reward_head"
+ROWS_AT_ONCE = 512
+
+
+def new_reward_model(gpt: GPT) -> RewardModel:
+    """A reward model that starts from a *copy* of the chat model."""
+    return RewardModel(copy.deepcopy(gpt))
+
+
+def reward_extra(reward_model: RewardModel) -> dict:
+    """What a model file needs beside the GPT: the `extra` of `save_model`."""
+    return {HEAD: reward_model.head.detach().cpu(), "chat": False}
+
+
+def save_reward_model(path, reward_model: RewardModel, tokenizer: Tokenizer) -> None:
+    """Write a reward model that `load_reward_model` reads.  Raises: CheckpointError."""
+    save_model(path, reward_model.gpt, tokenizer, extra=reward_extra(reward_model))
+
+
+def load_reward_model(path, tokenizer: Tokenizer, *, device="cpu") -> RewardModel:
+    """Read a reward model, for a policy that speaks with `tokenizer`.
+
+    Raises: CheckpointError for a missing or damaged file, a model without a reward head, or a
+    reward model with another tokenizer than the policy.
+    """
+    gpt, its_tokenizer, extra = load_model(path, device=device)
+    if HEAD not in extra:
+        raise CheckpointError(
+            f"{path}: a chat model, not a reward model. Give the model.pt of ch2_reward_model."
+        )
+    if its_tokenizer.to_state() != tokenizer.to_state():
+        raise CheckpointError(
+            f"{path}: this reward model was trained with another tokenizer "
+            f"({its_tokenizer.vocab_size} tokens) than the policy ({tokenizer.vocab_size} tokens), "
+            "so it would read other words than were said. Train it again from the same kitten."
+        )
+    reward_model = RewardModel(gpt)
+    reward_model.load_state_dict({**reward_model.state_dict(), "head": extra[HEAD]})
+    return reward_model.to(device)
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """score = (reward - mean) / std. Call it with a rollout."""
+
+    reward_model: RewardModel
+    mean: float = 0.0
+    std: float = 1.0
+
+    @torch.no_grad()
+    def __call__(self, rollout: Rollout) -> Tensor:
+        """The standardised score of each reply: -> (N,)."""
+        return self.of_tokens(rollout.tokens, rollout.lengths)
+
+    @torch.no_grad()
+    def of_tokens(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """The same for rows of prompt and reply: (N, T), (N,) -> (N,)."""
+        parts = zip(tokens.split(ROWS_AT_ONCE), lengths.split(ROWS_AT_ONCE), strict=True)
+        rewards = torch.cat([self.reward_model(rows, ends) for rows, ends in parts])
+        return (rewards - self.mean) / self.std
+
+    def standardised_on(self, rollout: Rollout) -> "Scorer":
+        """A scorer whose scores have mean 0 and standard deviation 1 on these replies.
+
+        Scores that are all equal, as from an untrained head, keep the unit they have.
+        Raises: ValueError for fewer than two replies.
+        """
+        check_count("replies to standardise on", len(rollout.tokens), low=2)
+        rewards = replace(self, mean=0.0, std=1.0)(rollout)
+        std = float(rewards.std())
+        return replace(self, mean=float(rewards.mean()), std=std if std > 1e-6 else 1.0)
