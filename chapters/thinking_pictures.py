@@ -5,7 +5,7 @@ Used by ch5_reasoning.py.
 
 from pathlib import Path
 
-from chapters.thinking import PASS_KS
+from chapters.exam import PASS_KS
 from kittenllm import plots
 from kittenllm.plots import Panel, moving_average
 

@@ -26,6 +26,13 @@ from kittenllm.tokenizer import Tokenizer
 
 SHORTEST_REPLY = 5  # tokens, the end of turn included, of a reply worth looking at
 LONGEST_REPLY = 14
+SHORT = {  # names of the rows as headings of narrow columns
+    "reward at the end": "end reward",
+    "KL penalty": "KL penalty",
+    "TD error": "TD error",
+    "GAE advantage": "advantage",
+    "change of log-prob": "log p change",
+}
 ORANGE, PURPLE, RESET = "\x1b[48;5;215m\x1b[30m", "\x1b[48;5;141m\x1b[30m", "\x1b[0m"
 
 
@@ -159,19 +166,14 @@ def credit_table(
     tokens: list[str], rows: dict[str, Tensor], title: str, note: str, *, colour: bool
 ) -> str:
     """The picture turned by 90 degrees, in 80 columns: a line per token, a column per row."""
-    titles = [f"{name:>19}" if len(name) > 10 else f"{name:>11}" for name in rows]
-    lines = [f"{safe_text(title)}", f"{'token':<10}" + "".join(titles)]
-    largest = {name: float(row.abs().max()) or 1.0 for name, row in rows.items()}
+    lines = [safe_text(title), f"{'token':<10}" + "".join(f"{SHORT[name]:>14}" for name in rows)]
     for t, token in enumerate(tokens):
-        shown = safe_text(token)
-        line = f"{shown[:9]:<10}"
-        for title_of_row, (name, row) in zip(titles, rows.items(), strict=True):
-            value = float(row[t])
-            text = f"{value:+.2f}"
-            pad = " " * (len(title_of_row) - len(text))
-            strong = abs(value) > largest[name] / 4
-            if colour and strong:
+        line = f"{safe_text(token)[:9]:<10}"
+        for row in rows.values():
+            value, largest = float(row[t]), float(row.abs().max())
+            text = f"{value:+14.2f}"
+            if colour and abs(value) > largest / 4:
                 text = f"{ORANGE if value > 0 else PURPLE}{text}{RESET}"
-            line += pad + text
+            line += text
         lines.append(line)
     return "\n".join([*lines, f"({note})"])

@@ -5,6 +5,7 @@ A test that compares with a *wrong* version shows that the assertion can tell th
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -273,6 +274,33 @@ def test_learns_the_preference_and_starts_at_the_reference(tiny_gpt, loss):
     assert (held_out[:, 0] > held_out[:, 1]).all()
     assert all(torch.equal(before[k], v) for k, v in reference.state_dict().items())
     assert all(isinstance(value, int | float) for n in numbers for value in n.values())
+
+
+def test_the_loop_uses_its_settings(tiny_gpt):
+    """First losses for a policy that is already sure: each setting shows in the number."""
+    pairs = make_pairs(16)
+    sure = reference_logprobs(tiny_gpt, pairs)
+    sure[:, 0] -= 20.0  # as if the reference had found every chosen reply 20 nats less likely
+    policy_logprobs = pair_logprobs(tiny_gpt, pairs).detach()
+    four = (*policy_logprobs.unbind(1), *sure.unbind(1))
+    for config, expected in (
+        (DPOConfig(beta=0.2), dpo_loss(*four, beta=0.2)),
+        (
+            DPOConfig(beta=0.2, label_smoothing=0.3),
+            dpo_loss(*four, beta=0.2, label_smoothing=0.3),
+        ),
+        (DPOConfig(loss="ipo", beta=0.2), ipo_loss(*four, beta=0.2)),
+    ):
+        policy = copy.deepcopy(tiny_gpt)
+        steps = train_preferences(
+            policy,
+            pairs,
+            sure,
+            config=replace(config, pairs_per_step=16),
+            optimizer=make_optimizer(policy, matrix_lr=1e-3, other_lr=1e-3),
+            generator=torch.Generator().manual_seed(0),
+        )
+        assert next(steps)["loss"] == pytest.approx(expected[0].item(), rel=1e-4)
 
 
 def test_a_resumed_run_is_bit_equal(tiny_gpt):
