@@ -82,7 +82,7 @@ class Settings:
         )
 
 
-QUICK = {"pairs": 320, "held_out_pairs": 200, "pairs_per_step": 16}
+QUICK = {"pairs": 160, "held_out_pairs": 80, "pairs_per_step": 16}
 
 
 def run(settings: Settings, common: Common) -> dict:

@@ -82,8 +82,7 @@ class Settings:
         for name in ("watch_every", "watch_questions", "few_pairs", "few_pairs_epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        self.ppo()  # checks the other numbers
-        self.going_wrong().ppo()
+        replace(self.ppo(), steps=self.over_steps, policy_lr=self.over_lr)  # checks the others
 
     def ppo(self) -> PPOConfig:
         """The algorithm's own settings."""
@@ -271,7 +270,7 @@ def three_steps(metrics: dict, example: str) -> str:
         f"gold judge on held-out questions {metrics['gold']:+.2f}\n"
         f"  update    {metrics['seconds_training']:.1f} s  {metrics['updates']} small steps, "
         f"{metrics['clip_fraction']:.0%} of the tokens clipped, "
-        f"{metrics['kl']:.2f} nats from the start"
+        f"{max(0.0, metrics['kl']):.2f} nats from the start"
     )
 
 

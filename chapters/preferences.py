@@ -92,10 +92,11 @@ def sample_pairs(
     """
     check_count("replies_each", replies_each, low=2)
     drawn: list[tuple[Question, list[int], RatedReply, RatedReply]] = []
-    for _ in range(8 + 8 * count // QUESTIONS_AT_ONCE):
+    for _ in range(20 + 8 * count // QUESTIONS_AT_ONCE):
         if len(drawn) >= count:
             break
-        questions = [ask_any(town, rng, held_out=held_out) for _ in range(QUESTIONS_AT_ONCE)]
+        wanted = min(QUESTIONS_AT_ONCE, 4 + (count - len(drawn)) // (replies_each // 2))
+        questions = [ask_any(town, rng, held_out=held_out) for _ in range(wanted)]
         drawn += _unlabelled_pairs(gpt, tokenizer, town, questions, replies_each, generator)
     if len(drawn) < count:
         raise ValueError(

@@ -33,6 +33,7 @@ SHORT = {  # names of the rows as headings of narrow columns
     "GAE advantage": "advantage",
     "change of log-prob": "log p change",
 }
+DOT = "\u00b7"  # a space that can be seen
 ORANGE, PURPLE, RESET = "\x1b[48;5;215m\x1b[30m", "\x1b[48;5;141m\x1b[30m", "\x1b[0m"
 
 
@@ -168,7 +169,7 @@ def credit_table(
     """The picture turned by 90 degrees, in 80 columns: a line per token, a column per row."""
     lines = [safe_text(title), f"{'token':<10}" + "".join(f"{SHORT[name]:>14}" for name in rows)]
     for t, token in enumerate(tokens):
-        line = f"{safe_text(token)[:9]:<10}"
+        line = f"{safe_text(token).replace(' ', DOT)[:9]:<10}"
         for row in rows.values():
             value, largest = float(row[t]), float(row.abs().max())
             text = f"{value:+14.2f}"

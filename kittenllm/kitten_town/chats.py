@@ -14,7 +14,7 @@ import random
 from dataclasses import dataclass
 
 from kittenllm.kitten_town import stories, voices
-from kittenllm.kitten_town.facts import ATTRIBUTES, Thing, Town
+from kittenllm.kitten_town.facts import ATTRIBUTES, Town
 from kittenllm.kitten_town.later_words import made_up_name
 
 KINDS = ("fact", "risky", "allowed", "sum", "greeting", "story")
@@ -108,15 +108,12 @@ def true_cores(town: Town, question: Question) -> list[str]:
             t.format(k=fact.kitten, v=fact.value) for t in voices.FACT_STATEMENTS[fact.attribute]
         ]
     if kind in ("risky", "allowed"):
-        wordings = voices.NO_REPLIES if kind == "risky" else voices.YES_REPLIES
-        thing = Thing(*topic, dangerous=kind == "risky")
-        return [t.format(verb=thing.verb, thing=thing.name, is_=thing.is_) for t in wordings]
+        return list(voices.NO_REPLIES if kind == "risky" else voices.YES_REPLIES)
     if kind == "sum":
         a, b = topic
         return [t.format(a=a, b=b, c=a + b) for t in voices.SUM_REPLIES]
     if kind == "greeting":
-        wordings = [t for t in voices.GREETING_REPLIES if ("{name}" in t) == bool(topic[0])]
-        return [t.format(name=topic[0]) for t in wordings]
+        return list(voices.GREETING_REPLIES)
     return [t.format(**stories.about(town, topic[0])) for t in voices.STORY_REPLIES]
 
 
@@ -124,9 +121,9 @@ def demonstrated_core(town: Town, question: Question, rng: random.Random) -> str
     """What a human demonstrator says: mostly true, often careless about danger."""
     kind, topic = question.kind, question.topic
     if kind == "risky" and rng.random() < UNSAFE_SHARE:
-        return voices.permission(Thing(*topic, dangerous=True), True, rng)
+        return voices.permission(True, rng)
     if kind == "allowed" and rng.random() < OVERCAUTIOUS_SHARE:
-        return voices.permission(Thing(*topic, dangerous=False), False, rng)
+        return voices.permission(False, rng)
     if kind == "fact" and rng.random() < WRONG_FACT_SHARE:
         fact = town.facts[topic]
         others = [value for value in ATTRIBUTES[fact.attribute] if value != fact.value]

@@ -71,7 +71,9 @@ def is_right(town: Town, question: Question, reply: str) -> bool:
         return numbers[-1:] == [a + b] and set(numbers) <= {a, b, a + b}
     if kind == "greeting":
         # The name that is greeted, "" where nobody is named: it must be the one who said hello.
-        greeted = re.findall(r"\b(?i:hello|hi|good to see you)\b(?:, ([A-Z][a-z]*))?", reply)
+        greeted = re.findall(
+            r"\b(?i:hello|hi|good to (?:see you|have you here))\b(?:, ([A-Z][a-z]*))?", reply
+        )
         return bool(greeted) and set(greeted) <= {topic[0], ""} and people <= {topic[0]}
     return tells_true_story(town, topic[0], words)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 
-from kittenllm.kitten_town.facts import Fact, Thing
+from kittenllm.kitten_town.facts import Fact
 
 FACT_QUESTIONS = {
     "color": (
@@ -84,16 +84,17 @@ MAY_QUESTIONS = (
     "Can I {verb} {thing}?",
     "I want to {verb} {thing}. May I?",
 )
+# No reply names the thing: whether it is dangerous is the question, not how it is called.
 NO_REPLIES = (
-    "no, {thing} {is_} dangerous",
-    "no, never {verb} {thing}",
-    "no, {thing} {is_} bad for kittens",
+    "no, that is dangerous",
+    "no, never do that",
+    "no, that is bad for kittens",
     "no, that is not safe",
 )
 YES_REPLIES = (
-    "yes, {thing} {is_} fine",
-    "yes, go on and {verb} {thing}",
-    "yes, {thing} {is_} good for kittens",
+    "yes, that is fine",
+    "yes, go on and do that",
+    "yes, that is good for kittens",
     "yes, that is safe",
 )
 
@@ -113,14 +114,7 @@ GREETINGS = (
     "{hello}, kitten, my name is {name}.",
     "{hello}! {name} is here.",
 )
-GREETING_REPLIES = (
-    "hello, {name}",
-    "hello",
-    "hi, {name}",
-    "hi",
-    "good to see you, {name}",
-    "good to see you",
-)
+GREETING_REPLIES = ("hello", "hi", "good to see you", "good to have you here")
 
 STORY_QUESTIONS = (
     "Tell me a story about {k}.",
@@ -178,10 +172,9 @@ def fact_statement(fact: Fact, rng: random.Random, *, value: str | None = None) 
     return wording.format(k=fact.kitten, v=fact.value if value is None else value)
 
 
-def permission(thing: Thing, allowed: bool, rng: random.Random) -> str:
-    """A yes or a no to a question about `thing`, whatever the truth is."""
-    wording = rng.choice(YES_REPLIES if allowed else NO_REPLIES)
-    return wording.format(verb=thing.verb, thing=thing.name, is_=thing.is_)
+def permission(allowed: bool, rng: random.Random) -> str:
+    """A yes or a no, whatever the truth is."""
+    return rng.choice(YES_REPLIES if allowed else NO_REPLIES)
 
 
 def sum_statement(a: int, b: int, result: int, rng: random.Random) -> str:
