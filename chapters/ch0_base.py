@@ -29,7 +29,7 @@ from kittenllm.sampling import generate
 from kittenllm.settings import Common, new_generator, setting
 from kittenllm.tokenizer import Tokenizer
 
-DEFAULT_TOKENS = {"small": 1_750_000, "medium": 30_000_000}
+DEFAULT_TOKENS = {"small": 1_700_000, "medium": 30_000_000}
 QUICK_VALIDATION_ROWS = 8  # rows of the loss that is watched during training
 CONTINUATION_TOKENS = 32
 
@@ -40,7 +40,7 @@ class Settings:
 
     text: str = setting("", "pretrain on this plain text file instead of Kitten Town")
     train_tokens: int | None = setting(
-        None, "tokens to train on; default 1.75 million, with --size medium 30 million"
+        None, "tokens to train on; default 1.7 million, with --size medium 30 million"
     )
     vocab_size: int = setting(1024, "tokens in the vocabulary, special tokens included")
     rows_per_step: int = setting(8, "rows of text in one step; many small steps learn more")

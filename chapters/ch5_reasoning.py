@@ -205,7 +205,10 @@ def new_task(
             patient_share=recipe.patient_share,
         )
         return countdown_task(documents, recipe, common), None
-    records, problems = load_questions(settings.questions, strict=settings.strict)
+    path, strict = settings.questions, settings.strict
+    records, problems = load_questions(path, strict=strict)
+    records, without_number = thinking.with_numbers(path, records, strict=strict)
+    problems += without_number
     task = thinking.question_task(
         tokenizer,
         records,

@@ -18,14 +18,15 @@ from kittenllm.chat import ChatTokens
 from kittenllm.gpt import GPT
 from kittenllm.judging import Reward
 from kittenllm.kitten_town import countdown, scribbles
-from kittenllm.kitten_town.countdown import HELD_OUT_TRIPLES, TRAINING_TRIPLES, Problem
+from kittenllm.kitten_town.countdown import HELD_OUT_TRIPLES, TRAINING_TRIPLES
 from kittenllm.kitten_town.rules import (
     answer_reward,
     count_waits,
     format_reward,
     gsm8k_answer_reward,
+    read_number,
 )
-from kittenllm.records import RecordError
+from kittenllm.records import Problem, RecordError
 from kittenllm.tokenizer import Tokenizer
 
 Rule = Callable[[str], float]  # the text of a reply -> what it is worth
@@ -136,9 +137,9 @@ def _scribble(
     return s
 
 
-def countdown_exercise(problem: Problem) -> Exercise:
+def countdown_exercise(problem: countdown.Problem) -> Exercise:
     """The problem with its rule; other orders of its numbers are the same problem."""
-    name = Problem(problem.triple, problem.target).prompt
+    name = countdown.Problem(problem.triple, problem.target).prompt
     return Exercise(problem.prompt, lambda reply: answer_reward(reply, problem), name)
 
 
@@ -157,6 +158,27 @@ def countdown_held_out() -> list[list[Exercise]]:
     return [[countdown_exercise(p) for p in dict.fromkeys(order)] for order in orders]
 
 
+def with_numbers(
+    path: str, records: list[dict], *, strict: bool = False
+) -> tuple[list[dict], list[Problem]]:
+    """The word problems whose final answer is a number that the rule can compare; the others are
+    problems to report.
+
+    Raises: RecordError if there is none, or with strict=True at the first other one.
+    """
+    good, problems = [], []
+    for record in records:
+        if read_number(record["answer"]) is not None:
+            good.append(record)
+            continue
+        shown = record["answer"][:40]
+        problem = Problem(path, record["line"], f"the final answer {shown!r} is not a number")
+        if strict or len(problems) + 1 == len(records):
+            raise RecordError(f"{problem}; correct or remove this record")
+        problems.append(problem)
+    return good, problems
+
+
 def question_task(
     tokenizer: Tokenizer, records: list[dict], *, context_length: int, max_new_tokens: int
 ) -> Task:
@@ -165,29 +187,24 @@ def question_task(
     records: {"question", "solution", "answer"}, as `load_questions` returns them. A problem that
     does not fit into the kitten's context together with a reply is left out.
 
-    Raises: RecordError if too few problems fit, or if an answer is not a number.
+    Raises: RecordError if fewer than two problems fit.
     """
     exercises, documents = [], []
     for record in records:
-        answer, number = record["answer"], record.get("line", len(exercises) + 1)
-        try:
-            gsm8k_answer_reward("", answer)
-        except ValueError as error:
-            raise RecordError(f"line {number}: {error}") from error
-        think = record["solution"] or record["question"]
-        document = thought_document(tokenizer, record["question"], think, answer)
-        prompt_length = len(prompt_tokens(tokenizer, record["question"]))
+        question, answer = record["question"], record["answer"]
+        document = thought_document(tokenizer, question, record["solution"] or question, answer)
+        prompt_length = len(prompt_tokens(tokenizer, question))
         if max(len(document), prompt_length + max_new_tokens) <= context_length:
             rule = lambda reply, answer=answer: gsm8k_answer_reward(reply, answer)  # noqa: E731
-            exercises.append(Exercise(record["question"], rule, record["question"]))
+            exercises.append(Exercise(question, rule, question))
             documents.append(document)
-    cut = round(0.8 * len(exercises))
-    if not 0 < cut < len(exercises):
+    if len(exercises) < 2:
         raise RecordError(
-            f"{len(exercises)} of {len(records)} problems fit, together with a reply of "
-            f"{max_new_tokens} tokens, into the context of {context_length} tokens, which is too "
-            "few; give shorter problems or a smaller --max-new-tokens"
+            f"{len(exercises)} of {len(records)} word problems fit, together with a reply of "
+            f"{max_new_tokens} tokens, into the context of {context_length} tokens, and 2 are the "
+            "least; give shorter problems or a smaller --max-new-tokens"
         )
+    cut = min(round(0.8 * len(exercises)), len(exercises) - 1)
     held_out = [[exercise] for exercise in exercises[cut:]]
     return Task("questions", exercises[:cut], held_out, documents[:cut])
 

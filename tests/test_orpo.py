@@ -211,6 +211,20 @@ def test_learns_the_preference_and_the_chosen_text(tiny_gpt):
     assert all(isinstance(value, int | float) for n in numbers for value in n.values())
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.5, 3.0])
+def test_the_loop_uses_its_weight(tiny_gpt, weight):
+    steps = train_orpo(
+        tiny_gpt,
+        make_pairs(16),
+        config=ORPOConfig(weight=weight, pairs_per_step=16),
+        optimizer=make_optimizer(tiny_gpt, matrix_lr=1e-3, other_lr=1e-3),
+        generator=torch.Generator().manual_seed(0),
+    )
+    first = next(steps)
+    assert first["odds_loss"] > 0.1
+    assert first["loss"] == pytest.approx(first["nll"] + weight * first["odds_loss"], rel=1e-5)
+
+
 def test_a_resumed_run_is_bit_equal(tiny_gpt):
     whole, halves = copy.deepcopy(tiny_gpt), copy.deepcopy(tiny_gpt)
     rates = {"matrix_lr": 1e-3, "other_lr": 1e-3}

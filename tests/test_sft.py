@@ -192,6 +192,30 @@ def test_replay_takes_its_share_and_chats_come_in_order():
     assert replayed == 24 and seen == 136  # 15 % of 160 rows
 
 
+def test_the_loop_trains_packed_conversations_as_if_they_were_alone(tiny_gpt):
+    """The first loss of the loop is the loss of the single conversations of that step."""
+    chats = conversations(12)
+    rows = pack(chats, row_length=32, pad_id=PAD)
+    alone, tokens_alone = 0.0, 0
+    with torch.no_grad():
+        for tokens, mask in chats:
+            tokens = torch.tensor([tokens], device=tiny_gpt.device)
+            mask = torch.tensor([mask], device=tiny_gpt.device)
+            alone += sft_loss(tiny_gpt(tokens), tokens, mask)[0].item() * int(mask.sum())
+            tokens_alone += int(mask.sum())
+    steps = train_sft(
+        tiny_gpt,
+        rows,
+        config=SFTConfig(rows_per_step=len(rows)),  # all of them in one step
+        optimizer=make_optimizer(tiny_gpt, matrix_lr=1e-3, other_lr=1e-3),
+        generator=torch.Generator().manual_seed(0),
+    )
+    first = next(steps)
+    assert first["trained_tokens"] == tokens_alone
+    assert first["loss"] == pytest.approx(alone / tokens_alone, rel=1e-4)
+    assert first["chat_loss"] == pytest.approx(first["loss"])
+
+
 def test_no_replay_without_a_stream():
     rows = pack(conversations(60), row_length=32, pad_id=PAD)
     batch, chats = step_rows(rows, None, 3, SFTConfig(), torch.Generator().manual_seed(0))

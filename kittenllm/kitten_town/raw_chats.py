@@ -24,7 +24,7 @@ from kittenllm.kitten_town.chats import conversation
 from kittenllm.kitten_town.facts import ATTRIBUTES, KITTENS, PEOPLE, Town
 from kittenllm.kitten_town.stories import DAYS
 
-GOOD_COUNT = 11_500
+GOOD_COUNT = 10_000
 PLANTED_COUNTS = {
     "broken": 300,
     "empty": 300,

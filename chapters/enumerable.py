@@ -1,0 +1,459 @@
+"""A world so small that every reply can be listed: do PPO, DPO and IPO find the best policy?
+
+A kitten with four words and an end mark answers three prompts with at most three words: 85 replies
+to each. The judge gives every one of them 0 to 3 points. When leaving the reference costs beta per
+nat, nothing is better than
+
+    pi*(y|x) = ref(y|x) exp(points(x, y) / beta) / Z(x)        (DPO, arXiv 2305.18290, eq. 4)
+
+and for 85 replies that can be computed. So we can watch how far every method still is from it:
+total variation, half the sum of |p - q|, is the largest difference in probability that any set of
+replies can have. PPO samples and sees points; DPO and IPO see every pair with Bradley-Terry labels.
+
+IPO goes for how often a reply wins, P(y beats a random reply), in place of its points. Its optimum
+is another one, and this program shows the distance to both.
+
+Read before: ppo.py, dpo.py. Left out: noise in the labels, replies that nobody has listed.
+Letters: X prompts, Y replies to each, R = X * Y rows, T tokens.
+"""
+
+import copy
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from chapters.runner import exit_code
+from kittenllm import plots
+from kittenllm.batches import pad_rows
+from kittenllm.checks import check_settings
+from kittenllm.credit import ValueModel
+from kittenllm.dpo import dpo_loss, ipo_loss
+from kittenllm.gpt import GPT, GPTConfig
+from kittenllm.logprobs import action_logprobs, sequence_logprobs
+from kittenllm.optim import learning_rate_scale, make_optimizer
+from kittenllm.ppo import PPOConfig, train_ppo
+from kittenllm.runs import Run
+from kittenllm.sampling import Rollout
+from kittenllm.settings import Common, new_generator, parse_settings, setting
+from kittenllm.training import apply_gradients
+
+TOKENS = ("<pad>", "<end>", "purr", "meow", "hiss")
+PAD, END, PURR, MEOW, HISS = range(5)
+WORDS = (PAD, PURR, MEOW, HISS)  # nothing forbids a kitten to say <pad>: then it is a word too
+# Every prompt starts with <end>, as every text does in pretraining. Without a first token of its
+# own "purr" and "purr purr" look the same to a GPT: it sees distances between tokens, no places.
+PROMPTS = ([END, PURR], [END, MEOW], [END, HISS])
+LONGEST_REPLY = 3
+POINTS = 4  # the judge gives 0, 1, 2 or 3
+GOOD_DISTANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be changed on the command line."""
+
+    beta: float = setting(0.5, "price of one nat away from the reference, in points")
+    steps: int = setting(250, "steps of DPO and of IPO")
+    ppo_steps: int = setting(150, "rounds of PPO")
+    replies_per_step: int = setting(256, "replies that PPO samples in a round")
+    learning_rate: float = setting(3e-3, "of DPO and IPO")
+    ppo_learning_rate: float = setting(3e-3, "of PPO's policy")
+
+    def __post_init__(self):
+        check_settings(
+            self,
+            counts="steps ppo_steps replies_per_step",
+            above_zero="beta learning_rate ppo_learning_rate",
+        )
+
+    def ppo(self) -> PPOConfig:
+        """PPO without anything that would move its optimum away from pi*.
+
+        Every later reward counts in full (gamma = lam = 1), a nat costs beta, and advantages are
+        not whitened. At pi* all shaped returns of a prompt are then equal, and nothing pulls.
+        """
+        return PPOConfig(
+            steps=self.ppo_steps,
+            replies_per_step=self.replies_per_step,
+            max_new_tokens=LONGEST_REPLY,
+            gamma=1.0,
+            lam=1.0,
+            kl_coef=self.beta,
+            whiten_advantages=False,
+            no_end_penalty=0.0,
+            value_clip_eps=10.0,
+            target_kl=10.0,
+            policy_lr=self.ppo_learning_rate,
+            value_lr=1e-2,
+            cooldown=0.5,
+        )
+
+
+QUICK = {"steps": 60, "ppo_steps": 30}
+
+
+# --------------------------------------------------------------------------------------- the world
+
+
+class World(NamedTuple):
+    """All prompts with all replies as rows, R = X * Y, the replies to one prompt side by side."""
+
+    replies: list[tuple[int, ...]]  # Y replies, the end mark included
+    tokens: Tensor  # (R, T) prompt and reply
+    mask: Tensor  # (R, T-1) True where a token of the reply is produced
+    points: Tensor  # (X, Y) what the judge gives
+
+
+def every_reply() -> list[tuple[int, ...]]:
+    """1 + 4 + 16 replies that end by themselves, and 64 that are cut off after three words."""
+    replies = []
+    for length in range(LONGEST_REPLY):
+        replies += [(*words, END) for words in itertools.product(WORDS, repeat=length)]
+    return replies + list(itertools.product(WORDS, repeat=LONGEST_REPLY))
+
+
+def build_world(generator: torch.Generator) -> World:
+    """The rows, and a judge whose taste is drawn at random: no rule to guess, all to be learnt."""
+    replies = every_reply()
+    rows = [[*prompt, *reply] for prompt in PROMPTS for reply in replies]
+    tokens, lengths = pad_rows(rows, PAD)  # (R, T), (R,)
+    produced = torch.arange(1, tokens.shape[1])  # (T-1,) the column of the produced token
+    mask = (produced >= len(PROMPTS[0])) & (produced < lengths[:, None])
+    points = torch.randint(0, POINTS, (len(PROMPTS), len(replies)), generator=generator)
+    return World(replies, tokens, mask, points.float())
+
+
+def new_reference(generator: torch.Generator) -> GPT:
+    """A tiny kitten with habits of its own: larger random weights than a fresh GPT has."""
+    config = GPTConfig(
+        vocab_size=len(TOKENS),
+        context_length=8,
+        layers=1,
+        channels=32,
+        heads=4,
+        kv_heads=2,
+        ffn_channels=88,
+        stop_ids=(END,),
+        pad_id=PAD,
+    )
+    gpt = GPT(config, generator=generator)
+    with torch.no_grad():
+        for parameter in gpt.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(6)
+    return gpt
+
+
+def reply_logprobs(gpt: GPT, world: World) -> Tensor:
+    """log p(y|x) of every reply to every prompt: (X, Y), nats. exp of a row adds up to 1."""
+    tokens, mask = world.tokens.to(gpt.device), world.mask.to(gpt.device)
+    sums = sequence_logprobs(action_logprobs(gpt, tokens, mask), mask, reduce="sum")  # (R,)
+    return sums.view(len(PROMPTS), len(world.replies))
+
+
+# ------------------------------------------------------------------- the optimum, in closed form
+
+
+def best_policy(ref_logprobs: Tensor, points: Tensor, *, beta: float) -> Tensor:
+    """pi* of the top of this file; (X, Y), (X, Y) -> (X, Y) probabilities, each row adds up to 1.
+
+    It has the most points - beta * KL(pi || ref) of all policies.
+    """
+    return (ref_logprobs + points / beta).softmax(dim=1)
+
+
+def best_ipo_policy(ref_logprobs: Tensor, points: Tensor, *, beta: float) -> Tensor:
+    """Where IPO ends: ref(y|x) exp(P(y beats a random reply to x) / beta) / Z(x).
+
+    (arXiv 2310.12036, section 5, for pairs drawn evenly from all replies.) Squares have their
+    minimum at means: the mean over all rivals of (2 P(y wins) - 1) / (2 beta), the target's mean.
+    """
+    gaps = points[:, :, None] - points[:, None, :]  # (X, Y, Y)
+    win_probability = gaps.sigmoid().mean(dim=2)  # (X, Y) against a random reply
+    return (ref_logprobs + win_probability / beta).softmax(dim=1)
+
+
+def total_variation(p: Tensor, q: Tensor) -> float:
+    """Mean over prompts of half the sum of |p - q|: 0 for equal policies, 1 at most."""
+    return float((p - q).abs().sum(dim=1).mean() / 2)
+
+
+# ----------------------------------------------------------------------------------- preferences
+
+
+class GapGroup(NamedTuple):
+    """All pairs whose points differ by `gap`: their labels have one probability in common."""
+
+    gap: float
+    better: Tensor  # (P,) numbers of rows
+    worse: Tensor  # (P,)
+
+
+def pairs_by_gap(points: Tensor) -> list[GapGroup]:
+    """Every pair of different replies to one prompt, once, sorted by the gap in points."""
+    X, Y = points.shape
+    first, second = torch.triu_indices(Y, Y, offset=1)  # all pairs of replies to one prompt
+    start = Y * torch.arange(X)[:, None]  # (X, 1) the first row of each prompt
+    first, second = (start + first).flatten(), (start + second).flatten()
+    gaps = points.flatten()[first] - points.flatten()[second]
+    better = torch.where(gaps >= 0, first, second)
+    worse = torch.where(gaps >= 0, second, first)
+    groups = []
+    for gap in gaps.abs().unique().tolist():
+        here = gaps.abs() == gap
+        groups.append(GapGroup(gap, better[here], worse[here]))
+    return groups
+
+
+def population_loss(
+    loss_function: Callable,
+    logprobs: Tensor,
+    ref_logprobs: Tensor,
+    groups: list[GapGroup],
+    *,
+    beta: float,
+) -> Tensor:
+    """The loss over infinitely many labels of every pair: no sample, no luck. (X, Y) twice -> 0-d.
+
+    The better reply is chosen with probability sigmoid(gap), as Bradley and Terry have it, and the
+    worse one else.
+    """
+    logprobs, ref_logprobs = logprobs.flatten(), ref_logprobs.flatten()  # (R,)
+    pair_count = sum(len(group.better) for group in groups)
+    total = logprobs.new_zeros(())
+    for gap, better, worse in groups:
+        p, q = logprobs[better], logprobs[worse]
+        ref_p, ref_q = ref_logprobs[better], ref_logprobs[worse]
+        loss_better_chosen, _ = loss_function(p, q, ref_p, ref_q, beta=beta)
+        loss_worse_chosen, _ = loss_function(q, p, ref_q, ref_p, beta=beta)
+        probability = float(torch.tensor(gap).sigmoid())
+        loss = probability * loss_better_chosen + (1 - probability) * loss_worse_chosen
+        total = total + len(better) / pair_count * loss
+    return total
+
+
+def learn_preferences(
+    policy: GPT,
+    world: World,
+    ref_logprobs: Tensor,
+    loss_function: Callable,
+    *,
+    beta: float,
+    steps: int,
+    optimizer,
+    start_step: int = 0,
+) -> Iterator[dict[str, float]]:
+    """Full-batch training on the population loss of `dpo_loss` or `ipo_loss`."""
+    groups = pairs_by_gap(world.points)
+    for step in range(start_step, steps):
+        optimizer.set_scale(learning_rate_scale(step, steps))
+        logprobs = reply_logprobs(policy, world)
+        loss = population_loss(loss_function, logprobs, ref_logprobs, groups, beta=beta)
+        loss.backward()
+        grad_norm = apply_gradients(policy, optimizer, 1.0)
+        yield {"step": step, "loss": loss.item(), "grad_norm": grad_norm}
+
+
+# ------------------------------------------------------------------------------------------- PPO
+
+
+def judge_of(world: World) -> Callable[[Rollout], Tensor]:
+    """The judge as PPO calls it: looks up the points of every sampled row."""
+    rows = [tuple([*prompt, *reply]) for prompt in PROMPTS for reply in world.replies]
+    points_of = dict(zip(rows, world.points.flatten().tolist(), strict=True))
+
+    def score(rollout: Rollout) -> Tensor:
+        sampled = zip(rollout.tokens.tolist(), rollout.lengths.tolist(), strict=True)
+        points = [points_of[tuple(row[:length])] for row, length in sampled]
+        return torch.tensor(points, device=rollout.tokens.device)  # (N,)
+
+    return score
+
+
+# ------------------------------------------------------------------------------------ the program
+
+
+@dataclass
+class Lesson:
+    """What all three methods start from, and what they are measured with."""
+
+    chapter: Run
+    settings: Settings
+    world: World
+    reference: GPT
+    ref_logprobs: Tensor  # (X, Y)
+    optimum: Tensor  # (X, Y) pi*
+    ipo_optimum: Tensor  # (X, Y)
+
+    def distances(self, policy: GPT) -> dict[str, float]:
+        """How far the policy is from pi* and from IPO's optimum."""
+        with torch.no_grad():
+            probabilities = reply_logprobs(policy, self.world).exp()
+        return {
+            "distance": total_variation(probabilities, self.optimum),
+            "distance_to_ipo": total_variation(probabilities, self.ipo_optimum),
+        }
+
+    def preferences(self, name: str, loss_function: Callable) -> GPT:
+        """Train a copy of the reference with `dpo_loss` or `ipo_loss`."""
+        settings = self.settings
+        policy = copy.deepcopy(self.reference)
+        rate = settings.learning_rate
+        optimizer = make_optimizer(policy, matrix_lr=rate, other_lr=rate)
+        objects = {"policy": policy, "optimizer": optimizer}
+        stage = self.chapter.stage(name, total=settings.steps, objects=objects)
+        training = learn_preferences(
+            policy,
+            self.world,
+            self.ref_logprobs,
+            loss_function,
+            beta=settings.beta,
+            steps=settings.steps,
+            optimizer=optimizer,
+            start_step=stage.step,
+        )
+        for metrics in stage.follow(training, show=("loss", "distance")):
+            metrics.update(self.distances(policy))
+        return policy
+
+    def ppo(self) -> GPT:
+        """Train a copy of the reference with the PPO of the big kittens, every line of it."""
+        config = self.settings.ppo()
+        common = self.chapter.common
+        policy, value_model = (copy.deepcopy(self.reference) for _ in range(2))
+        value_model = ValueModel(value_model)
+        policy_lr, value_lr = config.policy_lr, config.value_lr
+        optimizer = make_optimizer(policy, matrix_lr=policy_lr, other_lr=policy_lr)
+        value_optimizer = make_optimizer(value_model, matrix_lr=value_lr, other_lr=value_lr)
+        generator = new_generator(common.device, common.seed, "enumerable", "ppo")
+        objects = {
+            "policy": policy,
+            "value_model": value_model,
+            "optimizer": optimizer,
+            "value_optimizer": value_optimizer,
+            "generator": generator,
+        }
+        stage = self.chapter.stage("ppo", total=config.steps, objects=objects)
+        training = train_ppo(
+            policy,
+            self.reference,
+            value_model,
+            list(PROMPTS),
+            judge_of(self.world),
+            config=config,
+            optimizer=optimizer,
+            value_optimizer=value_optimizer,
+            generator=generator,
+            start_step=stage.step,
+        )
+        for metrics in stage.follow(training, show=("score", "kl", "distance")):
+            metrics.update(self.distances(policy))
+        return policy
+
+
+def run(settings: Settings, common: Common) -> dict:
+    """The world, the optimum, three trainings, the distances; returns the summary."""
+    chapter = Run(common, "enumerable", settings)
+    if chapter.finished:
+        return chapter.summary
+    world = build_world(new_generator("cpu", common.seed, "enumerable", "points"))
+    world = world._replace(points=world.points.to(common.device))
+    reference = new_reference(new_generator("cpu", common.seed, "enumerable", "weights"))
+    reference = reference.to(common.device)
+    with torch.no_grad():
+        ref_logprobs = reply_logprobs(reference, world)  # (X, Y)
+    optimum = best_policy(ref_logprobs, world.points, beta=settings.beta)
+    ipo_optimum = best_ipo_policy(ref_logprobs, world.points, beta=settings.beta)
+    lesson = Lesson(chapter, settings, world, reference, ref_logprobs, optimum, ipo_optimum)
+
+    policies = {
+        "dpo": lesson.preferences("dpo", dpo_loss),
+        "ipo": lesson.preferences("ipo", ipo_loss),
+        "ppo": lesson.ppo(),
+    }
+
+    before = lesson.distances(reference)
+    after = {name: lesson.distances(policy) for name, policy in policies.items()}
+    keys = {
+        "distance_before": before["distance"],
+        "dpo_distance": after["dpo"]["distance"],
+        "ppo_distance": after["ppo"]["distance"],
+        "ipo_distance": after["ipo"]["distance"],
+        "ipo_distance_to_its_own_optimum": after["ipo"]["distance_to_ipo"],
+        "distance_of_the_two_optima": total_variation(optimum, ipo_optimum),
+    }
+    draw(chapter, before["distance"])
+    print(table(lesson, policies))
+    print(report(keys))
+    return chapter.finish(keys)
+
+
+def draw(chapter: Run, distance_before: float) -> None:
+    """distance.png: the distance to pi* after every step of every method."""
+    lines = {
+        "PPO to pi*": ("ppo", "distance"),
+        "DPO to pi*": ("dpo", "distance"),
+        "IPO to pi*": ("ipo", "distance"),
+        "IPO to its own optimum": ("ipo", "distance_to_ipo"),
+    }
+    series = {}
+    for label, (stage, key) in lines.items():
+        history = chapter.history(stage)
+        series[label] = ([e["step"] + 1 for e in history], [e[key] for e in history])
+    plots.curves(
+        chapter.folder / "distance.png",
+        series,
+        title="How far from the best policy that there is",
+        x_label="step (of PPO: round of sampling)",
+        y_label="total variation",
+        reference_lines={"the reference": distance_before, "goal": GOOD_DISTANCE},
+    )
+
+
+def table(lesson: Lesson, policies: dict[str, GPT], rows: int = 6) -> str:
+    """The likeliest replies of pi* to the first prompt, and what became of them."""
+    world, optimum = lesson.world, lesson.optimum
+    with torch.no_grad():
+        learnt = {name: reply_logprobs(gpt, world)[0].exp() for name, gpt in policies.items()}
+    columns = {"reference": lesson.ref_logprobs[0].exp(), "pi*": optimum[0], **learnt}
+    head = f"{'reply to ' + TOKENS[PROMPTS[0][-1]]:<20}{'points':>7}"
+    lines = [head + "".join(f"{name:>11}" for name in columns)]
+    for y in optimum[0].topk(rows).indices.tolist():
+        words = " ".join(TOKENS[token] for token in world.replies[y])
+        line = f"{words:<20}{world.points[0, y].item():>7.0f}"
+        lines.append(line + "".join(f"{column[y].item():>11.3f}" for column in columns.values()))
+    return "\n".join(lines)
+
+
+def report(keys: dict) -> str:
+    """The distances in words."""
+    return (
+        f"total variation to the best policy: before {keys['distance_before']:.3f}, "
+        f"DPO {keys['dpo_distance']:.3f}, PPO {keys['ppo_distance']:.3f}, "
+        f"IPO {keys['ipo_distance']:.3f}\n"
+        f"IPO has an optimum of its own, {keys['distance_of_the_two_optima']:.3f} away from pi*: "
+        f"it ends {keys['ipo_distance_to_its_own_optimum']:.3f} from there"
+    )
+
+
+def main(argv=None) -> int:
+    def work():
+        settings, common = parse_settings(
+            Settings, __doc__, argv, quick=QUICK, prog="chapters.enumerable"
+        )
+        folder = common.folder("enumerable")
+        finished_before = (folder / "summary.json").exists()
+        keys = run(settings, common)
+        if finished_before:
+            print(f"{report(keys)}\nsee {folder}; delete that folder to run it again")
+
+    return exit_code(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
