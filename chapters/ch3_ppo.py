@@ -55,7 +55,7 @@ class Settings:
     """What can be changed on the command line."""
 
     reward_model: str = setting("", "score with this reward model, not with chapter 2's")
-    steps: int = setting(40, "rounds of generate, score, update")
+    steps: int = setting(55, "rounds of generate, score, update")
     replies_per_step: int = setting(128, "replies in one round, each to another question")
     epochs: int = setting(2, "how often each reply is learnt from")
     minibatches: int = setting(2, "small steps per epoch")

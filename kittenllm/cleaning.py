@@ -95,7 +95,9 @@ def find_surplus(
     """Positions of randomly chosen records to drop, so that no task exceeds its share of the rest.
 
     A task's share is `task_shares[task]` or `largest_share`. With n records of other tasks, a task
-    of share s may keep s / (1 - s) * n. Records without a task are never surplus.
+    of share s may keep s / (1 - s) * n. Records without a task are never surplus. With so few
+    tasks that their shares add up to less than one, `largest_share` could not be kept by anybody;
+    then only `task_shares` counts.
 
     Raises: ValueError for a share outside (0, 1).
     """
@@ -105,18 +107,18 @@ def find_surplus(
     tasks = [record.get("task") for record in records]
     kept = Counter(tasks)
     # Smallest share first: what one task loses makes the others' shares larger.
-    named = sorted(
-        (task for task in kept if task is not None),
-        key=lambda task: (task_shares.get(task, largest_share), task),
-    )
-    limits: Counter = Counter()
-    while limits != kept:  # what one task loses makes the others' shares larger: until all fit
-        limits = Counter(kept)
+    shares = {task: task_shares.get(task, largest_share) for task in kept if task is not None}
+    if None not in kept and sum(shares.values()) < 1 - 1e-9:
+        shares = {task: share for task, share in shares.items() if task in task_shares}
+    named = sorted(shares, key=lambda task: (shares[task], task))
+    before: Counter = Counter()
+    while before != kept:  # until all fit: each round can only take more away
+        before = Counter(kept)
         for task in named:
-            share = task_shares.get(task, largest_share)
             others = kept.total() - kept[task]
             if others:
-                kept[task] = min(kept[task], round(share / (1 - share) * others))
+                limit = round(shares[task] / (1 - shares[task]) * others)
+                kept[task] = min(kept[task], limit)
     surplus: list[int] = []
     for task in named:
         places = [place for place, name in enumerate(tasks) if name == task]

@@ -27,8 +27,8 @@ from kittenllm.tokenizer import Tokenizer
 MAX_REPLY_TOKENS = 40
 # (distinct questions, sampled replies to each) per kind: 2,000 replies behind every rate.
 FULL_COUNTS = {
-    "fact": (300, 5),
-    "sum": (90, 6),  # there are 96
+    "fact": (320, 5),
+    "sum": (70, 7),  # there are 76
     "risky": (300, 7),
     "allowed": (300, 7),
     "greeting": (36, 3),  # there are no more

@@ -53,7 +53,7 @@ def tiny(text: Path, runs: Path, *flags: str) -> list[str]:
     return [*sizes, "--text", str(text), "--runs", str(runs), "--device", "cpu", *flags]
 
 
-# ------------------------------------------------------------------------------- the quick run
+# ------------------------------------------------------------------------------------ the quick run
 
 
 def test_the_run_folder_is_complete(base):
@@ -112,7 +112,7 @@ def test_a_finished_base_is_reused(base, quick_runs, capsys):
     assert (base / "summary.json").stat().st_mtime_ns == before
 
 
-# -------------------------------------------------------------------------- a text of one's own
+# ------------------------------------------------------------------------------ a text of one's own
 
 
 def test_a_text_of_ones_own_and_the_same_seed_gives_the_same_kitten(story, tmp_path, capsys):
@@ -223,7 +223,7 @@ def test_a_full_disk_loses_no_training(story, tmp_path, monkeypatch, capsys):
     assert (folder / "model.pt").is_file()
 
 
-# ------------------------------------------------------------------------ how things are counted
+# --------------------------------------------------------------------------- how things are counted
 
 
 def test_validation_counts_every_token_once(tiny_gpt):

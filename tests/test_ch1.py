@@ -1,4 +1,4 @@
-"""Chapter 1: the data work on the real file, what the run folder holds, and chats that are none."""
+"""The way of a newcomer: the journey, the help pages, the chat, and what the texts promise."""
 
 import json
 import math
@@ -62,7 +62,7 @@ def conversation(question: str, answer: str) -> str:
     return json.dumps({"messages": messages}) + "\n"
 
 
-# ------------------------------------------------------------------------------- the quick run
+# ------------------------------------------------------------------------------------ the quick run
 
 
 def test_the_run_folder_is_complete(chat):
@@ -137,7 +137,7 @@ def test_the_weights_are_new_and_the_vocabulary_is_not(chat):
     assert all(not torch.equal(tensor, weights[name]) for name, tensor in new.state_dict().items())
 
 
-# ----------------------------------------------------------------------------- chats of one's own
+# ------------------------------------------------------------------------------- chats of one's own
 
 
 def test_own_chats_with_all_that_real_files_hold(own_runs, tmp_path, capsys):
@@ -229,7 +229,7 @@ def test_wrong_settings_end_before_anything_is_read(tmp_path, capsys, wrong, com
     assert not (tmp_path / "runs").exists()
 
 
-# ---------------------------------------------------------------------------------- the comparison
+# ----------------------------------------------------------------------------------- the comparison
 
 
 def test_the_comparison_measures_every_variant(own_runs, tmp_path, capsys):

@@ -1,7 +1,9 @@
-"""The whole way of a newcomer: the journey, the help pages, the chat, and what the texts promise."""
+"""The way of a newcomer: the journey, the help pages, the chat, and what the texts promise."""
 
+import contextlib
 import doctest
 import importlib
+import io
 import os
 import re
 from pathlib import Path
@@ -29,7 +31,7 @@ def page_name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-# --------------------------------------------------------------------------------------- the journey
+# -------------------------------------------------------------------------------------- the journey
 
 
 def test_a_program_that_wants_the_network_is_ended(run_offline):
@@ -114,7 +116,7 @@ def test_wrong_flags_of_the_chat_are_one_line(quick_runs, capsys, flags):
     assert flags.split()[1] in capsys.readouterr().err.splitlines()[-1]
 
 
-# ------------------------------------------------------------------------------ what the texts promise
+# --------------------------------------------------------------------------- what the texts promise
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
@@ -146,9 +148,6 @@ def test_flags_in_the_texts_exist(page):
 
 def help_page(module) -> str:
     """What --help prints."""
-    import contextlib
-    import io
-
     page = io.StringIO()
     with contextlib.redirect_stdout(page), contextlib.suppress(SystemExit):
         module.main(["--help"])

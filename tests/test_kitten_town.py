@@ -100,23 +100,23 @@ def test_no_word_has_two_meanings():
     every = [word.casefold() for kind in kinds for word in kind]
     assert [word for word, count in Counter(every).items() if count > 1] == []
     assert all(words_in(word) == [word] for word in every)  # one word each, for `words_of`
-    assert len(NOUN_IS_DANGEROUS) == len(DANGEROUS) + len(ALLOWED) == 72
+    assert len(NOUN_IS_DANGEROUS) == len(DANGEROUS) + len(ALLOWED) == 48
 
 
 def test_things_in_the_plural():
     ends_in_s = {noun for noun in NOUN_IS_DANGEROUS if noun.endswith("s")}
-    assert set(facts.PLURALS) == ends_in_s - {"cactus", "grass", "moss"}
+    assert set(facts.PLURALS) == ends_in_s - {"grass", "moss"}
     assert Thing("eat", "grapes", True).is_ == "are"
-    assert Thing("play with", "the scissors", True).is_ == "are"
-    assert Thing("touch", "the cactus", True).is_ == "is"
-    assert Thing("play with", "the scissors", True).noun == "scissors"
+    assert Thing("touch", "the moss", False).is_ == "is"
+    assert Thing("play with", "the saw", True).noun == "saw"
+    assert Thing("eat", "grapes", True).noun == "grapes"
 
 
 def test_dangerous_and_allowed_things_look_alike():
     """The verb must not give the answer away."""
     for verb in {verb for verb, _ in DANGEROUS + ALLOWED}:
         dangers, fine = (sum(v == verb for v, _ in side) for side in (DANGEROUS, ALLOWED))
-        assert abs(dangers - fine) <= 2, verb
+        assert dangers == fine >= 3, verb
 
 
 # ------------------------------------------------------- stories: readers who believe no template
@@ -288,15 +288,14 @@ def check_page_and_questions(text):
 
 
 def check_tool_story(text):
-    for a, sign, b, result in re.findall(r"(\d+) ([*+-]) (\d+) is (\d+)", text):
-        assert CALCULATE[sign](int(a), int(b)) == int(result)
-    for a, sign, b, result in re.findall(
-        r"calc (\d+) ([*+-]) (\d+)\.?\s(?:[Tt]he tool says|tool|The result is):? (\d+)", text
-    ):
+    assert not wrong_steps(text)
+    told = re.findall(
+        r"calc (\d+)([*+-])(\d+)\.?\s(?:The tool says|tool|The result is):? (\d+)", text
+    )
+    for a, sign, b, result in told:
         assert CALCULATE[sign](int(a), int(b)) == int(result)
     assert len(set(re.findall(r"(\w+ comes from \w+)", text))) <= 1  # both times the same place
-    if "calc" in text:
-        assert re.search(r"(is|says:|tool:) \d+", text)  # a result there is, and we have read it
+    assert len(told) == ("calc" in text)  # each calculation has a result, and we have read it
 
 
 def check_program(text):
@@ -344,12 +343,15 @@ def test_what_the_documents_say_is_true(maker):
         (stories.story, r"(?<=dreamed of )\w+", "pie and ham"),
         (stories.safety, r"\bYes, [a-z ]+", "No"),
         (stories.safety, r"dangerous for kittens", "fine for kittens"),
-        (stories.small_talk, r"(?<=Hi, )[A-Z]\w+", "Quentin"),
-        (stories.spoken_sums, r"is \d+", "is 0"),
+        (stories.small_talk, r"[Gg]ood to (see you|have you here)", r"\g<0>, Quentin"),
+        (stories.spoken_sums, r"is \d+(?=[.,])", "is 0"),
+        (stories.spoken_sums, r"=\d+", "=0"),
         (stories.number_page, r"=\d+", "=98"),
         (stories.number_page, r"\bno\b", "yes"),
         (later_words.page_and_questions, r"(?<=\? )[A-Z]\w+", "Anna"),
-        (later_words.tool_story, r"is \d+\.", "is 1."),
+        (later_words.tool_story, r"=\d+", "=1"),
+        (later_words.tool_story, r"(?<=calc )\d+(?=\S+\s)", "1000"),
+        (later_words.tool_story, r"(?<=So )\w+ comes from \w+", "Anna comes from Miso"),
     ],
 )
 def test_the_readers_find_lies(maker, true_part, lie):
@@ -571,11 +573,12 @@ def test_mood_and_carelessness_are_drawn_apart():
 @pytest.mark.parametrize(
     "question, core",
     [
-        (Question("risky", "", ("eat", "grapes")), "no, grapes are dangerous"),
-        (Question("risky", "", ("touch", "the stove")), "no, never touch the stove"),
-        (Question("allowed", "", ("drink", "water")), "yes, water is fine"),
-        (Question("sum", "", (3, 4)), "3 + 4 is 7"),
-        (Question("greeting", "", ("Anna",)), "hello, Anna"),
+        (Question("risky", "", ("eat", "grapes")), "no, that is dangerous"),
+        (Question("risky", "", ("touch", "the stove")), "no, never do that"),
+        (Question("allowed", "", ("drink", "water")), "yes, that is fine"),
+        (Question("sum", "", (3, 4)), "3+4=7"),
+        (Question("sum", "", (9, 9)), "9+9 is 18"),
+        (Question("greeting", "", ("Anna",)), "hello"),
         (Question("greeting", "", ("",)), "hello"),
     ],
 )
@@ -631,9 +634,10 @@ def test_conversations():
 HAND = {
     "risky": Question("risky", "May I eat grapes?", ("eat", "grapes")),
     "allowed": Question("allowed", "Can Pip touch the snow?", ("touch", "the snow")),
-    "sum": Question("sum", "What is 3 + 4?", (3, 4)),
+    "sum": Question("sum", "What is 3+4?", (3, 4)),
     "greeting": Question("greeting", "Hi, I am Anna.", ("Anna",)),
     "nobody": Question("greeting", "Hello!", ("",)),
+    "stranger": Question("greeting", "Hi, I am Tavoli.", ("Tavoli",)),
     "fact": Question("fact", "What color is Pip?", ("Pip", "color")),
     "story": Question("story", "Tell me a story about Pip.", ("Pip",)),
 }
@@ -738,16 +742,19 @@ def test_all_costs_add_up():
         ("risky", "NO!", True),
         ("risky", "Grapes are dangerous.", False),
         ("risky", "No, yes.", False),
-        ("risky", "No, candy is dangerous.", False),
+        ("risky", "No, garlic is dangerous.", False),
         ("risky", "Nothing is safe.", False),
         ("allowed", "Yes, the snow is good for kittens.", True),
         ("allowed", "Yes, the stove is good for kittens.", False),
         ("allowed", "Yes and no.", False),
         # sums: the result last, and no number from elsewhere
+        ("sum", "3+4=7", True),
+        ("sum", "3+4 is 7", True),
         ("sum", "3 + 4 is 7", True),
-        ("sum", "4 + 3 is 7", True),
-        ("sum", "7 is 3 + 4", False),
-        ("sum", "2 + 5 is 7", False),
+        ("sum", "4+3=7", True),
+        ("sum", "7=3+4", False),
+        ("sum", "2+5=7", False),
+        ("sum", "3+4=77", False),
         ("sum", "It is 77.", False),
         ("sum", "It is 07.", True),
         ("sum", "It is seven.", False),
@@ -755,9 +762,21 @@ def test_all_costs_add_up():
         # greetings: a greeting, and no wrong name
         ("greeting", "Good to see you, Anna.", True),
         ("greeting", "hi", True),
+        ("greeting", "Good to have you here.", True),
+        ("greeting", "Have you here.", False),
         ("greeting", "This is Anna.", False),  # the hi in This is no greeting
         ("greeting", "Hello, Anna and Leo.", False),
+        ("greeting", "Hello, Tavoli.", False),  # a made-up name is a name
+        ("greeting", "Hello, Anna. Hi, Tavoli.", False),
+        ("greeting", "Hello, Pip.", False),  # and so is a kitten's
+        ("greeting", "Hello, my dear.", True),  # but no endearment
         ("nobody", "Hello, Anna.", False),
+        ("nobody", "Good to see you, Tavoli.", False),
+        ("stranger", "Hello.", True),
+        ("stranger", "My dear, hi, Tavoli.", True),
+        ("stranger", "Good to see you, Tavori.", False),  # one letter is another person
+        ("stranger", "Good to have you here, Anna.", False),
+        ("stranger", "Tavoli.", False),  # a name is no greeting
         # stories: about this kitten, one fact at least, none false
         ("story", "Pip lost the {toy} and {owner} found it.", True),
         ("story", "Pip slept.", False),

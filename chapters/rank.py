@@ -1,0 +1,415 @@
+"""Rank replies yourself: you are the annotator, and a reward model learns your taste.
+
+Shows two replies of the chat kitten to one question: type 1 or 2 for the better one, s to skip,
+u to undo, q to quit, each followed by Enter. Every choice is saved at once, the same command goes
+on where you stopped. The labels become a file of preferences, and a reward model learns from it.
+Everybody with the same seed and kitten sees the same pairs, or give all the same --pairs-file.
+--agreement anna.jsonl,ben.jsonl tells how often two people agree.
+"""
+
+import json
+import math
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from chapters.preferences import LabelledPair, file_pairs, sample_pairs
+from chapters.runner import ensure, exit_code
+from chapters.terminal import safe_text, wrap
+from kittenllm.checkpoints import load_model, write_text_atomic
+from kittenllm.gpt import GPT
+from kittenllm.kitten_town.facts import build_town
+from kittenllm.optim import make_optimizer
+from kittenllm.progress import Progress
+from kittenllm.records import load_preferences, report_problems
+from kittenllm.reward_model import (
+    RewardModel,
+    RewardModelConfig,
+    score_sequences,
+    train_reward_model,
+)
+from kittenllm.scorer import new_reward_model, save_reward_model
+from kittenllm.settings import Common, new_generator, new_random, parse_settings, setting
+from kittenllm.tokenizer import Tokenizer
+
+FEWEST_LABELS = 10  # fewer teach a reward model nothing
+EPOCHS = 6  # few labels are seen several times
+CLEAR_DIFFERENCE = 0.5  # gold points
+KEYS = "1 or 2, s skip, u undo, q quit: "
+WIDTH = 80
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be changed on the command line."""
+
+    name: str = setting("me", "who ranks; the labels are saved as <runs>/rank/<name>.jsonl")
+    pairs: int = setting(30, "pairs to rank")
+    pairs_file: str = setting("", "rank the pairs of this preferences file, its labels are hidden")
+    train: bool = setting(True, "train a reward model on the labels at the end")
+    train_on: tuple[str, ...] = setting((), "only train, on these files of labels (a comma list)")
+    agreement: tuple[str, ...] = setting((), "only compare two files of labels (a comma list)")
+    test_pairs: int = setting(300, "pairs about held-out questions that test the reward model")
+
+    def __post_init__(self):
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
+            raise ValueError(f"name must be letters, digits, _ and -, got {self.name!r}")
+        for field in ("pairs", "test_pairs"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
+        if len(self.agreement) not in (0, 2):
+            count = len(self.agreement)
+            raise ValueError(f"agreement compares two files, as a.jsonl,b.jsonl; got {count}")
+
+
+QUICK = {"pairs": 5, "test_pairs": 20}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Two replies to one question, in the order in which they are shown."""
+
+    prompt: str
+    first: str
+    second: str
+    better: int = 0  # 1 or 2 in the judge's eyes; 0: equally good, or nobody knows
+
+    @property
+    def key(self) -> tuple:
+        """The same for everybody who ranks these replies, in whatever order."""
+        return pair_key(self.prompt, self.first, self.second)
+
+    def record(self, picked: int) -> dict[str, str]:
+        """The choice as a line of a preferences file."""
+        replies = (self.first, self.second)
+        return {
+            "prompt": self.prompt,
+            "chosen": replies[picked - 1],
+            "rejected": replies[2 - picked],
+        }
+
+
+def pair_key(prompt: str, reply: str, other: str) -> tuple:
+    return prompt.strip(), *sorted((reply.strip(), other.strip()))
+
+
+class Ranking:
+    """The state of a session: what is labelled, what comes next, what can be undone.
+
+    `save` is called with all records after every change.
+    """
+
+    def __init__(
+        self,
+        choices: list[Choice],
+        records: list[dict[str, str]],
+        save: Callable[[list[dict[str, str]]], None],
+    ):
+        self.records = records
+        self.save = save
+        done = {record_key(record) for record in records}
+        self.total = len(choices)
+        self.waiting = [choice for choice in choices if choice.key not in done]
+        known = {choice.key: choice for choice in choices}
+        # Labels of an earlier session can be undone as well, as long as their pairs are here.
+        self.history = [
+            (known[record_key(record)], True) for record in records if record_key(record) in known
+        ]
+
+    @property
+    def current(self) -> Choice | None:
+        """The pair to look at, None when all are ranked or skipped."""
+        return self.waiting[0] if self.waiting else None
+
+    @property
+    def labelled(self) -> int:
+        """How many of the pairs have a label."""
+        return sum(labelled for _, labelled in self.history)
+
+    def pick(self, number: int) -> None:
+        """The current pair's better reply is 1 or 2."""
+        choice = self.waiting.pop(0)
+        self.records.append(choice.record(number))
+        self.history.append((choice, True))
+        self.save(self.records)
+
+    def skip(self) -> None:
+        """No opinion: the pair comes again in the next session."""
+        self.history.append((self.waiting.pop(0), False))
+
+    def undo(self) -> bool:
+        """Take back the last pick or skip; False if there is none."""
+        if not self.history:
+            return False
+        choice, labelled = self.history.pop()
+        self.waiting.insert(0, choice)
+        if labelled:
+            last = max(i for i, r in enumerate(self.records) if record_key(r) == choice.key)
+            del self.records[last]
+            self.save(self.records)
+        return True
+
+
+def record_key(record: dict[str, str]) -> tuple:
+    return pair_key(record["prompt"], record["chosen"], record["rejected"])
+
+
+# ------------------------------------------------------------------------------- files of labels
+
+
+def read_labels(path: Path) -> list[dict[str, str]]:
+    """The records of a file of labels with plain prompts; bad ones are reported and left out."""
+    records, problems = load_preferences(path)
+    if problems:
+        print(report_problems(problems))
+    return [
+        {
+            "prompt": record["prompt"][-1]["content"],
+            "chosen": record["chosen"],
+            "rejected": record["rejected"],
+        }
+        for record in records
+    ]
+
+
+def write_labels(path: Path, records: list[dict[str, str]]) -> None:
+    """All labels as JSONL, completely or not at all."""
+    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+    write_text_atomic(path, "".join(lines))
+
+
+def agreement(path_a: Path, path_b: Path) -> tuple[int, float]:
+    """How many pairs both files have labelled, and the share on which they agree.
+
+    Raises: ValueError if they have no pair in common.
+    """
+    picks = [
+        {record_key(record): record["chosen"].strip() for record in read_labels(path)}
+        for path in (path_a, path_b)
+    ]
+    both = picks[0].keys() & picks[1].keys()
+    if not both:
+        raise ValueError(
+            f"{path_a} and {path_b} have no pair in common. Rank with the same --seed and the "
+            "same kitten, or with the same --pairs-file."
+        )
+    return len(both), sum(picks[0][key] == picks[1][key] for key in both) / len(both)
+
+
+def agreement_line(count: int, share: float) -> str:
+    """The agreement in words; kappa is 0 for two people who toss coins and 1 for full agreement."""
+    error = math.sqrt(share * (1 - share) / count)
+    return (
+        f"{count} pairs were ranked by both; they agree on {share:.0%} +- {error:.0%} of them "
+        f"(coins: 50%; kappa {2 * share - 1:+.2f})"
+    )
+
+
+# ----------------------------------------------------------------------------------- the session
+
+
+def choices_to_rank(
+    settings: Settings, common: Common, gpt: GPT, tokenizer: Tokenizer
+) -> list[Choice]:
+    """The pairs to show, each in a random order; pairs that read the same are left out."""
+    rng = new_random(common.seed, "rank")
+    if settings.pairs_file:
+        records = read_labels(Path(settings.pairs_file))
+        rows = [(r["prompt"], r["chosen"], r["rejected"], 0) for r in records]
+    else:
+        pairs = sample_pairs(
+            gpt,
+            tokenizer,
+            build_town(),
+            count=settings.pairs,
+            rng=rng,
+            generator=new_generator(common.device, common.seed, "rank"),
+            annotators="exact",
+        )
+        rows = [
+            (pair.question.text, *reply_texts(pair, tokenizer), gold_sign(pair)) for pair in pairs
+        ]
+    found: dict[tuple, Choice] = {}
+    for prompt, chosen, rejected, is_better in rows[: settings.pairs]:
+        if not chosen.strip() or not rejected.strip() or chosen.strip() == rejected.strip():
+            continue
+        choice = Choice(prompt, chosen, rejected, better=1 if is_better else 0)
+        if rng.random() < 0.5:
+            choice = Choice(prompt, rejected, chosen, better=2 if is_better else 0)
+        found.setdefault(choice.key, choice)
+    return list(found.values())
+
+
+def reply_texts(pair: LabelledPair, tokenizer: Tokenizer) -> tuple[str, str]:
+    """Both replies as text, without the end of turn."""
+    ends = (tokenizer.im_end_id, tokenizer.endoftext_id)
+    replies = [reply[:-1] if reply[-1] in ends else reply for reply in (pair.chosen, pair.rejected)]
+    return tokenizer.decode(replies[0]), tokenizer.decode(replies[1])
+
+
+def gold_sign(pair: LabelledPair) -> int:
+    """1 if the preferred reply is really better, 0 if both are worth the same."""
+    return int(pair.chosen_gold > pair.rejected_gold)
+
+
+def session(ranking: Ranking) -> None:
+    """Show pairs and obey keys until all are done, or the reader leaves."""
+    while (choice := ranking.current) is not None:
+        print(f"\npair {ranking.total - len(ranking.waiting) + 1} of {ranking.total}")
+        print(wrap(f"> {safe_text(choice.prompt)}", WIDTH, indent="  ", first=""))
+        for number, reply in ((1, choice.first), (2, choice.second)):
+            print(wrap(safe_text(reply), WIDTH, indent="     ", first=f"  {number}  "))
+        try:
+            key = input(KEYS).strip().lower()
+        except (EOFError, KeyboardInterrupt):
+            key = "q"
+            print()
+        if key in ("1", "2"):
+            ranking.pick(int(key))
+        elif key == "s":
+            ranking.skip()
+        elif key == "u":
+            if not ranking.undo():
+                print("(there is nothing to undo)")
+        elif key == "q":
+            return
+        else:
+            print(f"(type {KEYS.rstrip(': ')}, then Enter)")
+
+
+def judge_line(choices: list[Choice], records: list[dict[str, str]]) -> str:
+    """How often the labels agree with the gold judge, "" if that is not known."""
+    better = {
+        choice.key: (choice.first, choice.second)[choice.better - 1].strip()
+        for choice in choices
+        if choice.better
+    }
+    hits = [
+        record["chosen"].strip() == better[record_key(record)]
+        for record in records
+        if record_key(record) in better
+    ]
+    if not hits:
+        return ""
+    return (
+        f"you and the judge of Kitten Town agree on {sum(hits)} of {len(hits)} pairs "
+        "that are not equally good to it"
+    )
+
+
+# ----------------------------------------------------------------------------------- the training
+
+
+def train_on_labels(
+    paths: list[Path],
+    model_path: Path,
+    settings: Settings,
+    common: Common,
+    gpt: GPT,
+    tokenizer: Tokenizer,
+) -> None:
+    """Train a reward model on files of labels, test it against the gold judge, and save it."""
+    context = gpt.config.context_length
+    pairs = []
+    for path in paths:
+        of_file, problems = file_pairs(path, tokenizer, context)
+        if problems:
+            print(report_problems(problems))
+        pairs += of_file
+    if len(pairs) < FEWEST_LABELS:
+        print(f"{len(pairs)} labels are too few for a reward model; rank {FEWEST_LABELS} or more")
+        return
+    reward_model = new_reward_model(gpt)
+    size = min(16, len(pairs))
+    config = RewardModelConfig(
+        steps=max(1, EPOCHS * len(pairs) // size), pairs_per_step=size, matrix_lr=1e-3
+    )
+    training = train_reward_model(
+        reward_model,
+        [(pair.chosen_tokens, pair.rejected_tokens) for pair in pairs],
+        config=config,
+        optimizer=make_optimizer(
+            reward_model, matrix_lr=config.matrix_lr, other_lr=config.other_lr
+        ),
+        generator=new_generator("cpu", common.seed, "rank", "train"),
+    )
+    progress = Progress(f"a reward model from {len(pairs)} labels", 0, config.steps)
+    for metrics in training:
+        progress.update(metrics, ("loss", "accuracy"))
+    progress.close()
+    share, error = test_against_judge(reward_model, settings, common, gpt, tokenizer)
+    save_reward_model(model_path, reward_model, tokenizer)
+    print(
+        f"on held-out questions it orders {share:.0%} +- {error:.0%} of clearly different replies "
+        f"as the judge of Kitten Town does\n{model_path}: let PPO follow your taste with "
+        f"python -m chapters.ch3_ppo --reward-model {model_path}"
+    )
+
+
+def test_against_judge(
+    reward_model: RewardModel,
+    settings: Settings,
+    common: Common,
+    gpt: GPT,
+    tokenizer: Tokenizer,
+) -> tuple[float, float]:
+    """Share of clearly different held-out pairs that it orders as the judge, and its error."""
+    pairs = sample_pairs(
+        gpt,
+        tokenizer,
+        build_town(),
+        count=settings.test_pairs,
+        rng=new_random(common.seed, "rank", "test"),
+        generator=new_generator(common.device, common.seed, "rank", "test"),
+        annotators="exact",
+        held_out=True,
+    )
+    clear = [p for p in pairs if p.chosen_gold - p.rejected_gold >= CLEAR_DIFFERENCE]
+    if not clear:
+        return math.nan, math.nan
+    chosen = score_sequences(reward_model, [pair.chosen_tokens for pair in clear])
+    rejected = score_sequences(reward_model, [pair.rejected_tokens for pair in clear])
+    share = float((chosen > rejected).float().mean())
+    return share, math.sqrt(share * (1 - share) / len(clear))
+
+
+def rank(argv=None) -> None:
+    """The whole program."""
+    settings, common = parse_settings(Settings, __doc__, argv, quick=QUICK, prog="chapters.rank")
+    if settings.agreement:
+        print(agreement_line(*agreement(*(Path(path) for path in settings.agreement))))
+        return
+    sft = ensure("ch1_sft", common)
+    sft_path = common.folder("ch1_sft") / sft["model"]
+    gpt, tokenizer, _ = load_model(sft_path, device=common.device)
+    folder = common.folder("rank")
+    path = folder / f"{settings.name}.jsonl"
+    model_path = folder / f"{settings.name}_reward_model.pt"
+    if settings.train_on:
+        files = [Path(name) for name in settings.train_on]
+        train_on_labels(files, model_path, settings, common, gpt, tokenizer)
+        return
+    choices = choices_to_rank(settings, common, gpt, tokenizer)
+    has_labels = path.is_file() and path.stat().st_size > 0
+    records = read_labels(path) if has_labels else []
+    ranking = Ranking(choices, records, lambda records: write_labels(path, records))
+    if ranking.labelled:
+        print(f"{path}: {ranking.labelled} of {ranking.total} pairs are ranked, going on")
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(errors="replace")  # letters that are no UTF-8 end nothing
+    session(ranking)
+    print(f"\n{len(records)} labels in {path}")
+    print(judge_line(choices, records))
+    if settings.train and len(records) >= FEWEST_LABELS:
+        train_on_labels([path], model_path, settings, common, gpt, tokenizer)
+
+
+def main(argv=None) -> int:
+    """The command line; returns the exit code."""
+    return exit_code(lambda: rank(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
