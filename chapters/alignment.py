@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from chapters.preferences import full_tokens
 from chapters.terminal import safe_text
 from kittenllm.batches import pad_rows
 from kittenllm.chat import chat_prompt
@@ -168,10 +169,8 @@ def reply_rows(
     """Prompt, reply, end of turn: tokens (N, T), lengths (N,), response_mask (N, T-1)."""
     rows, prompt_lengths = [], []
     for reply in replies:
-        prompt = chat_prompt(tokenizer, reply.question.messages())
-        end = [tokenizer.im_end_id] if reply.ended else []
-        rows.append(prompt + reply.tokens + end)
-        prompt_lengths.append(len(prompt))
+        rows.append(full_tokens(tokenizer, reply))
+        prompt_lengths.append(len(rows[-1]) - len(reply.tokens) - reply.ended)
     tokens, lengths = pad_rows(rows, tokenizer.pad_id)  # (N, T), (N,)
     produced = torch.arange(1, tokens.shape[1])  # (T-1,)
     starts = torch.tensor(prompt_lengths)[:, None]

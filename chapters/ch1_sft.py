@@ -364,14 +364,15 @@ def compare(
         variants[f"without {step}"] = (others, True)
     effects, forgotten = {}, None
     for name, (data_steps, replay) in variants.items():
+        label = name.replace(" ", "_")
         kitten = load_base(base, common)
         start_bits = kitten.base_bits_per_byte()
         rng = new_random(common.seed, "ch1_sft", "balance")
         kept, _ = cleaning.clean(records, rng, steps=data_steps)
         kept = kept[: settings.most_chats] if settings.most_chats else kept
         rows = packed_rows(kept, kitten.tokenizer, kitten.gpt.config.context_length)
-        train(chapter, f"compare {name}", kitten, rows, settings, keys["steps"], replay=replay)
-        effects[name] = chapter.once(f"effect {name}", lambda k=kitten: effect_of(k, common))
+        train(chapter, f"compare_{label}", kitten, rows, settings, keys["steps"], replay=replay)
+        effects[name] = chapter.once(f"effect_{label}", lambda k=kitten: effect_of(k, common))
         effects[name]["forgetting_bits_per_byte"] = kitten.base_bits_per_byte() - start_bits
         if not replay:
             forgotten = effects[name]["forgetting_bits_per_byte"]

@@ -14,18 +14,24 @@ from dataclasses import dataclass
 
 import torch
 
-from chapters.preferences import ANNOTATORS, LabelledPair, file_pairs, saved_pairs
+from chapters.preferences import (
+    ANNOTATORS,
+    LabelledPair,
+    file_pairs,
+    full_tokens,
+    saved_pairs,
+    split_by_prompt,
+)
 from chapters.runner import chapter_main, ensure
 from chapters.samples import write_samples
 from chapters.terminal import safe_text
 from kittenllm import plots
-from kittenllm.chat import chat_prompt
 from kittenllm.checkpoints import load_model
-from kittenllm.evaluation import Reply, fixed_questions, sample_replies
+from kittenllm.evaluation import fixed_questions, sample_replies
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town.facts import build_town
 from kittenllm.optim import make_optimizer
-from kittenllm.records import RecordError, report_problems
+from kittenllm.records import report_problems
 from kittenllm.reward_model import (
     RewardModel,
     RewardModelConfig,
@@ -42,7 +48,6 @@ from kittenllm.tokenizer import Tokenizer
 CLEAR_DIFFERENCE = 0.5  # gold points; below it two replies count as about equally good
 WATCHED_PAIRS = 300  # held-out pairs whose accuracy is watched during training
 BEST_OF = 16  # replies to each fixed question, of which the reward model picks one
-FILE_HELD_OUT_SHARE = 0.1  # of the prompts of a user's file
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,7 @@ def read_pairs(
             settings.preferences, tokenizer, context, strict=settings.strict
         )
         print(report_problems(problems) or "every record of the file is fine")
-        return split_by_prompt(pairs, chapter.common.seed)
+        return split_by_prompt(pairs, new_random(chapter.common.seed, "ch2_reward_model", "split"))
     print("the chat kitten answers, the annotators compare ...", flush=True)
     labels = {"annotators": settings.annotators, "label_noise": settings.label_noise}
     town = build_town()
@@ -151,22 +156,6 @@ def read_pairs(
         **labels,
     )
     return pairs, held_out
-
-
-def split_by_prompt(
-    pairs: list[LabelledPair], seed: int
-) -> tuple[list[LabelledPair], list[LabelledPair]]:
-    """A tenth of the prompts, with all their pairs, is kept to measure with.
-
-    Raises: RecordError if all pairs are about one prompt.
-    """
-    prompts = list(dict.fromkeys(tuple(pair.prompt) for pair in pairs))
-    if len(prompts) < 2:
-        raise RecordError("all pairs are about one prompt; pairs about two or more are needed")
-    new_random(seed, "ch2_reward_model", "split").shuffle(prompts)
-    kept = set(prompts[: max(1, round(FILE_HELD_OUT_SHARE * len(prompts)))])
-    learnt = [pair for pair in pairs if tuple(pair.prompt) not in kept]
-    return learnt, [pair for pair in pairs if tuple(pair.prompt) in kept]
 
 
 def pairs_view(pairs: Sequence[LabelledPair], tokenizer: Tokenizer) -> str:
@@ -313,12 +302,6 @@ def write_best_of(chapter: Run, gpt: GPT, tokenizer: Tokenizer, reward_model: Re
         before_title="chat",
         after_title="best of 16",
     )
-
-
-def full_tokens(tokenizer: Tokenizer, reply: Reply) -> list[int]:
-    """Prompt, reply and its end of turn: what the reward model reads."""
-    end = [tokenizer.im_end_id] if reply.ended else []
-    return chat_prompt(tokenizer, reply.question.messages()) + reply.tokens + end
 
 
 # ------------------------------------------------------------------------------------ the pictures

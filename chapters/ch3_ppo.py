@@ -8,7 +8,6 @@ and a reward model that saw few pairs. The lesson is chapters/ch3_ppo.md.
 """
 
 import copy
-import statistics
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,7 +16,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from chapters.alignment import Setup, answers, counts_of, measure, set_up, taught_questions, watch
-from chapters.preferences import sample_pairs
+from chapters.overoptimisation import (
+    draw_overoptimisation,
+    in_words,
+    train_on_few_pairs,
+    turning_point,
+)
 from chapters.runner import chapter_main, ensure
 from chapters.samples import write_samples
 from chapters.terminal import use_colour
@@ -28,15 +32,12 @@ from kittenllm.checkpoints import load_model, write_json_atomic
 from kittenllm.credit import ValueModel
 from kittenllm.evaluation import MAX_REPLY_TOKENS, fixed_questions, gold_of_best_replies
 from kittenllm.gpt import GPT
-from kittenllm.kitten_town.facts import build_town
 from kittenllm.logprobs import frozen_logprobs
 from kittenllm.optim import make_optimizer
 from kittenllm.ppo import PPOConfig, train_ppo
-from kittenllm.reward_model import RewardModel, RewardModelConfig, train_reward_model
 from kittenllm.runs import Run, file_digest, fingerprint_of
 from kittenllm.scorer import Scorer, load_reward_model, new_reward_model
-from kittenllm.settings import Common, new_generator, new_random, setting
-from kittenllm.tokenizer import Tokenizer
+from kittenllm.settings import Common, new_generator, setting
 
 CREDIT_REPLIES = 64  # replies of the token credit picture
 WHEN = ("before", "after")
@@ -302,7 +303,9 @@ def overoptimise(
         return chapter.summary["overoptimisation"]
     reference, tokenizer, _ = load_model(sft_path, device=common.device)
     reward_model = new_reward_model(reference)
-    train_on_few_pairs(chapter, reward_model, reference, tokenizer, wrong)
+    train_on_few_pairs(
+        chapter, reward_model, reference, tokenizer, wrong.few_pairs, wrong.few_pairs_epochs
+    )
     setup = set_up(common, reference, tokenizer, Scorer(reward_model))
     start, _ = chapter.once("start", lambda: watch(reference, setup, wrong.watch_questions))
     policy, value_model = copy.deepcopy(reference), ValueModel(copy.deepcopy(reward_model.gpt))
@@ -310,70 +313,9 @@ def overoptimise(
     looks = [start, *(entry for entry in chapter.history("ppo") if entry.get("gold") is not None)]
     numbers = turning_point(looks, gold_best)
     draw_overoptimisation(chapter.folder.parent / "ch3_ppo" / "overoptimisation.png", looks)
-    report_overoptimisation(numbers)
+    print(in_words(numbers))
     chapter.finish({"overoptimisation": numbers}, model=(policy, tokenizer))
     return numbers
-
-
-def train_on_few_pairs(
-    chapter: Run,
-    reward_model: RewardModel,
-    reference: GPT,
-    tokenizer: Tokenizer,
-    settings: Settings,
-) -> None:
-    """A reward model that has seen too little of the world."""
-    common = chapter.common
-    pairs = sample_pairs(
-        reference,
-        tokenizer,
-        build_town(),
-        count=settings.few_pairs,
-        rng=new_random(common.seed, "ch3_ppo", "few pairs"),
-        generator=new_generator(common.device, common.seed, "ch3_ppo", "few pairs"),
-        annotators="exact",
-    )
-    usual = RewardModelConfig()
-    size = min(usual.pairs_per_step, settings.few_pairs)
-    steps = max(1, round(settings.few_pairs_epochs * settings.few_pairs / size))
-    config = RewardModelConfig(steps=steps, pairs_per_step=size)
-    optimizer = make_optimizer(reward_model, matrix_lr=config.matrix_lr, other_lr=config.other_lr)
-    generator = new_generator("cpu", common.seed, "ch3_ppo", "few pairs order")
-    objects = {"reward_model": reward_model, "optimizer": optimizer, "generator": generator}
-    stage = chapter.stage("reward_model", total=steps, objects=objects)
-    training = train_reward_model(
-        reward_model,
-        [(pair.chosen_tokens, pair.rejected_tokens) for pair in pairs],
-        config=config,
-        optimizer=optimizer,
-        generator=generator,
-        start_step=stage.step,
-    )
-    for _ in stage.follow(training, show=("loss", "accuracy")):
-        pass
-
-
-def turning_point(looks: list[dict], gold_best: float) -> dict[str, float | bool]:
-    """Where the gold score peaked, and where gold and proxy ended (means of the last three)."""
-    golds = [look["gold"] for look in looks]
-    proxies = [look["proxy"] for look in looks]
-    peak = golds.index(max(golds))
-    last_gold = statistics.fmean(golds[-3:])
-    last_proxy = statistics.fmean(proxies[-3:])
-    needed_fall = 0.1 * (gold_best - min(golds))
-    fell = golds[peak] - last_gold >= needed_fall
-    return {
-        "peak_gold": golds[peak],
-        "peak_step": peak,
-        "peak_kl": looks[peak]["kl_held_out"],
-        "last_gold": last_gold,
-        "lowest_gold": min(golds),
-        "last_kl": statistics.fmean(look["kl_held_out"] for look in looks[-3:]),
-        "proxy_at_peak": proxies[peak],
-        "proxy_last": last_proxy,
-        "needed_fall": needed_fall,
-        "turned": fell and last_proxy > proxies[peak],
-    }
 
 
 # ------------------------------------------------------------------------------------ the pictures
@@ -414,21 +356,6 @@ def draw_curves(chapter: Run, keys: dict) -> None:
     plots.panels(chapter.folder / "curves.png", panels, title="PPO: generate, score, update")
 
 
-def draw_overoptimisation(path: Path, looks: list[dict]) -> None:
-    """overoptimisation.png: proxy and gold over the distance from the start."""
-    kl = [look["kl_held_out"] for look in looks]
-    plots.curves(
-        path,
-        {
-            "proxy: the reward model from few pairs": (kl, [look["proxy"] for look in looks]),
-            "gold: what people really want": (kl, [look["gold"] for look in looks]),
-        },
-        title="Over-optimisation: the proxy rises, the kitten gets worse",
-        x_label="KL to the starting model, nats per reply",
-        y_label="score",
-    )
-
-
 def report(keys: dict) -> None:
     """The key numbers in words."""
     print(f"{'held-out questions':<28}{'before':>16}{'after':>16}")
@@ -442,16 +369,6 @@ def report(keys: dict) -> None:
         f"{keys['gold_share_of_distance']:.0%} of the way to the best possible replies "
         f"(gold {keys['gold_best']:.2f}), {keys['kl']:.2f} +- {keys['kl_stderr']:.2f} nats "
         "per reply from the start"
-    )
-
-
-def report_overoptimisation(numbers: dict) -> None:
-    """What went wrong, in words."""
-    turned = "turned" if numbers["turned"] else "did not turn clearly"
-    print(
-        f"over-optimisation: gold peaked at {numbers['peak_gold']:+.2f} (round "
-        f"{numbers['peak_step']}) and ended at {numbers['last_gold']:+.2f}, the proxy went from "
-        f"{numbers['proxy_at_peak']:+.2f} to {numbers['proxy_last']:+.2f}: the curve {turned}"
     )
 
 

@@ -18,7 +18,7 @@ import torch
 
 from kittenllm.chat import chat_prompt
 from kittenllm.checks import check_count
-from kittenllm.evaluation import MAX_REPLY_TOKENS
+from kittenllm.evaluation import MAX_REPLY_TOKENS, Reply
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town.chats import Question, ask_any
 from kittenllm.kitten_town.facts import Town
@@ -33,6 +33,7 @@ from kittenllm.tokenizer import Tokenizer
 ANNOTATORS = ("noisy", "exact")
 REPLIES_EACH = 4  # replies to one question; they make up to two pairs
 QUESTIONS_AT_ONCE = 128
+FILE_HELD_OUT_SHARE = 0.1  # of the prompts of a user's file
 PAIRS_AT_ONCE = 1_000  # a run that is stopped loses at most so many
 
 
@@ -238,3 +239,25 @@ def file_pairs(
     if not pairs:
         raise RecordError(f"{path}: no pair fits into the context of {context_length} tokens")
     return pairs, sorted(problems, key=lambda problem: problem.line)
+
+
+def split_by_prompt(
+    pairs: list[LabelledPair], rng: random.Random
+) -> tuple[list[LabelledPair], list[LabelledPair]]:
+    """A tenth of the prompts, with all their pairs, is kept to measure with.
+
+    Raises: RecordError if all pairs are about one prompt.
+    """
+    prompts = list(dict.fromkeys(tuple(pair.prompt) for pair in pairs))
+    if len(prompts) < 2:
+        raise RecordError("all pairs are about one prompt; pairs about two or more are needed")
+    rng.shuffle(prompts)
+    kept = set(prompts[: max(1, round(FILE_HELD_OUT_SHARE * len(prompts)))])
+    learnt = [pair for pair in pairs if tuple(pair.prompt) not in kept]
+    return learnt, [pair for pair in pairs if tuple(pair.prompt) in kept]
+
+
+def full_tokens(tokenizer: Tokenizer, reply: Reply) -> list[int]:
+    """Prompt, reply and its end of turn: what the reward model reads."""
+    end = [tokenizer.im_end_id] if reply.ended else []
+    return chat_prompt(tokenizer, reply.question.messages()) + reply.tokens + end

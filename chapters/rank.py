@@ -7,23 +7,30 @@ Everybody with the same seed and kitten sees the same pairs, or give all the sam
 --agreement anna.jsonl,ben.jsonl tells how often two people agree.
 """
 
-import json
 import math
 import re
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from chapters.preferences import LabelledPair, file_pairs, sample_pairs
+from chapters.ranking import (
+    Choice,
+    Ranking,
+    agreement,
+    agreement_line,
+    read_labels,
+    record_key,
+    write_labels,
+)
 from chapters.runner import ensure, exit_code
 from chapters.terminal import safe_text, wrap
-from kittenllm.checkpoints import load_model, write_text_atomic
+from kittenllm.checkpoints import load_model
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town.facts import build_town
 from kittenllm.optim import make_optimizer
 from kittenllm.progress import Progress
-from kittenllm.records import load_preferences, report_problems
+from kittenllm.records import report_problems
 from kittenllm.reward_model import (
     RewardModel,
     RewardModelConfig,
@@ -65,146 +72,6 @@ class Settings:
 
 
 QUICK = {"pairs": 5, "test_pairs": 20}
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Two replies to one question, in the order in which they are shown."""
-
-    prompt: str
-    first: str
-    second: str
-    better: int = 0  # 1 or 2 in the judge's eyes; 0: equally good, or nobody knows
-
-    @property
-    def key(self) -> tuple:
-        """The same for everybody who ranks these replies, in whatever order."""
-        return pair_key(self.prompt, self.first, self.second)
-
-    def record(self, picked: int) -> dict[str, str]:
-        """The choice as a line of a preferences file."""
-        replies = (self.first, self.second)
-        return {
-            "prompt": self.prompt,
-            "chosen": replies[picked - 1],
-            "rejected": replies[2 - picked],
-        }
-
-
-def pair_key(prompt: str, reply: str, other: str) -> tuple:
-    return prompt.strip(), *sorted((reply.strip(), other.strip()))
-
-
-class Ranking:
-    """The state of a session: what is labelled, what comes next, what can be undone.
-
-    `save` is called with all records after every change.
-    """
-
-    def __init__(
-        self,
-        choices: list[Choice],
-        records: list[dict[str, str]],
-        save: Callable[[list[dict[str, str]]], None],
-    ):
-        self.records = records
-        self.save = save
-        done = {record_key(record) for record in records}
-        self.total = len(choices)
-        self.waiting = [choice for choice in choices if choice.key not in done]
-        known = {choice.key: choice for choice in choices}
-        # Labels of an earlier session can be undone as well, as long as their pairs are here.
-        self.history = [
-            (known[record_key(record)], True) for record in records if record_key(record) in known
-        ]
-
-    @property
-    def current(self) -> Choice | None:
-        """The pair to look at, None when all are ranked or skipped."""
-        return self.waiting[0] if self.waiting else None
-
-    @property
-    def labelled(self) -> int:
-        """How many of the pairs have a label."""
-        return sum(labelled for _, labelled in self.history)
-
-    def pick(self, number: int) -> None:
-        """The current pair's better reply is 1 or 2."""
-        choice = self.waiting.pop(0)
-        self.records.append(choice.record(number))
-        self.history.append((choice, True))
-        self.save(self.records)
-
-    def skip(self) -> None:
-        """No opinion: the pair comes again in the next session."""
-        self.history.append((self.waiting.pop(0), False))
-
-    def undo(self) -> bool:
-        """Take back the last pick or skip; False if there is none."""
-        if not self.history:
-            return False
-        choice, labelled = self.history.pop()
-        self.waiting.insert(0, choice)
-        if labelled:
-            last = max(i for i, r in enumerate(self.records) if record_key(r) == choice.key)
-            del self.records[last]
-            self.save(self.records)
-        return True
-
-
-def record_key(record: dict[str, str]) -> tuple:
-    return pair_key(record["prompt"], record["chosen"], record["rejected"])
-
-
-# ------------------------------------------------------------------------------- files of labels
-
-
-def read_labels(path: Path) -> list[dict[str, str]]:
-    """The records of a file of labels with plain prompts; bad ones are reported and left out."""
-    records, problems = load_preferences(path)
-    if problems:
-        print(report_problems(problems))
-    return [
-        {
-            "prompt": record["prompt"][-1]["content"],
-            "chosen": record["chosen"],
-            "rejected": record["rejected"],
-        }
-        for record in records
-    ]
-
-
-def write_labels(path: Path, records: list[dict[str, str]]) -> None:
-    """All labels as JSONL, completely or not at all."""
-    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
-    write_text_atomic(path, "".join(lines))
-
-
-def agreement(path_a: Path, path_b: Path) -> tuple[int, float]:
-    """How many pairs both files have labelled, and the share on which they agree.
-
-    Raises: ValueError if they have no pair in common.
-    """
-    picks = [
-        {record_key(record): record["chosen"].strip() for record in read_labels(path)}
-        for path in (path_a, path_b)
-    ]
-    both = picks[0].keys() & picks[1].keys()
-    if not both:
-        raise ValueError(
-            f"{path_a} and {path_b} have no pair in common. Rank with the same --seed and the "
-            "same kitten, or with the same --pairs-file."
-        )
-    return len(both), sum(picks[0][key] == picks[1][key] for key in both) / len(both)
-
-
-def agreement_line(count: int, share: float) -> str:
-    """The agreement in words; kappa is 0 for two people who toss coins and 1 for full agreement."""
-    error = math.sqrt(share * (1 - share) / count)
-    return (
-        f"{count} pairs were ranked by both; they agree on {share:.0%} +- {error:.0%} of them "
-        f"(coins: 50%; kappa {2 * share - 1:+.2f})"
-    )
 
 
 # ----------------------------------------------------------------------------------- the session

@@ -204,7 +204,7 @@ def test_what_one_task_loses_makes_the_others_too_large(counts, dropped):
         ({"a": 90, "b": 10}, {}),
         ({"a": 50, "weather": 30}, {"weather": 20}),  # 0.16 / 0.84 * 50 = 9.52; weather's own share
         ({"a": 50, "b": 50, "weather": 40}, {"weather": 21}),  # 40 + 40 + 16 % are no whole either
-        ({"a": 50, "b": 20, "none": 10}, {"a": 35, "b": 3}),  # 20; 20; again: 2/3 * 30 and so on
+        ({"a": 50, "b": 20, "none": 10}, {"a": 30}),  # without a task: they fill up what is missing
     ],
 )
 def test_shares_that_do_not_make_a_whole(counts, dropped):

@@ -1,0 +1,462 @@
+"""Chapter 4: DPO, IPO and ORPO, learning from preferences without reinforcement learning.
+
+The chat kitten answers questions, annotators say which of two replies is better, and three methods
+learn from the very same pairs: no reward model, no sampling during training. --label-noise and
+--annotators make the labels worse or better, --preferences FILE learns from your own pairs, and
+--frontier compares all methods of the series: gold score against KL. The lesson is
+chapters/ch4_preferences.md.
+"""
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from chapters.frontier import (
+    Variant,
+    best_of_n_path,
+    counts_for_points,
+    draw_frontier,
+    ppo_path,
+    trained_paths,
+)
+from chapters.preference_training import SCORES, Start, counts_of, learn, make_start, measure
+from chapters.preferences import ANNOTATORS, LabelledPair, file_pairs, sample_pairs
+from chapters.runner import chapter_main, ensure
+from chapters.samples import write_samples
+from chapters.terminal import safe_text
+from kittenllm import plots
+from kittenllm.checkpoints import load_model, save_model, write_json_atomic
+from kittenllm.dpo import DPOConfig
+from kittenllm.evaluation import fixed_questions, gold_of_best_replies, sample_replies
+from kittenllm.gpt import GPT
+from kittenllm.kitten_town.facts import build_town
+from kittenllm.orpo import ORPOConfig
+from kittenllm.records import report_problems
+from kittenllm.runs import Run, file_digest, fingerprint_of
+from kittenllm.settings import Common, new_generator, new_random, setting
+from kittenllm.tokenizer import Tokenizer
+
+METHODS = ("dpo", "ipo", "orpo")
+MODEL_FILES = {"dpo": "model.pt", "ipo": "model_ipo.pt", "orpo": "model_orpo.pt"}
+FRONTIER_FLAGS = ("frontier", "frontier_betas", "frontier_weights")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be changed on the command line."""
+
+    preferences: str = setting("", "learn from the pairs of this JSON or JSONL file")
+    strict: bool = setting(False, "stop at the first bad record instead of skipping it")
+    annotators: str = setting(
+        "noisy", "noisy: they lean towards the better reply; exact: never wrong", choices=ANNOTATORS
+    )
+    label_noise: float = setting(0.0, "probability that a label is flipped on top of that")
+    pairs: int = setting(3_000, "pairs to learn from")
+    watched_pairs: int = setting(300, "more pairs, never learnt from, to watch the training with")
+    epochs: float = setting(1.0, "how often each pair is seen")
+    pairs_per_step: int = setting(32, "pairs in one step; many small steps learn more")
+    beta: float = setting(0.1, "DPO: price of one nat away from the chat kitten")
+    label_smoothing: float = setting(0.0, "DPO: share of the labels believed to be wrong")
+    ipo_beta: float = setting(0.1, "IPO: log-ratios are pulled to a distance of 1 / (2 beta)")
+    orpo_weight: float = setting(2.0, "ORPO: weight of the preference beside plain fine-tuning")
+    matrix_lr: float = setting(5e-4, "DPO: Muon's learning rate, for the hidden matrices")
+    other_lr: float = setting(2e-4, "DPO: AdamW's learning rate, for embeddings and norms")
+    ipo_matrix_lr: float = setting(5e-4, "IPO: the same")
+    ipo_other_lr: float = setting(2e-4, "IPO: the same")
+    orpo_matrix_lr: float = setting(1e-3, "ORPO: the same")
+    orpo_other_lr: float = setting(4e-4, "ORPO: the same")
+    frontier: bool = setting(False, "compare gold score and KL of all methods (minutes)")
+    frontier_betas: tuple[float, ...] = setting(
+        (0.03, 0.1, 0.3, 1.0), "--frontier: DPO and IPO at each beta"
+    )
+    frontier_weights: tuple[float, ...] = setting(
+        (0.5, 1.0, 2.0, 4.0), "--frontier: ORPO at each weight"
+    )
+
+    def __post_init__(self):
+        for name in ("pairs", "watched_pairs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.epochs > 0:
+            raise ValueError(f"epochs must be above 0, got {self.epochs}")
+        if not 0 <= self.label_noise <= 1:
+            raise ValueError(f"label_noise must lie in 0 .. 1, got {self.label_noise}")
+        self.methods(steps=1)  # checks the other numbers
+        self.variants(steps=1)
+
+    def methods(self, steps: int) -> dict[str, DPOConfig | ORPOConfig]:
+        """The three algorithms' own settings."""
+        return {
+            "dpo": DPOConfig(
+                loss="dpo",
+                beta=self.beta,
+                label_smoothing=self.label_smoothing,
+                steps=steps,
+                pairs_per_step=self.pairs_per_step,
+                matrix_lr=self.matrix_lr,
+                other_lr=self.other_lr,
+            ),
+            "ipo": DPOConfig(
+                loss="ipo",
+                beta=self.ipo_beta,
+                steps=steps,
+                pairs_per_step=self.pairs_per_step,
+                matrix_lr=self.ipo_matrix_lr,
+                other_lr=self.ipo_other_lr,
+            ),
+            "orpo": ORPOConfig(
+                weight=self.orpo_weight,
+                steps=steps,
+                pairs_per_step=self.pairs_per_step,
+                matrix_lr=self.orpo_matrix_lr,
+                other_lr=self.orpo_other_lr,
+            ),
+        }
+
+    def variants(self, steps: int) -> list[Variant]:
+        """The trainings of the frontier, in the order of their paths."""
+        methods = self.methods(steps)
+        variants = []
+        for name in ("dpo", "ipo"):
+            for beta in sorted(self.frontier_betas, reverse=True):
+                config = replace(methods[name], beta=beta)
+                variants.append(Variant(name.upper(), f"beta {beta:g}", config))
+        for weight in sorted(self.frontier_weights):
+            config = replace(methods["orpo"], weight=weight)
+            variants.append(Variant("ORPO", f"weight {weight:g}", config))
+        return variants
+
+    def without_frontier(self) -> "Settings":
+        """What decides the three main trainings: the flags of the frontier as nobody gave them."""
+        usual = {name: Settings.__dataclass_fields__[name].default for name in FRONTIER_FLAGS}
+        return replace(self, **usual)
+
+
+QUICK = {
+    "pairs": 96,
+    "watched_pairs": 24,
+    "pairs_per_step": 16,
+    "frontier_betas": (0.1, 1.0),
+    "frontier_weights": (2.0,),
+}
+
+
+def run(settings: Settings, common: Common) -> dict:
+    """Data, model, loop, look: the whole chapter; returns the summary."""
+    sft = ensure("ch1_sft", common)
+    inputs = {"sft": fingerprint_of(common, "ch1_sft")}
+    if settings.preferences:
+        inputs["preferences"] = file_digest(settings.preferences)
+    sft_path = common.folder("ch1_sft") / sft["model"]
+    chapter = Run(common, "ch4_preferences", settings.without_frontier(), inputs=inputs)
+    summary = chapter.summary if chapter.finished else compare(chapter, settings, sft_path)
+    if settings.frontier:
+        frontier = explore_frontier(common, settings, sft_path, summary, inputs)
+        summary = {**summary, "frontier": frontier}
+        write_json_atomic(common.folder("ch4_preferences") / "summary.json", summary)
+    return summary
+
+
+def compare(chapter: Run, settings: Settings, sft_path: Path) -> dict:
+    """The main run: three methods, one start, one set of pairs."""
+    common = chapter.common
+    reference, tokenizer, _ = load_model(sft_path, device=common.device)
+
+    # Data: two replies to one question, and which one people prefer.
+    with chapter.timing("sampling"):
+        pairs, watched = read_pairs(common, reference, tokenizer, settings)
+    print(f"{len(pairs):,} pairs to learn from, {len(watched):,} to watch, for example:")
+    print(pairs_view(watched[:3], tokenizer))
+
+    # Model: what the frozen chat kitten says about every pair, asked once and kept.
+    start = make_start(common, tokenizer, build_town(), reference, pairs, watched)
+    counts = counts_of(common)
+    with chapter.timing("eval"):
+        before = chapter.once("before", lambda: measure(reference, start, "before", counts=counts))
+        old_samples = fixed_replies(reference, start)
+
+    # Loop, three times: one forward pass for chosen and rejected, no sampling, no second model.
+    configs = settings.methods(step_count(len(pairs), settings))
+    keys: dict = {"gold_best": gold_of_best_replies(start.town, tokenizer, counts)}
+    policies: dict[str, GPT] = {}
+    for name, config in configs.items():
+        policy = policies[name] = learn(chapter, name, start, config)
+
+        # Look: better by the gold judge? At what price? What became of "chosen" and "rejected"?
+        def look(policy=policy, name=name) -> dict:
+            with chapter.timing(f"{name}_eval"):
+                return measure(policy, start, name, counts=counts, rivals=before["golds"])
+
+        with chapter.timing("eval"):
+            after = chapter.once(f"look_{name}", look)
+        keys[name] = method_keys(chapter, name, start, config, before, after, keys["gold_best"])
+        print(f"{name.upper()}: {method_line(keys[name])}")
+    keys |= {"pairs": len(pairs), "steps": configs["dpo"].steps, "frontier": None}
+    write_samples(
+        chapter.folder,
+        [question.text for question in fixed_questions(start.town)],
+        old_samples,
+        fixed_replies(policies["dpo"], start),
+        before_title="chat",
+        after_title="DPO",
+    )
+    draw_training(chapter, watched)
+    draw_gold(chapter, keys)
+    print(report(keys))
+    for name in ("ipo", "orpo"):
+        save_model(chapter.folder / MODEL_FILES[name], policies[name], tokenizer)
+    return chapter.finish(keys, model=(policies["dpo"], tokenizer))
+
+
+# ---------------------------------------------------------------------------------------- the data
+
+
+def read_pairs(
+    common: Common, reference: GPT, tokenizer: Tokenizer, settings: Settings
+) -> tuple[list[LabelledPair], list[LabelledPair]]:
+    """Pairs to learn from, and others to watch the training with."""
+    if settings.preferences:
+        context = reference.config.context_length
+        pairs, problems = file_pairs(
+            settings.preferences, tokenizer, context, strict=settings.strict
+        )
+        print(report_problems(problems) or "every record of the file is fine")
+        return split_pairs(pairs, settings.watched_pairs, common.seed)
+    print("the chat kitten answers, the annotators compare ...", flush=True)
+    pairs = sample_pairs(
+        reference,
+        tokenizer,
+        build_town(),
+        count=settings.pairs + settings.watched_pairs,
+        rng=new_random(common.seed, "ch4_preferences", "pairs"),
+        generator=new_generator(common.device, common.seed, "ch4_preferences", "pairs"),
+        annotators=settings.annotators,
+        label_noise=settings.label_noise,
+    )
+    return pairs[: settings.pairs], pairs[settings.pairs :]
+
+
+def split_pairs(
+    pairs: list[LabelledPair], most_watched: int, seed: int
+) -> tuple[list[LabelledPair], list[LabelledPair]]:
+    """A tenth of a file's pairs, shuffled, is only watched; a single pair is learnt and watched."""
+    if len(pairs) == 1:
+        return pairs, pairs
+    shuffled = list(pairs)
+    new_random(seed, "ch4_preferences", "split").shuffle(shuffled)
+    watched = max(1, min(most_watched, len(shuffled) // 10))
+    return shuffled[watched:], shuffled[:watched]
+
+
+def pairs_view(pairs: list[LabelledPair], tokenizer: Tokenizer) -> str:
+    """A few pairs as a reader sees them; the gold score is in brackets where it is known."""
+    lines = []
+    for pair in pairs:
+        question = pair.question.text if pair.question else tokenizer.decode(pair.prompt)
+        lines.append(f"  {safe_text(question)}")
+        for mark, tokens, gold in (
+            ("chosen", pair.chosen, pair.chosen_gold),
+            ("rejected", pair.rejected, pair.rejected_gold),
+        ):
+            known = "" if gold is None else f"  ({gold:+.2f})"
+            lines.append(f"    {mark:<9}{safe_text(tokenizer.decode(tokens))}{known}")
+    return "\n".join(lines)
+
+
+def step_count(pairs: int, settings: Settings) -> int:
+    """Steps after which every pair was seen `epochs` times."""
+    return max(1, round(settings.epochs * pairs / settings.pairs_per_step))
+
+
+# ---------------------------------------------------------------------------------------- the look
+
+
+def fixed_replies(policy: GPT, start: Start) -> list[str]:
+    """Replies to the fixed questions at temperature 1, with the same dice for every kitten."""
+    common = start.common
+    replies = sample_replies(
+        policy,
+        start.tokenizer,
+        start.town,
+        fixed_questions(start.town),
+        replies_each=1,
+        temperature=1.0,
+        generator=new_generator(common.device, common.seed, "ch4_preferences", "samples"),
+    )
+    return [reply.text for reply in replies]
+
+
+def method_keys(
+    chapter: Run,
+    name: str,
+    start: Start,
+    config: DPOConfig | ORPOConfig,
+    before: dict,
+    after: dict,
+    gold_best: float,
+) -> dict:
+    """What summary.json says about one method.
+
+    train_seconds hold the steps and, for DPO and IPO, asking the reference about all pairs;
+    pairs_per_second counts both. seconds are all of it: training and evaluation.
+    """
+    keys: dict = {}
+    for key in SCORES.split():
+        for when, scores in (("before", before), ("after", after)):
+            keys[f"{key}_{when}"] = scores[key]
+            keys[f"{key}_{when}_stderr"] = scores[f"{key}_stderr"]
+    for key in ("win_rate", "kl"):
+        keys[key], keys[f"{key}_stderr"] = after[key], after[f"{key}_stderr"]
+    way = gold_best - before["gold"]
+    keys["gold_share_of_distance"] = (after["gold"] - before["gold"]) / way
+    history = chapter.history(name)
+    for end in ("", "_stderr"):  # the last look at the unseen pairs
+        keys[f"chosen_logprob_change{end}"] = history[-1][f"unseen_chosen{end}"]
+        keys[f"rejected_logprob_change{end}"] = history[-1][f"unseen_rejected{end}"]
+        keys[f"unseen_accuracy{end}"] = history[-1][f"unseen_accuracy{end}"]
+    train_seconds = sum(entry["seconds"] for entry in history)
+    if isinstance(config, DPOConfig):
+        train_seconds += start.reference_seconds
+    eval_seconds = chapter.seconds.get(f"{name}_eval_seconds", 0.0)
+    keys["pairs_per_second"] = config.steps * config.pairs_per_step / train_seconds
+    keys["train_seconds"] = round(train_seconds, 2)
+    keys["seconds"] = round(train_seconds + eval_seconds, 2)
+    return keys
+
+
+def method_line(keys: dict) -> str:
+    """One method in a line, as soon as it is known."""
+    return (
+        f"gold {keys['gold_before']:.2f} -> {keys['gold_after']:.2f} "
+        f"({keys['gold_share_of_distance']:.0%} of the way to the best), "
+        f"wins {keys['win_rate']:.1%}, {keys['kl']:.2f} nats away, {keys['seconds']:.0f} s"
+    )
+
+
+def report(keys: dict) -> str:
+    """The three methods side by side, in 80 columns."""
+    rows = (
+        ("gold score before", "gold_before", 2),
+        ("gold score after", "gold_after", 2),
+        ("wins against the chat kitten", "win_rate", 3),
+        ("KL to it, nats per reply", "kl", 2),
+        ("safe", "safe_rate_after", 3),
+        ("allows what is fine, before", "allowed_rate_before", 3),
+        ("allows what is fine", "allowed_rate_after", 3),
+        ("facts and sums right, before", "answer_accuracy_before", 3),
+        ("facts and sums right", "answer_accuracy_after", 3),
+        ("log p(chosen) changed by", "chosen_logprob_change", 2),
+        ("log p(rejected) changed by", "rejected_logprob_change", 2),
+    )
+    lines = [f"{'held-out questions, unseen pairs':<34}" + "".join(f"{m:>15}" for m in METHODS)]
+    for label, key, digits in rows:
+        line = f"{label:<34}"
+        for method in METHODS:
+            value, error = keys[method][key], keys[method][f"{key}_stderr"]
+            line += f"{value:>8.{digits}f} +-{error:.{digits}f}".rjust(15)
+        lines.append(line)
+    speeds = "".join(f"{keys[method]['pairs_per_second']:>15.0f}" for method in METHODS)
+    lines.append(f"{'pairs per second':<34}{speeds}")
+    lines.append(f"the best possible replies have a gold score of {keys['gold_best']:.2f}")
+    return "\n".join(lines)
+
+
+# ------------------------------------------------------------------------------------ the frontier
+
+
+def explore_frontier(
+    common: Common, settings: Settings, sft_path: Path, summary: dict, inputs: dict
+) -> dict:
+    """Gold score against KL for every method of the series -> method -> points of its path."""
+    chapter = Run(common, "ch4_frontier", settings, inputs=inputs)
+    reference, tokenizer, _ = load_model(sft_path, device=common.device)
+    if not chapter.finished:
+        pairs, watched = read_pairs(common, reference, tokenizer, settings)
+        start = make_start(common, tokenizer, build_town(), reference, pairs, watched)
+        counts = counts_for_points(counts_of(common))
+        variants = settings.variants(step_count(len(pairs), settings))
+        chapter.finish({"paths": trained_paths(chapter, start, variants, counts)})
+    paths = dict(chapter.summary["paths"])
+    paths["PPO"] = ppo_path(common, inputs["sft"])
+    paths["best-of-n"] = best_of_n_path(common, reference, tokenizer, inputs)
+    path = common.folder("ch4_preferences") / "frontier.png"
+    draw_frontier(path, paths, summary["dpo"]["gold_before"], summary["gold_best"])
+    print(f"the frontier of all methods: {path}")
+    return paths
+
+
+# ------------------------------------------------------------------------------------ the pictures
+
+
+def draw_training(chapter: Run, watched: list[LabelledPair]) -> None:
+    """training.png: chosen and rejected apart, then margin and accuracy, on unseen pairs."""
+    histories = {name: chapter.history(name) for name in METHODS}
+
+    def curve(name: str, key: str, start_value: float) -> tuple[list, list]:
+        looks = [entry for entry in histories[name] if entry.get(key) is not None]
+        steps = [0] + [entry["step"] + 1 for entry in looks]
+        return steps, [start_value] + [entry[key] for entry in looks]
+
+    panels = [
+        plots.Panel(
+            {part: curve(name, f"unseen_{part}", 0.0) for part in ("chosen", "rejected")},
+            f"{name.upper()}: log p(reply)",
+            y_label="change, nats per reply",
+            reference_lines={"chat kitten": 0.0},
+        )
+        for name in METHODS
+    ]
+    known = [pair.best_accuracy for pair in watched if pair.best_accuracy is not None]
+    panels += [
+        plots.Panel(
+            {name.upper(): curve(name, "unseen_margin", 0.0) for name in METHODS},
+            "Margin: chosen - rejected",
+            y_label="nats",
+        ),
+        plots.Panel(
+            {name.upper(): curve(name, "unseen_accuracy", 0.5) for name in METHODS},
+            "Accuracy on unseen pairs",
+            reference_lines={"best possible": sum(known) / len(known)} if known else None,
+        ),
+        plots.Panel(
+            {
+                name.upper(): (
+                    [entry["step"] + 1 for entry in histories[name]],
+                    plots.moving_average([entry["accuracy"] for entry in histories[name]], 10),
+                )
+                for name in METHODS
+            },
+            "Accuracy on the pairs of the step",
+        ),
+    ]
+    plots.panels(
+        chapter.folder / "training.png",
+        panels,
+        title="Learning from preferences",
+        note="ORPO's accuracy on its own pairs is that of its odds, as it has no reference",
+    )
+
+
+def draw_gold(chapter: Run, keys: dict) -> None:
+    """gold.png: the chat kitten, the three methods, the best that is possible."""
+    heights = {"chat kitten": keys["dpo"]["gold_before"]}
+    errors = {"chat kitten": keys["dpo"]["gold_before_stderr"]}
+    for name in METHODS:
+        heights[name.upper()] = keys[name]["gold_after"]
+        errors[name.upper()] = keys[name]["gold_after_stderr"]
+    heights["best possible"], errors["best possible"] = keys["gold_best"], 0.0
+    plots.bars(
+        chapter.folder / "gold.png",
+        {"gold score": heights},
+        errors={"gold score": errors},
+        title="Held-out questions: the gold judge's mean score",
+        y_label="gold score",
+    )
+
+
+def main(argv=None) -> int:
+    return chapter_main("ch4_preferences", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""Over-optimisation: what happens when a kitten may go as far as it likes after a poor judge.
+
+A reward model is only a proxy for what people want. One that learnt from few pairs is wrong in many
+places, and a policy that is paid by it and by nothing else finds these places: the proxy's score
+rises on and on, what people want rises first and then falls. Gao, Schulman and Hilton 2022, arXiv
+2210.10760, plot both over the distance from the start, with a gold judge that labels the pairs.
+
+Used by ch3_ppo --overoptimisation.
+"""
+
+import statistics
+from pathlib import Path
+
+from chapters.preferences import sample_pairs
+from kittenllm import plots
+from kittenllm.gpt import GPT
+from kittenllm.kitten_town.facts import build_town
+from kittenllm.optim import make_optimizer
+from kittenllm.reward_model import RewardModel, RewardModelConfig, train_reward_model
+from kittenllm.runs import Run
+from kittenllm.settings import new_generator, new_random
+from kittenllm.tokenizer import Tokenizer
+
+
+def train_on_few_pairs(
+    chapter: Run,
+    reward_model: RewardModel,
+    reference: GPT,
+    tokenizer: Tokenizer,
+    count: int,
+    epochs: int,
+) -> None:
+    """A reward model that has seen too little of the world."""
+    common = chapter.common
+    pairs = sample_pairs(
+        reference,
+        tokenizer,
+        build_town(),
+        count=count,
+        rng=new_random(common.seed, "ch3_ppo", "few pairs"),
+        generator=new_generator(common.device, common.seed, "ch3_ppo", "few pairs"),
+        annotators="exact",
+    )
+    usual = RewardModelConfig()
+    size = min(usual.pairs_per_step, count)
+    steps = max(1, round(epochs * count / size))
+    config = RewardModelConfig(steps=steps, pairs_per_step=size)
+    optimizer = make_optimizer(reward_model, matrix_lr=config.matrix_lr, other_lr=config.other_lr)
+    generator = new_generator("cpu", common.seed, "ch3_ppo", "few pairs order")
+    objects = {"reward_model": reward_model, "optimizer": optimizer, "generator": generator}
+    stage = chapter.stage("reward_model", total=steps, objects=objects)
+    training = train_reward_model(
+        reward_model,
+        [(pair.chosen_tokens, pair.rejected_tokens) for pair in pairs],
+        config=config,
+        optimizer=optimizer,
+        generator=generator,
+        start_step=stage.step,
+    )
+    for _ in stage.follow(training, show=("loss", "accuracy")):
+        pass
+
+
+def turning_point(looks: list[dict], gold_best: float) -> dict[str, float | bool]:
+    """Where the gold score peaked, and where gold and proxy ended (means of the last three)."""
+    golds = [look["gold"] for look in looks]
+    proxies = [look["proxy"] for look in looks]
+    peak = golds.index(max(golds))
+    last_gold = statistics.fmean(golds[-3:])
+    last_proxy = statistics.fmean(proxies[-3:])
+    needed_fall = 0.1 * (gold_best - min(golds))
+    fell = golds[peak] - last_gold >= needed_fall
+    return {
+        "peak_gold": golds[peak],
+        "peak_step": peak,
+        "peak_kl": looks[peak]["kl_held_out"],
+        "last_gold": last_gold,
+        "lowest_gold": min(golds),
+        "last_kl": statistics.fmean(look["kl_held_out"] for look in looks[-3:]),
+        "proxy_at_peak": proxies[peak],
+        "proxy_last": last_proxy,
+        "needed_fall": needed_fall,
+        "turned": fell and last_proxy > proxies[peak],
+    }
+
+
+def draw_overoptimisation(path: Path, looks: list[dict]) -> None:
+    """overoptimisation.png: proxy and gold over the distance from the start."""
+    kl = [look["kl_held_out"] for look in looks]
+    plots.curves(
+        path,
+        {
+            "proxy: the reward model from few pairs": (kl, [look["proxy"] for look in looks]),
+            "gold: what people really want": (kl, [look["gold"] for look in looks]),
+        },
+        title="Over-optimisation: the proxy rises, the kitten gets worse",
+        x_label="KL to the starting model, nats per reply",
+        y_label="score",
+    )
+
+
+def in_words(numbers: dict) -> str:
+    """What went wrong, in words."""
+    turned = "turned" if numbers["turned"] else "did not turn clearly"
+    return (
+        f"over-optimisation: gold peaked at {numbers['peak_gold']:+.2f} (round "
+        f"{numbers['peak_step']}) and ended at {numbers['last_gold']:+.2f}, the proxy went from "
+        f"{numbers['proxy_at_peak']:+.2f} to {numbers['proxy_last']:+.2f}: the curve {turned}"
+    )
