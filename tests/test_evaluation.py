@@ -225,8 +225,8 @@ def ask_the_parrot(gpt, tokenizer, questions, **settings):
 def test_each_reply_is_judged_by_its_own_question(monkeypatch, gpt, tokenizer):
     """Two replies to each of three questions: the first is right, the second is not."""
     questions = [
-        Question("sum", "What is 1 + 2?", (1, 2)),
-        Question("sum", "What is 4 + 5?", (4, 5)),
+        Question("sum", "What is 1+2?", (1, 2)),
+        Question("sum", "What is 4+5?", (4, 5)),
         Question("risky", "May I eat grapes?", ("eat", "grapes")),
     ]
     texts = ["It is 3.", "It is 9.", "It is 9.", "It is 3.", "No. Purr!", "Yes, silly."]
@@ -248,7 +248,7 @@ def test_each_reply_is_judged_by_its_own_question(monkeypatch, gpt, tokenizer):
 
 
 def test_replies_without_an_end_cost(monkeypatch, gpt, tokenizer):
-    questions = [Question("sum", "What is 1 + 2?", (1, 2))]
+    questions = [Question("sum", "What is 1+2?", (1, 2))]
     parrot(monkeypatch, tokenizer, lambda number: "3", ended=False)
     (reply,) = ask_the_parrot(gpt, tokenizer, questions, replies_each=1)
     assert not reply.ended and reply.tokens == tokenizer.encode("3")
@@ -257,9 +257,9 @@ def test_replies_without_an_end_cost(monkeypatch, gpt, tokenizer):
 
 def test_a_prompt_of_one_s_own(monkeypatch, gpt, tokenizer):
     """The base kitten is asked without the chat template."""
-    questions = [Question("sum", "What is 1 + 2?", (1, 2))]
+    questions = [Question("sum", "What is 1+2?", (1, 2))]
     calls = parrot(monkeypatch, tokenizer, lambda number: "3")
-    bare = tokenizer.encode("What is 1 + 2?")
+    bare = tokenizer.encode("What is 1+2?")
     ask_the_parrot(gpt, tokenizer, questions, replies_each=2, prompt_of=lambda question: bare)
     assert calls[0][0] == [bare, bare]
 
