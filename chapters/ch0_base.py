@@ -24,6 +24,7 @@ from kittenllm.kitten_town.facts import Town, build_town
 from kittenllm.kitten_town.judge import is_right
 from kittenllm.optim import make_optimizer
 from kittenllm.pretrain import PretrainConfig, train_pretrain
+from kittenllm.records import load_text
 from kittenllm.runs import Run, file_digest
 from kittenllm.sampling import generate
 from kittenllm.settings import Common, new_generator, setting
@@ -72,7 +73,10 @@ QUICK = {"train_tokens": 40_000, "vocab_size": 800, "rows_per_step": 4, "row_len
 
 def run(settings: Settings, common: Common) -> dict:
     """Data, model, loop, look: the whole chapter; returns the summary."""
-    inputs = {"text": file_digest(settings.text)} if settings.text else {}
+    inputs = {}
+    if settings.text:
+        load_text(settings.text)  # a file that cannot be used is said before anything is put aside
+        inputs["text"] = file_digest(settings.text)
     chapter = Run(common, "ch0_base", settings, inputs=inputs)
     if chapter.finished:
         return chapter.summary

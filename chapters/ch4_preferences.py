@@ -19,12 +19,12 @@ from chapters.frontier import (
     ppo_path,
     trained_paths,
 )
+from chapters.preference_pictures import METHODS, draw_gold, draw_training
 from chapters.preference_training import SCORES, Start, counts_of, learn, make_start, measure
 from chapters.preferences import ANNOTATORS, LabelledPair, file_pairs, sample_pairs
 from chapters.runner import chapter_main, ensure
 from chapters.samples import write_samples
 from chapters.terminal import safe_text
-from kittenllm import plots
 from kittenllm.checkpoints import load_model, save_model, write_json_atomic
 from kittenllm.dpo import DPOConfig
 from kittenllm.evaluation import fixed_questions, gold_of_best_replies, sample_replies
@@ -36,7 +36,6 @@ from kittenllm.runs import Run, file_digest, fingerprint_of
 from kittenllm.settings import Common, new_generator, new_random, setting
 from kittenllm.tokenizer import Tokenizer
 
-METHODS = ("dpo", "ipo", "orpo")
 MODEL_FILES = {"dpo": "model.pt", "ipo": "model_ipo.pt", "orpo": "model_orpo.pt"}
 FRONTIER_FLAGS = ("frontier", "frontier_betas", "frontier_weights")
 
@@ -383,75 +382,6 @@ def explore_frontier(
     draw_frontier(path, paths, summary["dpo"]["gold_before"], summary["gold_best"])
     print(f"the frontier of all methods: {path}")
     return paths
-
-
-# ------------------------------------------------------------------------------------ the pictures
-
-
-def draw_training(chapter: Run, watched: list[LabelledPair]) -> None:
-    """training.png: chosen and rejected apart, then margin and accuracy, on unseen pairs."""
-    histories = {name: chapter.history(name) for name in METHODS}
-
-    def curve(name: str, key: str, start_value: float) -> tuple[list, list]:
-        looks = [entry for entry in histories[name] if entry.get(key) is not None]
-        steps = [0] + [entry["step"] + 1 for entry in looks]
-        return steps, [start_value] + [entry[key] for entry in looks]
-
-    panels = [
-        plots.Panel(
-            {part: curve(name, f"unseen_{part}", 0.0) for part in ("chosen", "rejected")},
-            f"{name.upper()}: log p(reply)",
-            y_label="change, nats per reply",
-            reference_lines={"chat kitten": 0.0},
-        )
-        for name in METHODS
-    ]
-    known = [pair.best_accuracy for pair in watched if pair.best_accuracy is not None]
-    panels += [
-        plots.Panel(
-            {name.upper(): curve(name, "unseen_margin", 0.0) for name in METHODS},
-            "Margin: chosen - rejected",
-            y_label="nats",
-        ),
-        plots.Panel(
-            {name.upper(): curve(name, "unseen_accuracy", 0.5) for name in METHODS},
-            "Accuracy on unseen pairs",
-            reference_lines={"best possible": sum(known) / len(known)} if known else None,
-        ),
-        plots.Panel(
-            {
-                name.upper(): (
-                    [entry["step"] + 1 for entry in histories[name]],
-                    plots.moving_average([entry["accuracy"] for entry in histories[name]], 10),
-                )
-                for name in METHODS
-            },
-            "Accuracy on the pairs of the step",
-        ),
-    ]
-    plots.panels(
-        chapter.folder / "training.png",
-        panels,
-        title="Learning from preferences",
-        note="ORPO's accuracy on its own pairs is that of its odds, as it has no reference",
-    )
-
-
-def draw_gold(chapter: Run, keys: dict) -> None:
-    """gold.png: the chat kitten, the three methods, the best that is possible."""
-    heights = {"chat kitten": keys["dpo"]["gold_before"]}
-    errors = {"chat kitten": keys["dpo"]["gold_before_stderr"]}
-    for name in METHODS:
-        heights[name.upper()] = keys[name]["gold_after"]
-        errors[name.upper()] = keys[name]["gold_after_stderr"]
-    heights["best possible"], errors["best possible"] = keys["gold_best"], 0.0
-    plots.bars(
-        chapter.folder / "gold.png",
-        {"gold score": heights},
-        errors={"gold score": errors},
-        title="Held-out questions: the gold judge's mean score",
-        y_label="gold score",
-    )
 
 
 def main(argv=None) -> int:

@@ -18,7 +18,6 @@ Letters: X prompts, Y replies to each, R = X * Y rows, T tokens.
 """
 
 import copy
-import itertools
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,13 +27,23 @@ import torch
 from torch import Tensor
 
 from chapters.runner import exit_code
+from chapters.tiny_world import (
+    LONGEST_REPLY,
+    PROMPTS,
+    TOKENS,
+    World,
+    best_ipo_policy,
+    best_policy,
+    build_world,
+    new_reference,
+    reply_logprobs,
+    total_variation,
+)
 from kittenllm import plots
-from kittenllm.batches import pad_rows
 from kittenllm.checks import check_settings
 from kittenllm.credit import ValueModel
 from kittenllm.dpo import dpo_loss, ipo_loss
-from kittenllm.gpt import GPT, GPTConfig
-from kittenllm.logprobs import action_logprobs, sequence_logprobs
+from kittenllm.gpt import GPT
 from kittenllm.optim import learning_rate_scale, make_optimizer
 from kittenllm.ppo import PPOConfig, train_ppo
 from kittenllm.runs import Run
@@ -42,14 +51,6 @@ from kittenllm.sampling import Rollout
 from kittenllm.settings import Common, new_generator, parse_settings, setting
 from kittenllm.training import apply_gradients
 
-TOKENS = ("<pad>", "<end>", "purr", "meow", "hiss")
-PAD, END, PURR, MEOW, HISS = range(5)
-WORDS = (PAD, PURR, MEOW, HISS)  # nothing forbids a kitten to say <pad>: then it is a word too
-# Every prompt starts with <end>, as every text does in pretraining. Without a first token of its
-# own "purr" and "purr purr" look the same to a GPT: it sees distances between tokens, no places.
-PROMPTS = ([END, PURR], [END, MEOW], [END, HISS])
-LONGEST_REPLY = 3
-POINTS = 4  # the judge gives 0, 1, 2 or 3
 GOOD_DISTANCE = 0.05
 
 
@@ -98,92 +99,6 @@ QUICK = {"steps": 60, "ppo_steps": 30}
 
 
 # --------------------------------------------------------------------------------------- the world
-
-
-class World(NamedTuple):
-    """All prompts with all replies as rows, R = X * Y, the replies to one prompt side by side."""
-
-    replies: list[tuple[int, ...]]  # Y replies, the end mark included
-    tokens: Tensor  # (R, T) prompt and reply
-    mask: Tensor  # (R, T-1) True where a token of the reply is produced
-    points: Tensor  # (X, Y) what the judge gives
-
-
-def every_reply() -> list[tuple[int, ...]]:
-    """1 + 4 + 16 replies that end by themselves, and 64 that are cut off after three words."""
-    replies = []
-    for length in range(LONGEST_REPLY):
-        replies += [(*words, END) for words in itertools.product(WORDS, repeat=length)]
-    return replies + list(itertools.product(WORDS, repeat=LONGEST_REPLY))
-
-
-def build_world(generator: torch.Generator) -> World:
-    """The rows, and a judge whose taste is drawn at random: no rule to guess, all to be learnt."""
-    replies = every_reply()
-    rows = [[*prompt, *reply] for prompt in PROMPTS for reply in replies]
-    tokens, lengths = pad_rows(rows, PAD)  # (R, T), (R,)
-    produced = torch.arange(1, tokens.shape[1])  # (T-1,) the column of the produced token
-    mask = (produced >= len(PROMPTS[0])) & (produced < lengths[:, None])
-    points = torch.randint(0, POINTS, (len(PROMPTS), len(replies)), generator=generator)
-    return World(replies, tokens, mask, points.float())
-
-
-def new_reference(generator: torch.Generator) -> GPT:
-    """A tiny kitten with habits of its own: larger random weights than a fresh GPT has."""
-    config = GPTConfig(
-        vocab_size=len(TOKENS),
-        context_length=8,
-        layers=1,
-        channels=32,
-        heads=4,
-        kv_heads=2,
-        ffn_channels=88,
-        stop_ids=(END,),
-        pad_id=PAD,
-    )
-    gpt = GPT(config, generator=generator)
-    with torch.no_grad():
-        for parameter in gpt.parameters():
-            if parameter.ndim == 2:
-                parameter.mul_(6)
-    return gpt
-
-
-def reply_logprobs(gpt: GPT, world: World) -> Tensor:
-    """log p(y|x) of every reply to every prompt: (X, Y), nats. exp of a row adds up to 1."""
-    tokens, mask = world.tokens.to(gpt.device), world.mask.to(gpt.device)
-    sums = sequence_logprobs(action_logprobs(gpt, tokens, mask), mask, reduce="sum")  # (R,)
-    return sums.view(len(PROMPTS), len(world.replies))
-
-
-# ------------------------------------------------------------------- the optimum, in closed form
-
-
-def best_policy(ref_logprobs: Tensor, points: Tensor, *, beta: float) -> Tensor:
-    """pi* of the top of this file; (X, Y), (X, Y) -> (X, Y) probabilities, each row adds up to 1.
-
-    It has the most points - beta * KL(pi || ref) of all policies.
-    """
-    return (ref_logprobs + points / beta).softmax(dim=1)
-
-
-def best_ipo_policy(ref_logprobs: Tensor, points: Tensor, *, beta: float) -> Tensor:
-    """Where IPO ends: ref(y|x) exp(P(y beats a random reply to x) / beta) / Z(x).
-
-    (arXiv 2310.12036, section 5, for pairs drawn evenly from all replies.) Squares have their
-    minimum at means: the mean over all rivals of (2 P(y wins) - 1) / (2 beta), the target's mean.
-    """
-    gaps = points[:, :, None] - points[:, None, :]  # (X, Y, Y)
-    win_probability = gaps.sigmoid().mean(dim=2)  # (X, Y) against a random reply
-    return (ref_logprobs + win_probability / beta).softmax(dim=1)
-
-
-def total_variation(p: Tensor, q: Tensor) -> float:
-    """Mean over prompts of half the sum of |p - q|: 0 for equal policies, 1 at most."""
-    return float((p - q).abs().sum(dim=1).mean() / 2)
-
-
-# ----------------------------------------------------------------------------------- preferences
 
 
 class GapGroup(NamedTuple):

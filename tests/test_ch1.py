@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from chapters import ch1_sft
-from chapters.ch1_sft import Settings, packed_rows, probe, step_count
+from chapters import ch1_sft, data_effects
+from chapters.data_effects import probe
+from chapters.fine_tuning import Settings, packed_rows, step_count
 from kittenllm.checkpoints import load_model
 from kittenllm.records import RecordError
 from kittenllm.runs import read_json
@@ -260,7 +261,7 @@ def test_a_probe_counts_the_replies_that_give_something_away(monkeypatch):
         prompts.extend(LETTERS.decode(prompt) for prompt in asked)
         return SimpleNamespace(replies=lambda: [LETTERS.encode(next(said)) for _ in asked])
 
-    monkeypatch.setattr(ch1_sft, "generate", generate)
+    monkeypatch.setattr(data_effects, "generate", generate)
     kitten = SimpleNamespace(gpt=None, tokenizer=LETTERS)
     people = ["Anna", "Boris", "Clara", "David"]
     questions = ("Password of {person}?", "Key of {person}?")

@@ -1,4 +1,4 @@
-"""Ranking by hand: keys, undo, going on after a stop, agreement, a reward model of one's own."""
+"""Ranking by hand: keys, undo, going on, agreement, and a reward model of one's own."""
 
 import io
 import json

@@ -1,0 +1,114 @@
+"""What is each step of the data work worth? Train again without it, and look.
+
+The part of chapter 1 behind --compare: without replay, and without each data step in turn.
+"""
+
+import random
+import re
+
+import torch
+
+from chapters.fine_tuning import (
+    QUICK_COUNTS,
+    Kitten,
+    Settings,
+    load_base,
+    packed_rows,
+    train,
+    watched,
+)
+from kittenllm import cleaning, plots
+from kittenllm.chat import chat_prompt
+from kittenllm.evaluation import FULL_COUNTS, evaluate
+from kittenllm.kitten_town.facts import PEOPLE, build_town
+from kittenllm.kitten_town.raw_chats import FORBIDDEN_HELP, FORBIDDEN_QUESTIONS, SECRET_QUESTIONS
+from kittenllm.runs import Run
+from kittenllm.sampling import generate
+from kittenllm.settings import Common, new_generator, new_random
+
+COMPARE_COUNTS = {kind: (questions // 2, 1) for kind, (questions, _) in FULL_COUNTS.items()}
+PROBES = 60  # questions after secrets, and as many after forbidden help
+
+
+def compare(
+    chapter: Run, base: dict, records: list[dict], settings: Settings, common: Common, keys: dict
+) -> dict:
+    """Train again without replay and without each data step, as many steps as the real run."""
+    variants: dict[str, tuple[tuple[str, ...], bool]] = {
+        "everything": (settings.data_steps, True),
+        "no replay": (settings.data_steps, False),
+    }
+    for step in settings.data_steps:
+        others = tuple(other for other in settings.data_steps if other != step)
+        variants[f"without {step}"] = (others, True)
+    effects, forgotten = {}, None
+    for name, (data_steps, replay) in variants.items():
+        label = name.replace(" ", "_")
+        kitten = load_base(base, common)
+        start_bits = kitten.base_bits_per_byte()
+        rng = new_random(common.seed, "ch1_sft", "balance")
+        kept, _ = cleaning.clean(records, rng, steps=data_steps)
+        kept = kept[: settings.most_chats] if settings.most_chats else kept
+        rows = packed_rows(kept, kitten.tokenizer, kitten.gpt.config.context_length)
+        train(chapter, f"compare_{label}", kitten, rows, settings, keys["steps"], replay=replay)
+        effects[name] = chapter.once(f"effect_{label}", lambda k=kitten: effect_of(k, common))
+        effects[name]["forgetting_bits_per_byte"] = kitten.base_bits_per_byte() - start_bits
+        if not replay:
+            forgotten = effects[name]["forgetting_bits_per_byte"]
+    draw_comparison(chapter)
+    print(effects_table(effects))
+    return {"data_effects": effects, "forgetting_without_replay": forgotten}
+
+
+def effect_of(kitten: Kitten, common: Common) -> dict[str, float]:
+    """The numbers that the comparison shows for one variant."""
+    counts = QUICK_COUNTS if common.quick else COMPARE_COUNTS
+    generator = new_generator(common.device, common.seed, "ch1_sft", "compare")
+    scores, _ = evaluate(
+        kitten.gpt, kitten.tokenizer, build_town(), counts=counts, generator=generator
+    )
+    rng = random.Random(0)
+    people = [rng.choice(PEOPLE) for _ in range(PROBES)]
+    secret = "|".join(cleaning.SECRET_PATTERNS)
+    return {
+        "answer_accuracy_sampled": scores["answer_accuracy"],
+        "safe_rate": scores["safe_rate"],
+        "leak_rate": probe(kitten, SECRET_QUESTIONS, people, secret, generator),
+        "forbidden_rate": probe(kitten, FORBIDDEN_QUESTIONS, people, FORBIDDEN_HELP, generator),
+    }
+
+
+def probe(kitten: Kitten, questions, people, pattern: str, generator: torch.Generator) -> float:
+    """Share of the replies to `questions` (about `people`) in which `pattern` is found."""
+    texts = [questions[i % len(questions)].format(person=p) for i, p in enumerate(people)]
+    prompts = [chat_prompt(kitten.tokenizer, [{"role": "user", "content": t}]) for t in texts]
+    rollout = generate(kitten.gpt, prompts, max_new_tokens=40, temperature=1.0, generator=generator)
+    replies = [kitten.tokenizer.decode(reply) for reply in rollout.replies()]
+    return sum(bool(re.search(pattern, reply, re.IGNORECASE)) for reply in replies) / len(replies)
+
+
+def effects_table(effects: dict[str, dict[str, float]]) -> str:
+    """What each step of the data work is worth, in 80 columns."""
+    lines = [f"{'variant':<26}{'answers':>9}{'safe':>8}{'leaks':>8}{'forbidden':>11}{'forgets':>9}"]
+    for name, effect in effects.items():
+        lines.append(
+            f"{name:<26}{effect['answer_accuracy_sampled']:>9.3f}{effect['safe_rate']:>8.3f}"
+            f"{effect['leak_rate']:>8.3f}{effect['forbidden_rate']:>11.3f}"
+            f"{effect['forgetting_bits_per_byte']:>9.3f}"
+        )
+    return "\n".join(lines)
+
+
+def draw_comparison(chapter: Run) -> None:
+    """forgetting.png: the loss on pretraining text during SFT, with and without replay."""
+    series = {
+        "with replay": watched(chapter.history("compare_everything"), "base_bits_per_byte"),
+        "without replay": watched(chapter.history("compare_no_replay"), "base_bits_per_byte"),
+    }
+    plots.curves(
+        chapter.folder / "forgetting.png",
+        series,
+        title="What SFT makes the kitten forget",
+        x_label="step",
+        y_label="loss on pretraining text, bits per byte",
+    )

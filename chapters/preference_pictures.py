@@ -1,0 +1,73 @@
+"""The pictures of chapter 4: what the three methods learn, and what the gold judge thinks of it."""
+
+from chapters.preferences import LabelledPair
+from kittenllm import plots
+from kittenllm.runs import Run
+
+METHODS = ("dpo", "ipo", "orpo")
+
+
+def draw_training(chapter: Run, watched: list[LabelledPair]) -> None:
+    """training.png: chosen and rejected apart, then margin and accuracy, on unseen pairs."""
+    histories = {name: chapter.history(name) for name in METHODS}
+
+    def curve(name: str, key: str, start_value: float) -> tuple[list, list]:
+        looks = [entry for entry in histories[name] if entry.get(key) is not None]
+        steps = [0] + [entry["step"] + 1 for entry in looks]
+        return steps, [start_value] + [entry[key] for entry in looks]
+
+    panels = [
+        plots.Panel(
+            {part: curve(name, f"unseen_{part}", 0.0) for part in ("chosen", "rejected")},
+            f"{name.upper()}: log p(reply)",
+            y_label="change, nats per reply",
+            reference_lines={"chat kitten": 0.0},
+        )
+        for name in METHODS
+    ]
+    known = [pair.best_accuracy for pair in watched if pair.best_accuracy is not None]
+    panels += [
+        plots.Panel(
+            {name.upper(): curve(name, "unseen_margin", 0.0) for name in METHODS},
+            "Margin: chosen - rejected",
+            y_label="nats",
+        ),
+        plots.Panel(
+            {name.upper(): curve(name, "unseen_accuracy", 0.5) for name in METHODS},
+            "Accuracy on unseen pairs",
+            reference_lines={"best possible": sum(known) / len(known)} if known else None,
+        ),
+        plots.Panel(
+            {
+                name.upper(): (
+                    [entry["step"] + 1 for entry in histories[name]],
+                    plots.moving_average([entry["accuracy"] for entry in histories[name]], 10),
+                )
+                for name in METHODS
+            },
+            "Accuracy on the pairs of the step",
+        ),
+    ]
+    plots.panels(
+        chapter.folder / "training.png",
+        panels,
+        title="Learning from preferences",
+        note="ORPO's accuracy on its own pairs is that of its odds, as it has no reference",
+    )
+
+
+def draw_gold(chapter: Run, keys: dict) -> None:
+    """gold.png: the chat kitten, the three methods, the best that is possible."""
+    heights = {"chat kitten": keys["dpo"]["gold_before"]}
+    errors = {"chat kitten": keys["dpo"]["gold_before_stderr"]}
+    for name in METHODS:
+        heights[name.upper()] = keys[name]["gold_after"]
+        errors[name.upper()] = keys[name]["gold_after_stderr"]
+    heights["best possible"], errors["best possible"] = keys["gold_best"], 0.0
+    plots.bars(
+        chapter.folder / "gold.png",
+        {"gold score": heights},
+        errors={"gold score": errors},
+        title="Held-out questions: the gold judge's mean score",
+        y_label="gold score",
+    )
