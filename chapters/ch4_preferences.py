@@ -19,12 +19,11 @@ from chapters.frontier import (
     ppo_path,
     trained_paths,
 )
-from chapters.preference_pictures import METHODS, draw_gold, draw_training
+from chapters.preference_pictures import METHODS, draw_gold, draw_training, pairs_view
 from chapters.preference_training import SCORES, Start, counts_of, learn, make_start, measure
 from chapters.preferences import ANNOTATORS, LabelledPair, file_pairs, sample_pairs
 from chapters.runner import chapter_main, ensure
 from chapters.samples import write_samples
-from chapters.terminal import safe_text
 from kittenllm.checkpoints import load_model, save_model, write_json_atomic
 from kittenllm.dpo import DPOConfig
 from kittenllm.evaluation import fixed_questions, gold_of_best_replies, sample_replies
@@ -245,21 +244,6 @@ def split_pairs(
     new_random(seed, "ch4_preferences", "split").shuffle(shuffled)
     watched = max(1, min(most_watched, len(shuffled) // 10))
     return shuffled[watched:], shuffled[:watched]
-
-
-def pairs_view(pairs: list[LabelledPair], tokenizer: Tokenizer) -> str:
-    """A few pairs as a reader sees them; the gold score is in brackets where it is known."""
-    lines = []
-    for pair in pairs:
-        question = pair.question.text if pair.question else tokenizer.decode(pair.prompt)
-        lines.append(f"  {safe_text(question)}")
-        for mark, tokens, gold in (
-            ("chosen", pair.chosen, pair.chosen_gold),
-            ("rejected", pair.rejected, pair.rejected_gold),
-        ):
-            known = "" if gold is None else f"  ({gold:+.2f})"
-            lines.append(f"    {mark:<9}{safe_text(tokenizer.decode(tokens))}{known}")
-    return "\n".join(lines)
 
 
 def step_count(pairs: int, settings: Settings) -> int:

@@ -1,27 +1,21 @@
-"""A world so small that every reply can be listed: do PPO, DPO and IPO find the best policy?
+"""Do PPO, DPO and IPO find the best policy? In a tiny world one can look.
 
-A kitten with four words and an end mark answers three prompts with at most three words: 85 replies
-to each. The judge gives every one of them 0 to 3 points. When leaving the reference costs beta per
-nat, nothing is better than
-
-    pi*(y|x) = ref(y|x) exp(points(x, y) / beta) / Z(x)        (DPO, arXiv 2305.18290, eq. 4)
-
-and for 85 replies that can be computed. So we can watch how far every method still is from it:
-total variation, half the sum of |p - q|, is the largest difference in probability that any set of
-replies can have. PPO samples and sees points; DPO and IPO see every pair with Bradley-Terry labels.
+In tiny_world.py every reply can be listed, and the best policy pi* is known. So here we watch, step
+by step, how far every method still is from it. The distance is the total variation, half the sum of
+|p - q|: no set of replies differs by more in probability. PPO samples replies and sees their
+points; DPO and IPO see every pair with Bradley-Terry labels. Losses and loops are those of the big
+kittens.
 
 IPO goes for how often a reply wins, P(y beats a random reply), in place of its points. Its optimum
 is another one, and this program shows the distance to both.
 
-Read before: ppo.py, dpo.py. Left out: noise in the labels, replies that nobody has listed.
-Letters: X prompts, Y replies to each, R = X * Y rows, T tokens.
+Read before: tiny_world.py, ppo.py, dpo.py. Left out: replies that nobody has listed.
 """
 
 import copy
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,7 +29,10 @@ from chapters.tiny_world import (
     best_ipo_policy,
     best_policy,
     build_world,
+    judge_of,
     new_reference,
+    pairs_by_gap,
+    population_loss,
     reply_logprobs,
     total_variation,
 )
@@ -47,7 +44,6 @@ from kittenllm.gpt import GPT
 from kittenllm.optim import learning_rate_scale, make_optimizer
 from kittenllm.ppo import PPOConfig, train_ppo
 from kittenllm.runs import Run
-from kittenllm.sampling import Rollout
 from kittenllm.settings import Common, new_generator, parse_settings, setting
 from kittenllm.training import apply_gradients
 
@@ -98,58 +94,7 @@ class Settings:
 QUICK = {"steps": 60, "ppo_steps": 30}
 
 
-# --------------------------------------------------------------------------------------- the world
-
-
-class GapGroup(NamedTuple):
-    """All pairs whose points differ by `gap`: their labels have one probability in common."""
-
-    gap: float
-    better: Tensor  # (P,) numbers of rows
-    worse: Tensor  # (P,)
-
-
-def pairs_by_gap(points: Tensor) -> list[GapGroup]:
-    """Every pair of different replies to one prompt, once, sorted by the gap in points."""
-    X, Y = points.shape
-    first, second = torch.triu_indices(Y, Y, offset=1)  # all pairs of replies to one prompt
-    start = Y * torch.arange(X)[:, None]  # (X, 1) the first row of each prompt
-    first, second = (start + first).flatten(), (start + second).flatten()
-    gaps = points.flatten()[first] - points.flatten()[second]
-    better = torch.where(gaps >= 0, first, second)
-    worse = torch.where(gaps >= 0, second, first)
-    groups = []
-    for gap in gaps.abs().unique().tolist():
-        here = gaps.abs() == gap
-        groups.append(GapGroup(gap, better[here], worse[here]))
-    return groups
-
-
-def population_loss(
-    loss_function: Callable,
-    logprobs: Tensor,
-    ref_logprobs: Tensor,
-    groups: list[GapGroup],
-    *,
-    beta: float,
-) -> Tensor:
-    """The loss over infinitely many labels of every pair: no sample, no luck. (X, Y) twice -> 0-d.
-
-    The better reply is chosen with probability sigmoid(gap), as Bradley and Terry have it, and the
-    worse one else.
-    """
-    logprobs, ref_logprobs = logprobs.flatten(), ref_logprobs.flatten()  # (R,)
-    pair_count = sum(len(group.better) for group in groups)
-    total = logprobs.new_zeros(())
-    for gap, better, worse in groups:
-        p, q = logprobs[better], logprobs[worse]
-        ref_p, ref_q = ref_logprobs[better], ref_logprobs[worse]
-        loss_better_chosen, _ = loss_function(p, q, ref_p, ref_q, beta=beta)
-        loss_worse_chosen, _ = loss_function(q, p, ref_q, ref_p, beta=beta)
-        probability = float(torch.tensor(gap).sigmoid())
-        loss = probability * loss_better_chosen + (1 - probability) * loss_worse_chosen
-        total = total + len(better) / pair_count * loss
-    return total
+# -------------------------------------------------------------------------------------- DPO and IPO
 
 
 def learn_preferences(
@@ -172,22 +117,6 @@ def learn_preferences(
         loss.backward()
         grad_norm = apply_gradients(policy, optimizer, 1.0)
         yield {"step": step, "loss": loss.item(), "grad_norm": grad_norm}
-
-
-# ------------------------------------------------------------------------------------------- PPO
-
-
-def judge_of(world: World) -> Callable[[Rollout], Tensor]:
-    """The judge as PPO calls it: looks up the points of every sampled row."""
-    rows = [tuple([*prompt, *reply]) for prompt in PROMPTS for reply in world.replies]
-    points_of = dict(zip(rows, world.points.flatten().tolist(), strict=True))
-
-    def score(rollout: Rollout) -> Tensor:
-        sampled = zip(rollout.tokens.tolist(), rollout.lengths.tolist(), strict=True)
-        points = [points_of[tuple(row[:length])] for row, length in sampled]
-        return torch.tensor(points, device=rollout.tokens.device)  # (N,)
-
-    return score
 
 
 # ------------------------------------------------------------------------------------ the program

@@ -1,9 +1,20 @@
 """A world so small that every reply can be listed, and its best policies in closed form.
 
-Used by enumerable.py, which shows how near PPO, DPO and IPO come to them.
+A kitten with four words and an end mark answers three prompts with at most three words: 85 replies
+to each. The judge gives every one of them 0 to 3 points. When leaving the reference costs beta per
+nat, nothing is better than
+
+    pi*(y|x) = ref(y|x) exp(points(x, y) / beta) / Z(x)        (DPO, arXiv 2305.18290, eq. 4)
+
+and for 85 replies that can be computed.
+
+Used by enumerable.py, which shows how near PPO, DPO and IPO come. Read before: dpo.py.
+Left out: noise in the labels. Letters: X prompts, Y replies to each, R = X * Y rows, P pairs,
+T tokens.
 """
 
 import itertools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -12,6 +23,7 @@ from torch import Tensor
 from kittenllm.batches import pad_rows
 from kittenllm.gpt import GPT, GPTConfig
 from kittenllm.logprobs import action_logprobs, sequence_logprobs
+from kittenllm.sampling import Rollout
 
 TOKENS = ("<pad>", "<end>", "purr", "meow", "hiss")
 PAD, END, PURR, MEOW, HISS = range(5)
@@ -55,6 +67,7 @@ def new_reference(generator: torch.Generator) -> GPT:
     """A tiny kitten with habits of its own: larger random weights than a fresh GPT has."""
     config = GPTConfig(
         vocab_size=len(TOKENS),
+        rope_base=10_000.0,
         context_length=8,
         layers=1,
         channels=32,
@@ -77,6 +90,19 @@ def reply_logprobs(gpt: GPT, world: World) -> Tensor:
     tokens, mask = world.tokens.to(gpt.device), world.mask.to(gpt.device)
     sums = sequence_logprobs(action_logprobs(gpt, tokens, mask), mask, reduce="sum")  # (R,)
     return sums.view(len(PROMPTS), len(world.replies))
+
+
+def judge_of(world: World) -> Callable[[Rollout], Tensor]:
+    """The judge as PPO calls it: looks up the points of every sampled row."""
+    rows = [tuple([*prompt, *reply]) for prompt in PROMPTS for reply in world.replies]
+    points_of = dict(zip(rows, world.points.flatten().tolist(), strict=True))
+
+    def score(rollout: Rollout) -> Tensor:
+        sampled = zip(rollout.tokens.tolist(), rollout.lengths.tolist(), strict=True)
+        points = [points_of[tuple(row[:length])] for row, length in sampled]
+        return torch.tensor(points, device=rollout.tokens.device)  # (N,)
+
+    return score
 
 
 # ------------------------------------------------------------------- the optimum, in closed form
@@ -107,3 +133,54 @@ def total_variation(p: Tensor, q: Tensor) -> float:
 
 
 # ----------------------------------------------------------------------------------- preferences
+
+
+class GapGroup(NamedTuple):
+    """All pairs whose points differ by `gap`: their labels have one probability in common."""
+
+    gap: float
+    better: Tensor  # (P,) numbers of rows
+    worse: Tensor  # (P,)
+
+
+def pairs_by_gap(points: Tensor) -> list[GapGroup]:
+    """Every pair of different replies to one prompt, once, sorted by the gap in points."""
+    X, Y = points.shape
+    first, second = torch.triu_indices(Y, Y, offset=1)  # all pairs of replies to one prompt
+    start = Y * torch.arange(X)[:, None]  # (X, 1) the first row of each prompt
+    first, second = (start + first).flatten(), (start + second).flatten()
+    gaps = points.flatten()[first] - points.flatten()[second]
+    better = torch.where(gaps >= 0, first, second)
+    worse = torch.where(gaps >= 0, second, first)
+    groups = []
+    for gap in gaps.abs().unique().tolist():
+        here = gaps.abs() == gap
+        groups.append(GapGroup(gap, better[here], worse[here]))
+    return groups
+
+
+def population_loss(
+    loss_function: Callable,
+    logprobs: Tensor,
+    ref_logprobs: Tensor,
+    groups: list[GapGroup],
+    *,
+    beta: float,
+) -> Tensor:
+    """The loss over infinitely many labels of every pair: no sample, no luck. (X, Y) twice -> 0-d.
+
+    The better reply is chosen with probability sigmoid(gap), as Bradley and Terry have it, and the
+    worse one else.
+    """
+    logprobs, ref_logprobs = logprobs.flatten(), ref_logprobs.flatten()  # (R,)
+    pair_count = sum(len(group.better) for group in groups)
+    total = logprobs.new_zeros(())
+    for gap, better, worse in groups:
+        p, q = logprobs[better], logprobs[worse]
+        ref_p, ref_q = ref_logprobs[better], ref_logprobs[worse]
+        loss_better_chosen, _ = loss_function(p, q, ref_p, ref_q, beta=beta)
+        loss_worse_chosen, _ = loss_function(q, p, ref_q, ref_p, beta=beta)
+        probability = float(torch.tensor(gap).sigmoid())
+        loss = probability * loss_better_chosen + (1 - probability) * loss_worse_chosen
+        total = total + len(better) / pair_count * loss
+    return total

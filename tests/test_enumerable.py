@@ -7,7 +7,6 @@ import torch
 from torch.testing import assert_close
 
 from chapters import enumerable
-from chapters.enumerable import judge_of, pairs_by_gap, population_loss
 from chapters.tiny_world import (
     END,
     LONGEST_REPLY,
@@ -16,7 +15,10 @@ from chapters.tiny_world import (
     best_policy,
     build_world,
     every_reply,
+    judge_of,
     new_reference,
+    pairs_by_gap,
+    population_loss,
     reply_logprobs,
     total_variation,
 )
