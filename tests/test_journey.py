@@ -103,7 +103,6 @@ def test_the_chat_with_a_reader_who_tries_everything(quick_runs, run_offline):
         assert f"temperature must be a number from 0 up, not {value}" in screen
     view = screen.split("you> /tokens")[1]
     assert "<|im_end|><|im_start|>assistant and" not in view  # what was typed stays text:
-    assert re.search(r"\|im\|_\|", view)  # many small tokens, no special one
     assert "\x1b" not in screen
     assert screen.endswith("Goodbye!\n")
 
