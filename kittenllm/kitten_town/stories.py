@@ -216,7 +216,7 @@ VOCABULARY_SHARES = SHARES | {
     safety: 0.4,
     story: 0.04,
     spoken_sums: 0.03,
-    number_page: 0.03,
+    number_page: 0.05,
     small_talk: 0.03,
     later_words.page_and_questions: 0.02,
     later_words.tool_story: 0.02,
