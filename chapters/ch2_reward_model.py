@@ -27,6 +27,7 @@ from chapters.samples import write_samples
 from chapters.terminal import safe_text
 from kittenllm import plots
 from kittenllm.checkpoints import load_model
+from kittenllm.checks import check_positive
 from kittenllm.evaluation import fixed_questions, sample_replies
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town.facts import build_town
@@ -62,6 +63,9 @@ class Settings:
     label_noise: float = setting(0.0, "probability that a label is flipped on top of that")
     pairs: int = setting(5_000, "pairs to learn from")
     held_out_pairs: int = setting(5_000, "pairs about held-out questions to measure with")
+    pair_temperature: float = setting(
+        1.0, "temperature of the replies to learn from; above 1: more mistakes to compare"
+    )
     epochs: float = setting(1.0, "how often each pair is seen")
     pairs_per_step: int = setting(32, "pairs in one step; many small steps learn more")
     matrix_lr: float = setting(2e-3, "Muon's learning rate, for the hidden matrices")
@@ -73,6 +77,7 @@ class Settings:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.epochs > 0:
             raise ValueError(f"epochs must be above 0, got {self.epochs}")
+        check_positive("pair_temperature", self.pair_temperature)
         if not 0 <= self.label_noise <= 1:
             raise ValueError(f"label_noise must lie in 0 .. 1, got {self.label_noise}")
         self.training(steps=1)  # checks the other numbers
@@ -116,8 +121,7 @@ def run(settings: Settings, common: Common) -> dict:
 
     # Look: is it right, does it know how sure it may be, does it merely follow the length?
     with chapter.timing("eval"):
-        chosen = score_sequences(reward_model, [pair.chosen_tokens for pair in held_out]).cpu()
-        rejected = score_sequences(reward_model, [pair.rejected_tokens for pair in held_out]).cpu()
+        chosen, rejected = pair_scores(reward_model, held_out)
         keys = look(chosen, rejected, held_out)
         keys |= {"pairs": len(pairs), "held_out_pairs": len(held_out)}
         draw(chapter, chosen, rejected, keys)
@@ -144,7 +148,16 @@ def read_pairs(
     print("the chat kitten answers, the annotators compare ...", flush=True)
     labels = {"annotators": settings.annotators, "label_noise": settings.label_noise}
     town = build_town()
-    pairs = saved_pairs(chapter, "pairs", gpt, tokenizer, town, count=settings.pairs, **labels)
+    pairs = saved_pairs(
+        chapter,
+        "pairs",
+        gpt,
+        tokenizer,
+        town,
+        count=settings.pairs,
+        temperature=settings.pair_temperature,
+        **labels,
+    )
     held_out = saved_pairs(
         chapter,
         "held_out",
@@ -202,12 +215,25 @@ def train(
     watch_every = max(1, steps // 10)
     for metrics in stage.follow(training, show=("loss", "accuracy", "held_out_accuracy")):
         if (metrics["step"] + 1) % watch_every == 0:
-            chosen = score_sequences(reward_model, [pair.chosen_tokens for pair in watched])
-            rejected = score_sequences(reward_model, [pair.rejected_tokens for pair in watched])
+            chosen, rejected = pair_scores(reward_model, watched)
             metrics["held_out_accuracy"] = float(right(chosen, rejected).mean())
 
 
 # ---------------------------------------------------------------------------------------- the look
+
+
+def pair_scores(
+    reward_model: RewardModel, pairs: Sequence[LabelledPair]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores of the chosen and of the rejected replies, (P,) and (P,); each reply is read once."""
+    chosen = [tuple(pair.chosen_tokens) for pair in pairs]
+    rejected = [tuple(pair.rejected_tokens) for pair in pairs]
+    replies = list(dict.fromkeys(chosen + rejected))
+    scores = dict(zip(replies, score_sequences(reward_model, replies).tolist(), strict=True))
+    return (
+        torch.tensor([scores[reply] for reply in chosen]),
+        torch.tensor([scores[reply] for reply in rejected]),
+    )
 
 
 def right(better: torch.Tensor, worse: torch.Tensor) -> torch.Tensor:

@@ -25,6 +25,7 @@ from chapters.preferences import ANNOTATORS, LabelledPair, file_pairs, sample_pa
 from chapters.runner import chapter_main, ensure
 from chapters.samples import write_samples
 from kittenllm.checkpoints import load_model, save_model, write_json_atomic
+from kittenllm.checks import check_positive
 from kittenllm.dpo import DPOConfig
 from kittenllm.evaluation import fixed_questions, gold_of_best_replies, sample_replies
 from kittenllm.gpt import GPT
@@ -51,6 +52,7 @@ class Settings:
     label_noise: float = setting(0.0, "probability that a label is flipped on top of that")
     pairs: int = setting(3_000, "pairs to learn from")
     watched_pairs: int = setting(300, "more pairs, never learnt from, to watch the training with")
+    pair_temperature: float = setting(1.0, "the replies' temperature; above 1: more mistakes")
     epochs: float = setting(1.0, "how often each pair is seen")
     pairs_per_step: int = setting(32, "pairs in one step; many small steps learn more")
     beta: float = setting(0.1, "DPO: price of one nat away from the chat kitten")
@@ -77,6 +79,7 @@ class Settings:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.epochs > 0:
             raise ValueError(f"epochs must be above 0, got {self.epochs}")
+        check_positive("pair_temperature", self.pair_temperature)
         if not 0 <= self.label_noise <= 1:
             raise ValueError(f"label_noise must lie in 0 .. 1, got {self.label_noise}")
         self.methods(steps=1)  # checks the other numbers
@@ -221,17 +224,22 @@ def read_pairs(
         print(report_problems(problems) or "every record of the file is fine")
         return split_pairs(pairs, settings.watched_pairs, common.seed)
     print("the chat kitten answers, the annotators compare ...", flush=True)
-    pairs = sample_pairs(
-        reference,
-        tokenizer,
-        build_town(),
-        count=settings.pairs + settings.watched_pairs,
-        rng=new_random(common.seed, "ch4_preferences", "pairs"),
-        generator=new_generator(common.device, common.seed, "ch4_preferences", "pairs"),
-        annotators=settings.annotators,
-        label_noise=settings.label_noise,
-    )
-    return pairs[: settings.pairs], pairs[settings.pairs :]
+    both = []
+    for name, count in (("pairs", settings.pairs), ("watched", settings.watched_pairs)):
+        both.append(
+            sample_pairs(
+                reference,
+                tokenizer,
+                build_town(),
+                count=count,
+                rng=new_random(common.seed, "ch4_preferences", name),
+                generator=new_generator(common.device, common.seed, "ch4_preferences", name),
+                annotators=settings.annotators,
+                label_noise=settings.label_noise,
+                temperature=settings.pair_temperature,
+            )
+        )
+    return both[0], both[1]
 
 
 def split_pairs(
@@ -301,7 +309,7 @@ def method_keys(
     if isinstance(config, DPOConfig):
         train_seconds += start.reference_seconds
     eval_seconds = chapter.seconds.get(f"{name}_eval_seconds", 0.0)
-    keys["pairs_per_second"] = config.steps * config.pairs_per_step / train_seconds
+    keys["pairs_per_second"] = sum(entry["pairs"] for entry in history) / train_seconds
     keys["train_seconds"] = round(train_seconds, 2)
     keys["seconds"] = round(train_seconds + eval_seconds, 2)
     return keys

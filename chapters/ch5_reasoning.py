@@ -43,7 +43,7 @@ class Settings:
     warm_up_rows: int = setting(8, "packed rows of 256 tokens in one step of the warm-up")
     warm_up_matrix_lr: float = setting(4e-3, "Muon's learning rate in the warm-up")
     warm_up_other_lr: float = setting(4e-3, "AdamW's learning rate in the warm-up")
-    patient_share: float = setting(0.15, "share of the scribbles that seldom give up")
+    patient_share: float = setting(0.15, "share of the scribbles that show when to stop")
     grpo_steps: int = setting(80, "rounds of GRPO: sample, judge, learn")
     prompts_per_step: int = setting(32, "problems in one round")
     group_size: int = setting(8, "replies to each problem, which judge each other")

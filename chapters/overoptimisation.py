@@ -40,6 +40,7 @@ def train_on_few_pairs(
         rng=new_random(common.seed, "ch3_ppo", "few pairs"),
         generator=new_generator(common.device, common.seed, "ch3_ppo", "few pairs"),
         annotators="exact",
+        replies_each=2,
     )
     usual = RewardModelConfig()
     size = min(usual.pairs_per_step, count)

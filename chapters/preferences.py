@@ -11,6 +11,7 @@ Used by the chapters that learn from preferences. Pairs can also come from a fil
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +32,7 @@ from kittenllm.settings import new_generator, new_random
 from kittenllm.tokenizer import Tokenizer
 
 ANNOTATORS = ("noisy", "exact")
-REPLIES_EACH = 4  # replies to one question; they make up to two pairs
+REPLIES_EACH = 4  # replies to one question; they make up to six pairs
 QUESTIONS_AT_ONCE = 128
 FILE_HELD_OUT_SHARE = 0.1  # of the prompts of a user's file
 PAIRS_AT_ONCE = 1_000  # a run that is stopped loses at most so many
@@ -81,12 +82,14 @@ def sample_pairs(
     label_noise: float = 0.0,
     held_out: bool = False,
     replies_each: int = REPLIES_EACH,
+    temperature: float = 1.0,
 ) -> list[LabelledPair]:
-    """`count` pairs of replies that the kitten wrote at temperature 1, labelled by annotators.
+    """`count` pairs of replies that the kitten wrote, labelled by annotators.
 
     The questions are of all kinds, with the town's shares; `held_out` takes those that no training
-    asks. Every reply stands in one pair at most, and a reply that was drawn twice counts once. rng
-    draws questions and labels, `generator` (on the model's device) draws the replies.
+    asks. All different replies to one question are compared with each other, each pair by an
+    annotator of its own; the pairs of one question stand side by side. rng draws questions and
+    labels, `generator` (on the model's device) draws the replies.
 
     Raises: ValueError for unknown annotators, a label_noise outside [0, 1], fewer than 2 replies to
     a question, or a kitten that always says the same.
@@ -96,9 +99,18 @@ def sample_pairs(
     for _ in range(20 + 8 * count // QUESTIONS_AT_ONCE):
         if len(drawn) >= count:
             break
-        wanted = min(QUESTIONS_AT_ONCE, 4 + (count - len(drawn)) // (replies_each // 2))
+        most_pairs = replies_each * (replies_each - 1) // 2  # of one question
+        wanted = min(QUESTIONS_AT_ONCE, 4 + (count - len(drawn)) // most_pairs)
         questions = [ask_any(town, rng, held_out=held_out) for _ in range(wanted)]
-        drawn += _unlabelled_pairs(gpt, tokenizer, town, questions, replies_each, generator)
+        drawn += _unlabelled_pairs(
+            gpt,
+            tokenizer,
+            town,
+            questions,
+            replies_each=replies_each,
+            temperature=temperature,
+            generator=generator,
+        )
     if len(drawn) < count:
         raise ValueError(
             f"only {len(drawn)} of {count} pairs of different replies were found: this kitten "
@@ -131,16 +143,18 @@ def _unlabelled_pairs(
     tokenizer: Tokenizer,
     town: Town,
     questions: Sequence[Question],
+    *,
     replies_each: int,
+    temperature: float,
     generator: torch.Generator,
 ) -> list[tuple[Question, list[int], RatedReply, RatedReply]]:
-    """Sample and judge replies to each question; two different ones make a pair."""
+    """Sample and judge replies to each question; every two different ones make a pair."""
     prompts = [chat_prompt(tokenizer, question.messages()) for question in questions]
     rollout = generate(
         gpt,
         [prompt for prompt in prompts for _ in range(replies_each)],
         max_new_tokens=MAX_REPLY_TOKENS,
-        temperature=1.0,
+        temperature=temperature,
         generator=generator,
     )
     rows = zip(rollout.replies(), rollout.ended.tolist(), reply_tokens(rollout), strict=True)
@@ -151,8 +165,7 @@ def _unlabelled_pairs(
         for words, ended, tokens in replies[number * replies_each : (number + 1) * replies_each]:
             verdict = judge(town, question, tokenizer.decode(words), words, ended=ended)
             different[tuple(tokens)] = RatedReply(tokens, verdict.score)
-        rated = list(different.values())
-        for first, second in zip(rated[::2], rated[1::2], strict=False):  # an odd one is left out
+        for first, second in combinations(different.values(), 2):
             pairs.append((question, prompt, first, second))
     return pairs
 
@@ -183,6 +196,7 @@ def saved_pairs(
     annotators: str = "noisy",
     label_noise: float = 0.0,
     held_out: bool = False,
+    temperature: float = 1.0,
 ) -> list[LabelledPair]:
     """`sample_pairs` for a chapter: with its seed, and in parts that survive a stop."""
     pairs = []
@@ -201,6 +215,7 @@ def saved_pairs(
                 annotators=annotators,
                 label_noise=label_noise,
                 held_out=held_out,
+                temperature=temperature,
             )
             return [asdict(pair) for pair in sampled]
 

@@ -94,6 +94,7 @@ def choices_to_rank(
             rng=rng,
             generator=new_generator(common.device, common.seed, "rank"),
             annotators="exact",
+            replies_each=2,  # one pair for each question: nobody reads the same reply twice
         )
         rows = [
             (pair.question.text, *reply_texts(pair, tokenizer), gold_sign(pair)) for pair in pairs
@@ -232,6 +233,7 @@ def test_against_judge(
         generator=new_generator(common.device, common.seed, "rank", "test"),
         annotators="exact",
         held_out=True,
+        replies_each=2,
     )
     clear = [p for p in pairs if p.chosen_gold - p.rejected_gold >= CLEAR_DIFFERENCE]
     if not clear:

@@ -31,8 +31,12 @@ from kittenllm.tokenizer import Tokenizer
 
 Rule = Callable[[str], float]  # the text of a reply -> what it is worth
 
+# Shares of the warm-up's documents. Sums and numbers to copy come often: what a kitten only knows
+# together with a triple that it practised, it does not know with a new one.
+WARM_UP_SHARES = {"scribbles": 0.45, "sums": 0.25, "comparisons": 0.1, "copying": 0.2}
+LARGEST_COPIED = 30  # no problem has such a number, so nobody knows it by heart
+COPIED_ATTEMPTS = 4
 EXAM_SEED = 97  # every kitten takes the same exam
-PATIENT_GIVE_UP = 0.1  # a patient scribble seldom gives up
 
 
 class Exercise(NamedTuple):
@@ -73,12 +77,21 @@ def prompt_tokens(tokenizer: Tokenizer, text: str) -> list[int]:
     return [tokenizer.endoftext_id, *tokenizer.encode(text)]
 
 
-def thought_document(tokenizer: Tokenizer, text: str, think: str, answer: str) -> ChatTokens:
-    """An exercise with a whole reply. The reply and its end are trained, the exercise is not."""
+def thought_document(
+    tokenizer: Tokenizer, text: str, think: str, answer: str, *, train_waits: bool = True
+) -> ChatTokens:
+    """An exercise with a whole reply. The reply and its end are trained, the exercise is not.
+
+    Without `train_waits` the word " wait " is not trained either: whether to go on is not taught.
+    """
     document = ChatTokens()
     document.add(prompt_tokens(tokenizer, text), trained=False)
     document.add(tokenizer.think_id, trained=True)
-    document.add(tokenizer.encode(think), trained=True)
+    attempts = [think] if train_waits else think.split(scribbles.WAIT)
+    for number, attempt in enumerate(attempts):
+        if number > 0:
+            document.add(tokenizer.encode(scribbles.WAIT), trained=False)
+        document.add(tokenizer.encode(attempt), trained=True)
     document.add([tokenizer.end_think_id, tokenizer.answer_id], trained=True)
     document.add(tokenizer.encode(answer), trained=True)
     document.add([tokenizer.end_answer_id, tokenizer.endoftext_id], trained=True)
@@ -103,33 +116,71 @@ def number_documents(
 ) -> list[ChatTokens]:
     """Scribbles in the form of a reply, and drills, until there are about `tokens` tokens.
 
-    A scribble gives up with probability 1/2 after a failed attempt; a share of `patient_share`
-    seldom does. With `wait_share`, exactly that share of the scribbles holds the word "wait": the
-    others have one attempt. No held-out triple comes up.
+    A scribble gives up with probability 1/2 after a failed attempt. A share of `patient_share`
+    goes on to the last attempt that fits into a reply and fails there too. They show how later
+    attempts are written and when it is time to stop, but not to be patient: in them the word "wait"
+    is not trained. With `wait_share`, exactly that share of the scribbles holds the word "wait":
+    the others have one attempt. No held-out triple comes up.
     """
-    drill_shares = {k: v for k, v in scribbles.DRILL_SHARES.items() if k != "scribbles"}
     documents: list[ChatTokens] = []
     total = 0
     while total < tokens:
-        if rng.random() < scribbles.DRILL_SHARES["scribbles"]:
-            s = _scribble(rng, patient_share, wait_share)
-            document = thought_document(tokenizer, s.problem.prompt, s.think, s.answer)
-        else:
-            text = scribbles.drills(rng, HELD_OUT_TRIPLES, shares=drill_shares)
+        kind = rng.choices(list(WARM_UP_SHARES), list(WARM_UP_SHARES.values()))[0]
+        if kind == "copying":
+            document = _copying_document(tokenizer, rng)
+        elif kind != "scribbles":
+            text = scribbles.drills(rng, HELD_OUT_TRIPLES, shares={kind: 1.0})
             document = plain_document(tokenizer, text)
+        elif rng.random() < patient_share:
+            document = _patient_document(tokenizer, rng)
+        else:
+            s = _scribble(rng, wait_share)
+            document = thought_document(tokenizer, s.problem.prompt, s.think, s.answer)
         documents.append(document)
         total += len(document)
     return documents
 
 
-def _scribble(
-    rng: random.Random, patient_share: float, wait_share: float | None
-) -> scribbles.Scribble:
+def _copying_document(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
+    """Attempts with a number that is too large for the game: all is trained but the results."""
+    numbers = rng.sample(rng.choice(TRAINING_TRIPLES), 3)
+    numbers[rng.randrange(3)] = rng.randint(10, LARGEST_COPIED)
+    chains = scribbles.order_chains(tuple(numbers), rng, "lap")[:COPIED_ATTEMPTS]
+    results = {chain.second.result for chain in chains}
+    target = rng.choice([n for n in range(countdown.LARGEST_VALUE + 1) if n not in results])
+    document = ChatTokens()
+    prompt = countdown.Problem(tuple(numbers), target).prompt
+    document.add([*prompt_tokens(tokenizer, prompt), tokenizer.think_id], trained=False)
+    for number, (first, second) in enumerate(chains):
+        if number > 0:
+            document.add(tokenizer.encode(scribbles.WAIT), trained=False)
+        middle = f" left {second.right},{second.left}{second.operator}{second.right}="
+        for text, trained in (
+            (f"{first.left}{first.operator}{first.right}=", True),
+            (f"{first.result}", False),
+            (middle, True),
+            (f"{second.result}", False),
+            (f" vs {target} no", True),
+        ):
+            document.add(tokenizer.encode(text), trained=trained)
+    return document
+
+
+def _patient_document(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
+    """A scribble that failed as often as fits into a reply."""
+    while True:
+        problem = countdown.draw_problem(rng, TRAINING_TRIPLES)
+        s = scribbles.scribble(problem, rng, give_up=0.0)
+        if s.attempts == scribbles.MAX_ATTEMPTS and not s.hit:
+            break
+    return thought_document(tokenizer, problem.prompt, s.think, s.answer, train_waits=False)
+
+
+def _scribble(rng: random.Random, wait_share: float | None) -> scribbles.Scribble:
     """One scribble about a training triple; see `number_documents`."""
     draw = lambda: countdown.draw_problem(rng, TRAINING_TRIPLES)  # noqa: E731
     if wait_share is None:
-        give_up = PATIENT_GIVE_UP if rng.random() < patient_share else 0.5
-        return scribbles.scribble(draw(), rng, give_up=give_up)
+        return scribbles.scribble(draw(), rng)
     if rng.random() >= wait_share:
         return scribbles.scribble(draw(), rng, give_up=1.0)
     while (s := scribbles.scribble(draw(), rng)).attempts == 1:

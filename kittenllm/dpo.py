@@ -27,8 +27,15 @@ from kittenllm import checks
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import action_logprobs, sequence_logprobs
 from kittenllm.optim import learning_rate_scale
-from kittenllm.pairs import PreferencePair, check_pairs, pair_rows
-from kittenllm.training import Optimizer, Stopwatch, apply_gradients, rows_of_step
+from kittenllm.pairs import (
+    PreferencePair,
+    check_pairs,
+    comparisons,
+    pair_rows,
+    pairs_of_step,
+    replies_of,
+)
+from kittenllm.training import Optimizer, Stopwatch, apply_gradients
 
 
 def dpo_loss(
@@ -135,12 +142,12 @@ def preference_metrics(
 def pair_logprobs(gpt: GPT, pairs: Sequence[PreferencePair]) -> Tensor:
     """Summed log-probs of the replies: P pairs -> (P, 2), chosen and rejected, nats.
 
-    One forward pass reads all 2P rows, sorted by length, and makes logits for replies only.
+    One forward pass reads all N different replies and makes logits for replies only.
     """
-    tokens, mask = pair_rows(pairs, pad_id=gpt.config.pad_id)  # (2P, T), (2P, T-1)
+    tokens, mask, rows = pair_rows(pairs, pad_id=gpt.config.pad_id)  # (N, T), (N, T-1), (P, 2)
     tokens, mask = tokens.to(gpt.device), mask.to(gpt.device)
-    sums = sequence_logprobs(action_logprobs(gpt, tokens, mask), mask, reduce="sum")  # (2P,)
-    return torch.stack(sums.chunk(2), dim=1)
+    sums = sequence_logprobs(action_logprobs(gpt, tokens, mask), mask, reduce="sum")  # (N,)
+    return sums[rows.to(gpt.device)]
 
 
 @torch.no_grad()
@@ -199,7 +206,8 @@ def train_preferences(
     ref_logprobs (P, 2) comes from `reference_logprobs(reference, pairs)`. To go on after a stop,
     restore policy and optimizer and pass the number of finished steps as `start_step`.
 
-    Keys: step, loss, those of `preference_metrics`, lr_scale, pairs_per_second, grad_norm, seconds.
+    Keys: step, loss, those of `preference_metrics`, pairs, pairs_per_second, lr_scale, grad_norm,
+    seconds.
 
     Raises: ValueError for pairs that cannot be trained on, or ref_logprobs of another shape.
     """
@@ -207,13 +215,14 @@ def train_preferences(
     if ref_logprobs.shape != (len(pairs), 2):
         shape = tuple(ref_logprobs.shape)
         raise ValueError(f"ref_logprobs must have shape ({len(pairs)}, 2), got {shape}")
+    groups = comparisons(replies_of(pairs))
     for step in range(start_step, config.steps):
         watch = Stopwatch()
         scale = learning_rate_scale(
             step, config.steps, warmup=config.warmup, cooldown=config.cooldown
         )
         optimizer.set_scale(scale)
-        picked = rows_of_step(len(pairs), step, config.pairs_per_step, generator)
+        picked = pairs_of_step(groups, step, config.pairs_per_step, generator)
         chosen, rejected = pair_logprobs(policy, [pairs[i] for i in picked]).unbind(dim=1)
         ref_chosen, ref_rejected = ref_logprobs[picked].to(policy.device).unbind(dim=1)  # (P,)
 
@@ -228,5 +237,6 @@ def train_preferences(
         watch.lap("training")
         numbers = {name: number.item() for name, number in metrics.items()}
         speed = len(picked) / watch.seconds["seconds"]
-        numbers |= {"lr_scale": scale, "grad_norm": grad_norm, "pairs_per_second": speed}
+        numbers |= {"pairs": len(picked), "pairs_per_second": speed}
+        numbers |= {"lr_scale": scale, "grad_norm": grad_norm}
         yield {"step": step, "loss": loss.item(), **numbers, **watch.seconds}

@@ -24,8 +24,15 @@ from kittenllm import checks
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import action_logprobs, sequence_logprobs
 from kittenllm.optim import learning_rate_scale
-from kittenllm.pairs import PreferencePair, check_pairs, pair_rows
-from kittenllm.training import Optimizer, Stopwatch, apply_gradients, rows_of_step
+from kittenllm.pairs import (
+    PreferencePair,
+    check_pairs,
+    comparisons,
+    pair_rows,
+    pairs_of_step,
+    replies_of,
+)
+from kittenllm.training import Optimizer, Stopwatch, apply_gradients
 
 
 def log1mexp(x: Tensor) -> Tensor:
@@ -120,22 +127,25 @@ def train_orpo(
     To go on after a stop, restore policy and optimizer and pass the number of finished steps as
     `start_step`.
 
-    Keys: step, loss, the metrics of `orpo_loss`, lr_scale, pairs_per_second, grad_norm, seconds.
+    Keys: step, loss, the metrics of `orpo_loss`, pairs, pairs_per_second, lr_scale, grad_norm,
+    seconds.
 
     Raises: ValueError for pairs that cannot be trained on.
     """
     check_pairs(pairs, policy.config)
+    groups = comparisons(replies_of(pairs))
     for step in range(start_step, config.steps):
         watch = Stopwatch()
         scale = learning_rate_scale(
             step, config.steps, warmup=config.warmup, cooldown=config.cooldown
         )
         optimizer.set_scale(scale)
-        picked = rows_of_step(len(pairs), step, config.pairs_per_step, generator)
-        tokens, mask = pair_rows([pairs[i] for i in picked], pad_id=policy.config.pad_id)
-        tokens, mask = tokens.to(policy.device), mask.to(policy.device)  # (2P, T), (2P, T-1)
-        logprobs = action_logprobs(policy, tokens, mask)  # (2P, T-1)
-        chosen, rejected = sequence_logprobs(logprobs, mask, reduce="mean").chunk(2)  # (P,) each
+        picked = pairs_of_step(groups, step, config.pairs_per_step, generator)
+        tokens, mask, rows = pair_rows([pairs[i] for i in picked], pad_id=policy.config.pad_id)
+        tokens, mask = tokens.to(policy.device), mask.to(policy.device)  # (N, T), (N, T-1)
+        logprobs = action_logprobs(policy, tokens, mask)  # (N, T-1)
+        means = sequence_logprobs(logprobs, mask, reduce="mean")  # (N,)
+        chosen, rejected = means[rows.to(policy.device)].unbind(dim=1)  # (P,) each
 
         loss, metrics = orpo_loss(chosen, rejected, weight=config.weight)
         loss.backward()
@@ -143,5 +153,6 @@ def train_orpo(
         watch.lap("training")
         numbers = {name: number.item() for name, number in metrics.items()}
         speed = len(picked) / watch.seconds["seconds"]
-        numbers |= {"lr_scale": scale, "grad_norm": grad_norm, "pairs_per_second": speed}
+        numbers |= {"pairs": len(picked), "pairs_per_second": speed}
+        numbers |= {"lr_scale": scale, "grad_norm": grad_norm}
         yield {"step": step, "loss": loss.item(), **numbers, **watch.seconds}

@@ -1,19 +1,20 @@
 """Pairs of replies to one prompt, the better one first: the food of DPO, IPO and ORPO.
 
-One idea: chosen and rejected replies are rows of one tensor, chosen first, so that one forward
-pass reads them all and `chunk(2)` tells them apart again.
+One idea: all replies of a step are rows of one tensor, so that one forward pass reads them all, and
+a reply that was compared with several others is read once.
 
-Letters: P pairs, T tokens. Read before: chat.py, batches.py.
+Letters: P pairs, N different replies, T tokens. Read before: chat.py, batches.py.
 Left out: rankings of more than two (reward_model.py turns them into pairs).
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import torch
 
 from kittenllm.batches import pad_rows
 from kittenllm.gpt import GPTConfig
+from kittenllm.training import rows_of_step
 
 
 class PreferencePair(NamedTuple):
@@ -52,15 +53,62 @@ def check_pairs(pairs: Sequence[PreferencePair], config: GPTConfig) -> None:
             )
 
 
-def pair_rows(pairs: Sequence[PreferencePair], *, pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """P pairs -> tokens (2P, T) and response_mask (2P, T-1), the P chosen rows first.
+def pair_rows(
+    pairs: Sequence[PreferencePair], *, pad_id: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """P pairs -> tokens (N, T), response_mask (N, T-1) and rows (P, 2): where each reply stands.
 
-    The mask is in the action frame: True where a token of the reply is produced.
+    A reply that stands in several pairs is one row, read once for all of them. The rows of the
+    chosen replies come first. The mask is in the action frame: True where a token of the reply is
+    produced.
     """
-    rows = [list(pair.prompt) + list(pair.chosen) for pair in pairs]
-    rows += [list(pair.prompt) + list(pair.rejected) for pair in pairs]
-    tokens, lengths = pad_rows(rows, pad_id)  # (2P, T), (2P,)
-    prompt_lengths = torch.tensor([len(pair.prompt) for pair in pairs]).repeat(2)  # (2P,)
+    row_of: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}  # (prompt, reply) -> its row
+    columns = []
+    for replies in ([pair.chosen for pair in pairs], [pair.rejected for pair in pairs]):
+        column = []
+        for pair, reply in zip(pairs, replies, strict=True):
+            column.append(row_of.setdefault((tuple(pair.prompt), tuple(reply)), len(row_of)))
+        columns.append(column)
+    tokens, lengths = pad_rows([prompt + reply for prompt, reply in row_of], pad_id)  # (N, T), (N,)
+    prompt_lengths = torch.tensor([len(prompt) for prompt, _ in row_of])  # (N,)
     produced = torch.arange(1, tokens.shape[1])  # (T-1,) the column of the produced token
     in_reply = (produced >= prompt_lengths[:, None]) & (produced < lengths[:, None])
-    return tokens, in_reply
+    return tokens, in_reply, torch.tensor(columns).T
+
+
+def comparisons(pairs: Sequence[tuple[Hashable, Hashable]]) -> list[list[int]]:
+    """The numbers of the pairs, those that share a reply together.
+
+    K replies to one prompt make up to K(K-1)/2 pairs. Read together, each reply goes through the
+    model once and not K-1 times (Ouyang et al. 2022, arXiv 2203.02155, section 3.5).
+    """
+    groups: list[list[int]] = []
+    group_of: dict[Hashable, list[int]] = {}  # reply -> the pairs that stand with it
+    for number, (chosen, rejected) in enumerate(pairs):
+        group = group_of.get(chosen, group_of.get(rejected))
+        if group is None:
+            group = []
+            groups.append(group)
+        group.append(number)
+        group_of[chosen] = group_of[rejected] = group
+    return groups
+
+
+def replies_of(pairs: Sequence[PreferencePair]) -> list[tuple[Hashable, Hashable]]:
+    """The pairs for `comparisons`: replies count as the same only behind the same prompt."""
+    return [
+        (tuple(prompt + chosen), tuple(prompt + rejected)) for prompt, chosen, rejected in pairs
+    ]
+
+
+def pairs_of_step(
+    groups: Sequence[Sequence[int]], step: int, pairs_per_step: int, generator: torch.Generator
+) -> list[int]:
+    """The numbers of one step's pairs: whole comparisons, `pairs_per_step` pairs on average.
+
+    Every comparison comes once before any comes twice.
+    """
+    count = sum(len(group) for group in groups)
+    groups_per_step = max(1, round(pairs_per_step * len(groups) / count))
+    picked = rows_of_step(len(groups), step, groups_per_step, generator)
+    return [number for group in picked for number in groups[group]]

@@ -34,7 +34,8 @@ from kittenllm.checks import (
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import hidden_at
 from kittenllm.optim import learning_rate_scale
-from kittenllm.training import Optimizer, apply_gradients, rows_between
+from kittenllm.pairs import comparisons, pairs_of_step
+from kittenllm.training import Optimizer, apply_gradients
 
 
 class RewardModel(nn.Module):
@@ -196,28 +197,35 @@ def train_reward_model(
 ) -> Iterator[dict[str, float]]:
     """Learn from pairs (chosen tokens, rejected tokens); yields one dict of numbers per step.
 
-    The tokens hold prompt and reply. Chosen and rejected go through one forward pass. To go on
-    after a stop, restore model and optimizer and pass the finished steps as `start_step`.
+    The tokens hold prompt and reply. All replies of a step go through one forward pass, and a reply
+    that stands in several pairs is read once. To go on after a stop, restore model and optimizer
+    and pass the finished steps as `start_step`.
 
-    Keys: step, loss (nats), accuracy, margin, lr_scale, tokens, seconds, grad_norm.
+    Keys: step, loss (nats), accuracy, margin, pairs, lr_scale, tokens, seconds, grad_norm.
 
     Raises: ValueError for no pairs, an empty, equal or too long one, or unknown token ids.
     """
     gpt = reward_model.gpt
     check_sequences(pairs, gpt)
+    groups = comparisons([(tuple(chosen), tuple(rejected)) for chosen, rejected in pairs])
     for step in range(start_step, config.steps):
         started = time.perf_counter()
         scale = learning_rate_scale(
             step, config.steps, warmup=config.warmup, cooldown=config.cooldown
         )
         optimizer.set_scale(scale)
-        first, last = step * config.pairs_per_step, (step + 1) * config.pairs_per_step
-        picked = rows_between(len(pairs), first, last, seed=generator.initial_seed()).tolist()
-        rows = [pairs[i][0] for i in picked] + [pairs[i][1] for i in picked]  # chosen, rejected
-        tokens, lengths = pad_rows(rows, gpt.config.pad_id)  # (2P, T), (2P,)
+        picked = pairs_of_step(groups, step, config.pairs_per_step, generator)
+        compared = [pairs[number] for number in picked]
+        row_of: dict[tuple[int, ...], int] = {}  # reply -> its row; one row for each reply
+        for pair in compared:
+            for reply in pair:
+                row_of.setdefault(tuple(reply), len(row_of))
+        chosen_rows = [row_of[tuple(chosen)] for chosen, _ in compared]
+        rejected_rows = [row_of[tuple(rejected)] for _, rejected in compared]
+        tokens, lengths = pad_rows(list(row_of), gpt.config.pad_id)  # (B, T), (B,)
 
-        rewards = reward_model(tokens.to(gpt.device), lengths.to(gpt.device))  # (2P,)
-        chosen_rewards, rejected_rewards = rewards.chunk(2)
+        rewards = reward_model(tokens.to(gpt.device), lengths.to(gpt.device))  # (B,)
+        chosen_rewards, rejected_rewards = rewards[chosen_rows], rewards[rejected_rows]  # (P,)
         loss, metrics = bradley_terry_loss(chosen_rewards, rejected_rewards)
         loss.backward()
         grad_norm = apply_gradients(reward_model, optimizer, config.max_grad_norm)
@@ -226,6 +234,7 @@ def train_reward_model(
             "loss": loss.item(),
             "accuracy": metrics["accuracy"].item(),
             "margin": metrics["margin"].item(),
+            "pairs": len(compared),
             "lr_scale": scale,
             "tokens": int(lengths.sum()),
             "seconds": time.perf_counter() - started,

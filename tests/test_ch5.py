@@ -23,6 +23,7 @@ from kittenllm.kitten_town.countdown import (
     Problem,
     sorted_triple,
 )
+from kittenllm.kitten_town.scribbles import WAIT
 from kittenllm.records import RecordError, load_questions
 from kittenllm.runs import Run
 from kittenllm.settings import Common
@@ -83,6 +84,43 @@ def test_of_a_scribble_the_reply_and_its_end_are_trained_and_nothing_else(town_t
     assert document.tokens[-1] == town_tokenizer.endoftext_id  # stopping is trained too
     text = town_tokenizer.decode(document.tokens[len(prompt) : -1])
     assert text == f"<think>{THINK}</think><answer>{ANSWER}</answer>"
+
+
+def test_a_patient_scribble_teaches_attempts_and_the_end_but_not_to_go_on(town_tokenizer):
+    think = f"{THINK}{WAIT}{THINK}"
+    document = thought_document(town_tokenizer, PROBLEM.prompt, think, ANSWER, train_waits=False)
+    usual = thought_document(town_tokenizer, PROBLEM.prompt, think, ANSWER)
+    assert document.tokens == usual.tokens  # the same text, cut into the same tokens
+    untrained = [
+        token
+        for token, mine, theirs in zip(
+            document.tokens, document.loss_mask, usual.loss_mask, strict=True
+        )
+        if theirs and not mine
+    ]
+    assert town_tokenizer.decode(untrained) == WAIT
+
+
+def test_copying_trains_what_is_copied_and_no_result(town_tokenizer):
+    rng = random.Random(0)
+    for _ in range(50):
+        document = thinking._copying_document(town_tokenizer, rng)
+        text = town_tokenizer.decode(document.tokens[1:])
+        prompt, think = text.split("<think>")
+        told = [int(number) for number in prompt.split(" make ")[0][4:].split(", ")]
+        assert 9 < max(told) <= thinking.LARGEST_COPIED
+        pieces = [town_tokenizer.think_id, *town_tokenizer.encode(think)]
+        assert document.tokens[-len(pieces) :] == pieces  # cut as in a reply
+        attempts = think.split(WAIT)
+        assert 2 <= len(attempts) <= thinking.COPIED_ATTEMPTS
+        assert all(attempt.endswith(" no") for attempt in attempts)
+        shown = zip(document.tokens, document.loss_mask, strict=True)
+        trained = town_tokenizer.decode([token for token, mask in shown if mask])
+        left = trained.split(" no")[0]  # of the first attempt, without its two results
+        x, _, y = left.partition("=")[0].partition("+" if "+" in left.partition("=")[0] else "*")
+        z = left.split(" left ")[1].split(",")[0]
+        assert sorted((int(x), int(y), int(z))) == sorted(told)
+        assert left.count("=") == 2 and "= left" in left and "= vs" in left
 
 
 def triples_in(text: str) -> set:

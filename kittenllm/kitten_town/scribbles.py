@@ -47,6 +47,7 @@ LAP_OPERATORS = (
     ("*", "-"),
     ("+", "-"),
 )  # the order inside a lap
+WAIT = " wait "  # stands between two attempts
 ORDERS = ("lap", "shuffle")
 
 # Shares of the documents that `drills` returns; all have 45-65 tokens on average.
@@ -139,7 +140,7 @@ def scribble(
         hit = chain.second.result == problem.target
         if hit or rng.random() < give_up:
             break
-    think = " wait ".join(attempt_text(chain, problem.target) for chain in tried)
+    think = WAIT.join(attempt_text(chain, problem.target) for chain in tried)
     return Scribble(problem, think, tried[-1].text, len(tried), hit)
 
 

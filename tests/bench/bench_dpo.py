@@ -1,11 +1,12 @@
-"""What one forward pass, kept reference log-probs and logits for replies only are worth in DPO.
+"""What reading each reply once, kept reference log-probs and logits for replies only are worth.
 
     python tests/bench/bench_dpo.py
 
 The same pairs, model, loss, batch size and optimizer twice. The plain way is the one in many
 tutorials: four forward passes per pair, chosen and rejected through the policy and through a live
 reference, every batch padded to its longest row, logits for every position. Ours is
-`train_preferences`, and its time includes `reference_logprobs` for all pairs. The two ways take
+`train_preferences`, which reads a reply once that stands in several pairs; its time includes
+`reference_logprobs` for all pairs. The two ways take
 turns; each gets the median of its rounds. They must also agree: the first losses are compared.
 """
 
@@ -16,7 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
-from itertools import islice
+from itertools import combinations, islice
 from pathlib import Path
 
 import torch
@@ -38,25 +39,33 @@ from kittenllm.kitten_town.facts import build_town  # noqa: E402
 from kittenllm.kitten_town.stories import documents  # noqa: E402
 from kittenllm.logprobs import sequence_logprobs, token_logprobs  # noqa: E402
 from kittenllm.optim import learning_rate_scale, make_optimizer  # noqa: E402
-from kittenllm.pairs import PreferencePair  # noqa: E402
+from kittenllm.pairs import (  # noqa: E402
+    PreferencePair,
+    comparisons,
+    pairs_of_step,
+    replies_of,
+)
 from kittenllm.tokenizer import Tokenizer, train_bpe  # noqa: E402
-from kittenllm.training import apply_gradients, rows_of_step  # noqa: E402
+from kittenllm.training import apply_gradients  # noqa: E402
 
 BAR = 3.0
 
 
 def town_pairs(tokenizer: Tokenizer, count: int) -> list[PreferencePair]:
-    """Two demonstrations of each of `count` questions: pairs of the lengths that chapter 4 has."""
+    """All pairs of four demonstrations of a question, question after question: what chapter 4 has.
+
+    Equal demonstrations count once, as equal replies do there.
+    """
     town, rng = build_town(), random.Random(0)
     pairs: list[PreferencePair] = []
     while len(pairs) < count:
         question = ask_any(town, rng)
-        replies = [tokenizer.encode(demonstrate(town, question, rng)) for _ in range(2)]
-        chosen, rejected = ([*reply, tokenizer.im_end_id] for reply in replies)
-        if chosen != rejected:
-            prompt = chat_prompt(tokenizer, question.messages())
+        texts = dict.fromkeys(demonstrate(town, question, rng) for _ in range(4))
+        replies = [[*tokenizer.encode(text), tokenizer.im_end_id] for text in texts]
+        prompt = chat_prompt(tokenizer, question.messages())
+        for chosen, rejected in combinations(replies, 2):
             pairs.append(PreferencePair(prompt, chosen, rejected))
-    return pairs
+    return pairs[:count]
 
 
 def padded(gpt: GPT, rows: list[list[int]], prompt_lengths: list[int]) -> tuple[Tensor, Tensor]:
@@ -73,12 +82,13 @@ def plain_way(
 ) -> Iterator[float]:
     """Four forward passes per pair, each over a whole padded batch; yields each step's loss."""
     generator = torch.Generator().manual_seed(0)
+    groups = comparisons(replies_of(pairs))  # the same batches as ours
     optimizer = make_optimizer(policy, matrix_lr=config.matrix_lr, other_lr=config.other_lr)
     for step in range(config.steps):
         optimizer.set_scale(
             learning_rate_scale(step, config.steps, warmup=config.warmup, cooldown=config.cooldown)
         )
-        picked = rows_of_step(len(pairs), step, config.pairs_per_step, generator)
+        picked = pairs_of_step(groups, step, config.pairs_per_step, generator)
         batch = [pairs[i] for i in picked]
         prompt_lengths = [len(pair.prompt) for pair in batch]
         sums = []
