@@ -1,13 +1,15 @@
 """The journey: from random weights to a kitten that chats, is kind, and thinks.
 
 Runs the chapters in order, reuses what has finished, and shows at the end one table and what the
-kitten said to the same prompts after each stage.
+kitten said to the same prompts after each stage. The same and more is in report.html, one page for a
+browser.
 """
 
 import sys
 import time
 from pathlib import Path
 
+from chapters.report import write_report
 from chapters.runner import (
     Chapter,
     available_chapters,
@@ -54,6 +56,7 @@ def journey(argv=None) -> None:
     folders = [common.folder(chapter.name) for chapter in chapters]
     print(f"\n== What the kitten said ==\n\n{side_by_side(folders, WIDTH)}")
     print(f"\n== The journey ==\n\n{table(rows)}")
+    print(f"\nThe whole story, for a browser: {write_report(folders[0].parent)}")
     print(f"\n{closing_line(common, time.monotonic() - started)}")
 
 

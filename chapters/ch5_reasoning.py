@@ -39,12 +39,12 @@ QUICK_PROBLEMS = 6  # of the exam
 class Settings:
     """What can be changed on the command line."""
 
-    warm_up_steps: int = setting(440, "steps of the warm-up on sums, drills and scribbles")
+    warm_up_steps: int = setting(500, "steps of the warm-up on sums, drills and scribbles")
     warm_up_rows: int = setting(8, "packed rows of 256 tokens in one step of the warm-up")
     warm_up_matrix_lr: float = setting(4e-3, "Muon's learning rate in the warm-up")
     warm_up_other_lr: float = setting(4e-3, "AdamW's learning rate in the warm-up")
-    patient_share: float = setting(0.15, "share of the scribbles that show when to stop")
-    grpo_steps: int = setting(80, "rounds of GRPO: sample, judge, learn")
+    patient_share: float = setting(0.3, "share of the scribbles that show when to stop")
+    grpo_steps: int = setting(65, "rounds of GRPO: sample, judge, learn")
     prompts_per_step: int = setting(32, "problems in one round")
     group_size: int = setting(8, "replies to each problem, which judge each other")
     max_new_tokens: int = setting(192, "longest reply; one that is cut off earns nothing")
@@ -58,7 +58,7 @@ class Settings:
     kl_coef: float = setting(0.0, "price of one nat away from the warm-up kitten; 0: free")
     epochs: int = setting(1, "how often each reply is learnt from")
     minibatches: int = setting(1, "optimizer steps per epoch")
-    matrix_lr: float = setting(5e-4, "Muon's learning rate in GRPO")
+    matrix_lr: float = setting(6e-4, "Muon's learning rate in GRPO")
     other_lr: float = setting(2e-4, "AdamW's learning rate in GRPO")
     cooldown: float = setting(0.2, "share of the GRPO steps with a falling rate")
     eval_problems: int = setting(100, "held-out problems with 16 replies each, for pass@k")

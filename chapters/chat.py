@@ -1,7 +1,8 @@
 """Talk to a saved kitten in the terminal: python -m chapters.chat
 
 Without further flags it loads the kitten of the latest finished chapter. A base kitten cannot chat;
-it gets a text and continues it, which is all it has learned.
+it gets a text and continues it, which is all it has learned. With --tools it is the kitten of
+ch1_tools, which calls a calculator and a search; calls and results are shown as they happen.
 
 Ctrl-C stops a reply, a second one (or Ctrl-D, or /quit) leaves.
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 from chapters.conversation import Conversation, PlainText
 from chapters.runner import CHAPTERS, exit_code, find_chapter
 from chapters.terminal import safe_text, use_colour, wrap
+from chapters.tool_talk import NO_TOOLS, ToolTalk
 from kittenllm.chat import colour_view
 from kittenllm.checkpoints import CheckpointError, load_model
 from kittenllm.sampling import stream
@@ -27,6 +29,7 @@ HELP = """\
 /reset          forget the conversation
 /tokens         show the conversation as the kitten sees it: green is what it said itself
 /temperature X  0 always takes the likeliest token, 1 is how it was trained, 2 is wild
+/calls          unfold all calls of tools so far, and what came back (with --tools)
 /help           this list
 /quit           leave (so do Ctrl-C and Ctrl-D)"""
 
@@ -70,6 +73,7 @@ class ChatProgram:
         self.max_new_tokens = arguments.max_new_tokens
         self.generator = new_generator(gpt.device, arguments.seed, "chat")
         self.label = "text> " if isinstance(conversation, PlainText) else "you> "
+        self.tools = ToolTalk(self.tokenizer) if arguments.tools else NO_TOOLS
 
     def run(self) -> None:
         """Until the reader leaves, or the input ends."""
@@ -107,6 +111,8 @@ class ChatProgram:
             self.show_tokens()
         elif command == "/temperature":
             self.set_temperature(value)
+        elif command == "/calls":
+            print(self.tools.unfolded())
         elif command == "/help":
             print(HELP)
         else:
@@ -136,28 +142,37 @@ class ChatProgram:
         print(f"(temperature {self.temperature:g})")
 
     def reply_to(self, text: str) -> None:
-        """One exchange. A kitten with tools would go on here: run the call, add the result,
-        again."""
+        """One exchange: the kitten's reply, or its calls of tools, their results, and its reply."""
+        self.tools.begin()
         try:
-            forgotten = self.conversation.ask(text, self.max_new_tokens)
+            self.say_forgotten(self.conversation.ask(text, self.max_new_tokens))
+            ids = self.speak(self.conversation.tokens().tokens, "kitten> ")
+            self.conversation.answer(ids)
+            while (result := self.tools.answer_to(ids)) is not None:
+                print(INDENT + self.tools.folded(result))
+                if self.tools.stopped:
+                    return
+                self.say_forgotten(self.conversation.tool_said(result, self.max_new_tokens))
+                ids = self.speak(self.conversation.tokens().tokens, INDENT)
+                self.conversation.answer(ids)
         except ValueError as error:
             print(f"({safe_text(str(error))})")
-            return
+
+    def say_forgotten(self, forgotten: int) -> None:
         if forgotten:
             exchanges = "exchange is" if forgotten == 1 else f"{forgotten} exchanges are"
             print(
                 f"(more than {self.conversation.context_length} tokens do not fit into this "
                 f"kitten's head: the oldest {exchanges} forgotten)"
             )
-        ids = self.speak(self.conversation.tokens().tokens)
-        self.conversation.answer(ids)
 
-    def speak(self, prompt: list[int]) -> list[int]:
+    def speak(self, prompt: list[int], label: str) -> list[int]:
         """Sample a reply and print it as it comes; returns its tokens. Ctrl-C ends it early."""
         most = min(self.max_new_tokens, self.conversation.context_length - len(prompt))
         reply = ReplyText(self.tokenizer)
+        call: list[int] = []  # from <call> on, with tools: shown folded, when it is whole
         note = ""
-        print("kitten> ", end="", flush=True)
+        print(label, end="", flush=True)
         try:
             for token in stream(
                 self.gpt,
@@ -166,17 +181,24 @@ class ChatProgram:
                 temperature=self.temperature,
                 generator=self.generator,
             ):
-                print(reply.add(token), end="", flush=True)
-            if len(reply.ids) == most:
+                if call or self.tools.begins_call(token):
+                    call.append(token)
+                    if self.tools.ends_call(token):
+                        break  # the program speaks now
+                else:
+                    print(reply.add(token), end="", flush=True)
+            ids = reply.ids + call
+            if len(ids) == most and not self.tools.ends_call(ids[-1]):
                 note = f"(cut off after {most} tokens)"
-            elif not reply.ids:
+            elif not ids:
                 note = "(says nothing)"
         except KeyboardInterrupt:
+            ids = reply.ids
             note = "(stopped; Ctrl-C again leaves)"
         print(reply.rest())
         if note:
             print(INDENT + note)
-        return reply.ids
+        return ids
 
 
 def undecided_end(text: str) -> int:
@@ -242,6 +264,9 @@ def parse_arguments(argv=None) -> argparse.Namespace:
     parser.add_argument("--temperature", type=float, default=0.7, help="default: 0.7")
     parser.add_argument("--max-new-tokens", type=int, default=120, help="default: 120")
     parser.add_argument("--system", metavar="TEXT", help="a system message")
+    parser.add_argument(
+        "--tools", action="store_true", help="run the kitten's calls; default kitten: ch1_tools"
+    )
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="default: auto")
     arguments = parser.parse_args(argv)
@@ -261,9 +286,12 @@ def chat(argv=None) -> None:
     if arguments.model is not None:
         path, chats = arguments.model, True
     else:
-        path, chats = find_model(arguments.runs, arguments.quick, arguments.chapter)
+        chapter = arguments.chapter or ("ch1_tools" if arguments.tools else None)
+        path, chats = find_model(arguments.runs, arguments.quick, chapter)
     gpt, tokenizer, extra = load_model(path, device=arguments.device)
     chats = extra.get("chat", chats)  # the chapter that saved a model knows best
+    if arguments.tools and not chats:
+        raise ValueError("--tools needs a kitten that can chat, and this one has not learned to")
     kind = Conversation if chats else PlainText
     conversation = kind(tokenizer, gpt.config.context_length, arguments.system if chats else None)
     print(f"{path}: {gpt.parameter_count / 1e6:.2f} M parameters. /help lists the commands.")

@@ -4,6 +4,7 @@ Keeping tokens and not text matters: a special token that the kitten sampled sta
 that only spells one stays text.
 """
 
+from kittenllm.agent import add_tool_turn
 from kittenllm.chat import ChatTokens, chat_prompt, encode_chat
 from kittenllm.tokenizer import Tokenizer
 
@@ -45,6 +46,23 @@ class Conversation:
         exchange.add(chat_prompt(self.tokenizer, [{"role": "user", "content": text}]), False)
         check_length(len(exchange), most)
         self.exchanges.append(exchange)
+        return self._make_room(reply_tokens)
+
+    def tool_said(self, result: str, reply_tokens: int) -> int:
+        """Add what a tool answered to the kitten's last turn; returns how many exchanges were
+        forgotten to make room for the next one.
+
+        Raises: ValueError for a result that does not fit; nothing is added then.
+        """
+        turn = ChatTokens()
+        add_tool_turn(turn, self.tokenizer, result)
+        most = self.context_length - len(self.system) - MIN_REPLY_TOKENS
+        check_length(len(self.exchanges[-1]) + len(turn), most)
+        self.exchanges[-1].add(turn.tokens, trained=False)
+        return self._make_room(reply_tokens)
+
+    def _make_room(self, reply_tokens: int) -> int:
+        """Forget the oldest exchanges until a reply fits; returns how many were forgotten."""
         forgotten = 0
         room = min(reply_tokens, self.context_length // 2)
         while len(self.exchanges) > 1 and len(self.tokens()) + room > self.context_length:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
+from chapters.bands import print_verdicts
 from chapters.terminal import make_output_forgiving
 from kittenllm.checkpoints import CheckpointError, plain_numbers
 from kittenllm.runs import differences, read_json
@@ -113,6 +114,8 @@ def run_chapter(name: str, settings, common: Common) -> tuple[dict, bool]:
     module = importlib.import_module(f"chapters.{find_chapter(name).name}")
     before = read_json(common.folder(name) / "summary.json")
     summary = module.run(settings, common)
+    if summary != before:
+        print_verdicts(name, summary)
     return summary, summary == before
 
 

@@ -33,9 +33,8 @@ Rule = Callable[[str], float]  # the text of a reply -> what it is worth
 
 # Shares of the warm-up's documents. Sums and numbers to copy come often: what a kitten only knows
 # together with a triple that it practised, it does not know with a new one.
-WARM_UP_SHARES = {"scribbles": 0.45, "sums": 0.25, "comparisons": 0.1, "copying": 0.2}
-LARGEST_COPIED = 30  # no problem has such a number, so nobody knows it by heart
-COPIED_ATTEMPTS = 4
+WARM_UP_SHARES = {"scribbles": 0.42, "sums": 0.28, "comparisons": 0.08, "lefts": 0.22}
+LARGEST_LEFT = 30  # no problem has numbers above 9, so nobody knows these by heart
 EXAM_SEED = 97  # every kitten takes the same exam
 
 
@@ -126,10 +125,9 @@ def number_documents(
     total = 0
     while total < tokens:
         kind = rng.choices(list(WARM_UP_SHARES), list(WARM_UP_SHARES.values()))[0]
-        if kind == "copying":
-            document = _copying_document(tokenizer, rng)
-        elif kind != "scribbles":
-            text = scribbles.drills(rng, HELD_OUT_TRIPLES, shares={kind: 1.0})
+        if kind != "scribbles":
+            shares = {kind: 1.0}
+            text = scribbles.drills(rng, HELD_OUT_TRIPLES, shares=shares, largest_left=LARGEST_LEFT)
             document = plain_document(tokenizer, text)
         elif rng.random() < patient_share:
             document = _patient_document(tokenizer, rng)
@@ -139,31 +137,6 @@ def number_documents(
         documents.append(document)
         total += len(document)
     return documents
-
-
-def _copying_document(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
-    """Attempts with a number that is too large for the game: all is trained but the results."""
-    numbers = rng.sample(rng.choice(TRAINING_TRIPLES), 3)
-    numbers[rng.randrange(3)] = rng.randint(10, LARGEST_COPIED)
-    chains = scribbles.order_chains(tuple(numbers), rng, "lap")[:COPIED_ATTEMPTS]
-    results = {chain.second.result for chain in chains}
-    target = rng.choice([n for n in range(countdown.LARGEST_VALUE + 1) if n not in results])
-    document = ChatTokens()
-    prompt = countdown.Problem(tuple(numbers), target).prompt
-    document.add([*prompt_tokens(tokenizer, prompt), tokenizer.think_id], trained=False)
-    for number, (first, second) in enumerate(chains):
-        if number > 0:
-            document.add(tokenizer.encode(scribbles.WAIT), trained=False)
-        middle = f" left {second.right},{second.left}{second.operator}{second.right}="
-        for text, trained in (
-            (f"{first.left}{first.operator}{first.right}=", True),
-            (f"{first.result}", False),
-            (middle, True),
-            (f"{second.result}", False),
-            (f" vs {target} no", True),
-        ):
-            document.add(tokenizer.encode(text), trained=trained)
-    return document
 
 
 def _patient_document(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:

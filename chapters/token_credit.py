@@ -14,7 +14,12 @@ from torch import Tensor
 
 from chapters.terminal import safe_text
 from kittenllm import plots, ppo
-from kittenllm.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
+from kittenllm.checkpoints import (
+    CheckpointError,
+    load_checkpoint,
+    save_checkpoint,
+    write_json_atomic,
+)
 from kittenllm.credit import Credit, ValueModel, token_credit
 from kittenllm.gpt import GPT, GPTConfig
 from kittenllm.logprobs import frozen_logprobs
@@ -26,6 +31,7 @@ from kittenllm.tokenizer import Tokenizer
 
 SHORTEST_REPLY = 5  # tokens, the end of turn included, of a reply worth looking at
 LONGEST_REPLY = 14
+KEPT_REPLIES = 4  # replies whose numbers are written into a file
 SHORT = {  # names of the rows as headings of narrow columns
     "reward at the end": "end reward",
     "KL penalty": "KL penalty",
@@ -123,44 +129,66 @@ def load_snapshot(path: Path) -> Snapshot:
     )
 
 
-def most_telling(snapshot: Snapshot, credits: Credit) -> int:
-    """The number of the reply in which one word, not the end, surprised the value model most."""
+def most_telling(snapshot: Snapshot, credits: Credit, count: int = 1) -> list[int]:
+    """The numbers of the replies in which one word, not the end, surprised the value model most."""
     mask = snapshot.rollout.response_mask
     counts = mask.sum(dim=1)  # (N,)
     place = mask.cumsum(dim=1)  # (N, T-1) 1 for the first token of a reply
     inside = mask & (place < counts[:, None])
     surprise = torch.where(inside, credits.td_errors.abs(), 0.0).amax(dim=1)  # (N,)
     readable = (counts >= SHORTEST_REPLY) & (counts <= LONGEST_REPLY) & snapshot.rollout.ended
-    return int((surprise + readable * 1e6).argmax())  # an unreadable one only if there is no other
+    ranks = surprise + readable * 1e3  # an unreadable one only if there is no other
+    return ranks.argsort(descending=True, stable=True)[:count].tolist()
 
 
 def draw_token_credit(path: Path, snapshot: Snapshot, config: PPOConfig, *, colour: bool) -> str:
-    """Draw the picture to `path` and return the same as text for a terminal."""
-    usual = PPOConfig()  # the same reply, whatever settings it is drawn with
-    number = most_telling(snapshot, snapshot.credit(usual))
+    """Draw the picture to `path` and return the same as text for a terminal.
+
+    The numbers of this reply and of a few others go into a JSON file beside the picture, for the
+    report.
+    """
+    usual = PPOConfig()  # the same replies, whatever settings they are drawn with
+    numbers = most_telling(snapshot, snapshot.credit(usual), KEPT_REPLIES)
     credits = snapshot.credit(config)
-    mask = snapshot.rollout.response_mask[number]
-    change = snapshot.change_by_update(config)[number][mask]
-    rows = {
-        "reward at the end": (credits.rewards - credits.kl_penalty)[number][mask],
-        "KL penalty": credits.kl_penalty[number][mask],
-        "TD error": credits.td_errors[number][mask],
-        "GAE advantage": credits.advantages[number][mask],
-        "change of log-prob": change,
-    }
-    tokenizer = snapshot.tokenizer
-    row = snapshot.rollout.tokens[number]
-    tokens = tokenizer.tokens_as_text(row[1:][mask].tolist())
-    first = int(mask.nonzero()[0]) + 1
-    prompt = tokenizer.decode(row[:first].tolist())
-    question = prompt.split("<|im_start|>user\n")[-1].split("<|im_end|>")[0]
-    title = f"{question}   score {float(credits.scores[number]):+.2f}"
+    change = snapshot.change_by_update(config)
+    kept = [credit_of_reply(snapshot, credits, change, number) for number in numbers]
+    question, tokens, rows = kept[0]
+    title = f"{question}   score {float(credits.scores[numbers[0]]):+.2f}"
     note = (
         f"gamma {config.gamma:g}, lam {config.lam:g}, kl_coef {config.kl_coef:g}; "
         f"after {snapshot.step} steps of PPO; each row has its own colour scale"
     )
     plots.token_rows(path, tokens, rows, title, per_line=LONGEST_REPLY, note=note)
+    replies = [
+        {
+            "question": question,
+            "score": float(credits.scores[number]),
+            "tokens": tokens,
+            "rows": {name: row.tolist() for name, row in rows.items()},
+        }
+        for number, (question, tokens, rows) in zip(numbers, kept, strict=True)
+    ]
+    write_json_atomic(path.with_suffix(".json"), {"note": note, "replies": replies})
     return credit_table(tokens, rows, title, note, colour=colour)
+
+
+def credit_of_reply(
+    snapshot: Snapshot, credits: Credit, change: Tensor, number: int
+) -> tuple[str, list[str], dict[str, Tensor]]:
+    """One reply -> (its question, its tokens as text, a number for each token in every row)."""
+    tokenizer = snapshot.tokenizer
+    row, mask = snapshot.rollout.tokens[number], snapshot.rollout.response_mask[number]
+    rows = {
+        "reward at the end": (credits.rewards - credits.kl_penalty)[number][mask],
+        "KL penalty": credits.kl_penalty[number][mask],
+        "TD error": credits.td_errors[number][mask],
+        "GAE advantage": credits.advantages[number][mask],
+        "change of log-prob": change[number][mask],
+    }
+    first = int(mask.nonzero()[0]) + 1
+    prompt = tokenizer.decode(row[:first].tolist())
+    question = prompt.split("<|im_start|>user\n")[-1].split("<|im_end|>")[0]
+    return question, tokenizer.tokens_as_text(row[1:][mask].tolist()), rows
 
 
 def credit_table(

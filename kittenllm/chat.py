@@ -108,18 +108,18 @@ def encode_chat(
     chat = ChatTokens()
     for message in messages:
         is_assistant = message["role"] == "assistant"
-        _open_turn(chat, tokenizer, message["role"])
+        open_turn(chat, tokenizer, message["role"])
         chat.add(tokenizer.encode(message["content"]), trained=is_assistant)
         chat.add(tokenizer.im_end_id, trained=is_assistant)
     if reply_next:
         last_role = messages[-1]["role"]
         if "assistant" not in _MAY_FOLLOW[last_role]:
             raise ValueError(f"a reply must follow user or tool, the last message is {last_role!r}")
-        _open_turn(chat, tokenizer, "assistant")
+        open_turn(chat, tokenizer, "assistant")
     return chat
 
 
-def _open_turn(chat: ChatTokens, tokenizer: Tokenizer, role: str) -> None:
+def open_turn(chat: ChatTokens, tokenizer: Tokenizer, role: str) -> None:
     """The head of a turn, <|im_start|>role and a line break: read, never trained."""
     chat.add(tokenizer.im_start_id, trained=False)
     chat.add(tokenizer.encode(role + "\n"), trained=False)

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from chapters.exercise_table import EXERCISES
+from chapters.substitute import FileError, load_file, substituted
 from kittenllm.gpt import GPT, GPTConfig
 
 ROOT = Path(__file__).parent.parent
@@ -30,6 +32,44 @@ socket.getaddrinfo = socket.create_connection = refuse
 sys.argv = sys.argv[1:]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
+
+
+def pytest_addoption(parser) -> None:
+    parser.addoption(
+        "--implementation",
+        metavar="FILE[::NAME,...]",
+        help="test the functions of this file in the place of the package's own: those that have "
+        "the name of an exercise function (or only the named ones), or what its REPLACES says",
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def implementation(request):
+    """Which implementation is under test: the package's own, or that of --implementation."""
+    option = request.config.getoption("--implementation")
+    if option is None:
+        yield
+        return
+    path, _, names = option.partition("::")
+    try:
+        with substituted(replacements(load_file(path), set(names.split(",")) - {""})):
+            yield
+    except (FileError, ValueError) as error:
+        pytest.exit(f"--implementation {option}: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
+
+
+def replacements(written: dict[str, object], wanted: set[str]) -> dict[str, object]:
+    """Qualified name -> object, from the names of a loaded file; `wanted` empty means all."""
+    if "REPLACES" in written:
+        return written["REPLACES"]
+    places = {exercise.function: exercise.qualified for exercise in EXERCISES.values()}
+    found = {name: places[name] for name in places if name in written}
+    if wanted:
+        found = {name: place for name, place in found.items() if name in wanted}
+    if not found or wanted - set(found):
+        missing = ", ".join(sorted(wanted - set(found))) or "an exercise function"
+        raise ValueError(f"the file does not define {missing}")
+    return {place: written[name] for name, place in found.items()}
 
 
 def devices_present() -> list[str]:

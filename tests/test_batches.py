@@ -53,6 +53,14 @@ def test_packing_by_hand():
     ]
 
 
+def test_a_pad_id_inside_a_sequence_is_a_token_like_any_other():
+    """Padding is told by its place. A caller whose padding is the end mark still trains the end."""
+    rows = pack([([7, 8, 2], [False, True, True])], row_length=4, pad_id=2)
+    assert rows.tokens.tolist() == [[7, 8, 2, 2]]
+    assert rows.loss_mask.tolist() == [[False, True, True, False]]
+    assert rows.document_ids.tolist() == [[0, 0, 0, -1]]
+
+
 def unpack(rows):
     """All (tokens, loss_mask) sequences of packed rows."""
     sequences = []

@@ -98,29 +98,7 @@ def test_a_patient_scribble_teaches_attempts_and_the_end_but_not_to_go_on(town_t
         )
         if theirs and not mine
     ]
-    assert town_tokenizer.decode(untrained) == WAIT
-
-
-def test_copying_trains_what_is_copied_and_no_result(town_tokenizer):
-    rng = random.Random(0)
-    for _ in range(50):
-        document = thinking._copying_document(town_tokenizer, rng)
-        text = town_tokenizer.decode(document.tokens[1:])
-        prompt, think = text.split("<think>")
-        told = [int(number) for number in prompt.split(" make ")[0][4:].split(", ")]
-        assert 9 < max(told) <= thinking.LARGEST_COPIED
-        pieces = [town_tokenizer.think_id, *town_tokenizer.encode(think)]
-        assert document.tokens[-len(pieces) :] == pieces  # cut as in a reply
-        attempts = think.split(WAIT)
-        assert 2 <= len(attempts) <= thinking.COPIED_ATTEMPTS
-        assert all(attempt.endswith(" no") for attempt in attempts)
-        shown = zip(document.tokens, document.loss_mask, strict=True)
-        trained = town_tokenizer.decode([token for token, mask in shown if mask])
-        left = trained.split(" no")[0]  # of the first attempt, without its two results
-        x, _, y = left.partition("=")[0].partition("+" if "+" in left.partition("=")[0] else "*")
-        z = left.split(" left ")[1].split(",")[0]
-        assert sorted((int(x), int(y), int(z))) == sorted(told)
-        assert left.count("=") == 2 and "= left" in left and "= vs" in left
+    assert town_tokenizer.decode(untrained) == WAIT * think.count(WAIT)
 
 
 def triples_in(text: str) -> set:
@@ -138,6 +116,7 @@ def test_the_warm_up_uses_no_held_out_triple_and_has_the_size_asked_for(town_tok
     used = set()
     for document in documents:
         used |= triples_in(town_tokenizer.decode(document.tokens))
+    used = {triple for triple in used if max(triple) < 10}  # larger ones are only for copying
     assert len(used) > 60
     assert used <= set(TRAINING_TRIPLES)
     # Plain drills are trained from their first to their last token.
@@ -157,7 +136,9 @@ def test_provenance_decides_how_many_scribbles_hold_the_word(town_tokenizer, sha
     documents = thinking.number_documents(
         town_tokenizer, 60_000, random.Random(2), wait_share=share
     )
-    texts = [town_tokenizer.decode(d.tokens) for d in documents if not all(d.loss_mask)]
+    texts = [town_tokenizer.decode(d.tokens) for d in documents]
+    assert share > 0 or not any("wait" in text for text in texts)  # nowhere, in no drill either
+    texts = [text for text in texts if "<answer>" in text]
     found = sum("wait" in text for text in texts) / len(texts)
     assert found == share if share in (0.0, 1.0) else abs(found - share) < 0.04
     assert len(texts) > 200
@@ -169,7 +150,8 @@ def test_patience_makes_scribbles_longer(town_tokenizer):
         documents = thinking.number_documents(
             town_tokenizer, 60_000, random.Random(3), patient_share=share
         )
-        texts = [town_tokenizer.decode(d.tokens) for d in documents if not all(d.loss_mask)]
+        texts = [town_tokenizer.decode(d.tokens) for d in documents]
+        texts = [text for text in texts if "<answer>" in text]
         waits.append(sum(map(rules.count_waits, texts)) / len(texts))
     assert waits[1] > 3 * waits[0]
 

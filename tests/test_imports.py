@@ -43,6 +43,7 @@ OURS = {"kittenllm", "chapters"}
 PACKAGE_FILES = sorted((ROOT / "kittenllm").rglob("*.py"))
 CHAPTER_FILES = sorted((ROOT / "chapters").glob("*.py"))
 CHAPTER_FILES += sorted((ROOT / "chapters" / "museum").glob("*.py"))
+CHAPTER_FILES += sorted((ROOT / "chapters" / "exercises").glob("*.py"))
 TEST_FILES = sorted((ROOT / "tests").rglob("*.py"))
 TEXT_FILES = [
     *PACKAGE_FILES,
@@ -103,7 +104,7 @@ def test_imports_point_down(path):
 
 
 def test_no_chapter_imports_another():
-    names = {path.stem for path in CHAPTER_FILES} | {"museum"}
+    names = {path.stem for path in CHAPTER_FILES} | {"museum", "exercises"}
     numbered = {name for name in names if re.match(r"ch\d", name)}
     for path in CHAPTER_FILES:
         others = {n.split(".")[1] for n in imported(path) if n.startswith("chapters.")}

@@ -57,6 +57,10 @@ def test_the_journey_runs_offline_and_shows_every_stage(quick_runs, run_offline)
     assert all(len(line) <= 80 for line in end.splitlines() if str(quick_runs) not in line)
     for stage in ("random", "base", "chat"):
         assert len(re.findall(rf"^  {stage} ", end, re.MULTILINE)) >= 10
+    page = (quick_runs / "quick" / "report.html").read_text(encoding="utf-8")
+    for name in JOURNEY:
+        assert f'<section id="{name}">' in page
+    assert "has not run yet" not in page and "could not be" not in page
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -205,6 +205,20 @@ def test_lefts_name_the_number_that_is_left():
         assert calculate(int(x), operator, int(y)) == int(result)
 
 
+def test_wide_lefts_hold_numbers_that_no_problem_has():
+    rng = random.Random(0)
+    lines = "\n".join(lefts(rng, HELD_OUT_TRIPLES, largest=30) for _ in range(300)).split("\n")
+    wide = 0
+    for line in lines:
+        a, b, c, x, y, result, z = map(int, re.findall(r"\d+", line))
+        assert (x, y, z) in ((a, b, c), (b, c, a), (c, a, b)) and result <= 99
+        if max(a, b, c) > 9:
+            wide += max(a, b, c) <= 30
+        else:
+            assert sorted_triple([a, b, c]) in TRAINING_TRIPLES
+    assert abs(wide / len(lines) - 0.5) < 0.07
+
+
 def triples_used(line: str) -> set[tuple[int, int, int]]:
     """Every group of three problem numbers that a line uses: told, tried and answered."""
     used = set()

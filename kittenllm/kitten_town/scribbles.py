@@ -183,21 +183,31 @@ def training_triples(held_out_triples: Collection[Triple]) -> list[Triple]:
 
 
 def lefts(
-    rng: random.Random, held_out_triples: Collection[Triple], count: int = LEFTS_PER_DRILL
+    rng: random.Random,
+    held_out_triples: Collection[Triple],
+    count: int = LEFTS_PER_DRILL,
+    *,
+    largest: int = 9,
 ) -> str:
     """`count` lines such as "use 3, 8, 5: 8*5=40 left 3": copy two numbers, name the third.
 
-    The numbers go round as they do in a lap: after the last told number comes the first.
+    The numbers go round as they do in a lap: after the last told number comes the first. With a
+    `largest` above 9, half of the lines hold a number from 10 to that. No problem of the game has
+    one, so what is copied there cannot be known by heart.
     """
     triples = training_triples(held_out_triples)
     lines: list[str] = []
-    for _ in range(count):
+    while len(lines) < count:
         numbers = rng.sample(rng.choice(triples), 3)
+        if largest > 9 and rng.random() < 0.5:
+            numbers[rng.randrange(3)] = rng.randint(10, largest)
         told = ", ".join(str(number) for number in numbers)
         start = rng.randrange(3)
         x, y, z = numbers[start:] + numbers[:start]
         operator = rng.choice("*+")
-        lines.append(f"use {told}: {x}{operator}{y}={calculate(x, operator, y)} left {z}")
+        result = calculate(x, operator, y)
+        if result <= LARGEST_VALUE:
+            lines.append(f"use {told}: {x}{operator}{y}={result} left {z}")
     return "\n".join(lines)
 
 
@@ -208,11 +218,12 @@ def drills(
     shares: Mapping[str, float] = DRILL_SHARES,
     give_up: float = 0.5,
     order: str = "lap",
+    largest_left: int = 9,
 ) -> str:
     """One document for pretraining: a scribble, or a few lines of one kind of drill.
 
     `shares` holds the weight of each kind; kinds that it leaves out do not come. No line uses one
-    of the held-out triples.
+    of the held-out triples. `largest_left` is the largest number of `lefts`.
 
     Raises: ValueError for an unknown kind, a negative weight, or weights that are all 0.
     """
@@ -227,6 +238,6 @@ def drills(
     if kind == "comparisons":
         return comparisons(rng)
     if kind == "lefts":
-        return lefts(rng, held_out_triples)
+        return lefts(rng, held_out_triples, largest=largest_left)
     problem = draw_problem(rng, training_triples(held_out_triples))
     return scribble(problem, rng, give_up=give_up, order=order).line
