@@ -1,8 +1,8 @@
 """The journey: from random weights to a kitten that chats, is kind, and thinks.
 
 Runs the chapters in order, reuses what has finished, and shows at the end one table and what the
-kitten said to the same prompts after each stage. The same and more is in report.html, one page for a
-browser.
+kitten said to the same prompts after each stage. report.html tells the same and more, with
+pictures, as one page for a browser.
 """
 
 import sys

@@ -27,7 +27,6 @@ from chapters.samples import write_samples
 from chapters.terminal import safe_text
 from kittenllm import plots
 from kittenllm.checkpoints import load_model
-from kittenllm.checks import check_positive
 from kittenllm.evaluation import fixed_questions, sample_replies
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town.facts import build_town
@@ -61,13 +60,10 @@ class Settings:
         "noisy", "noisy: they lean towards the better reply; exact: never wrong", choices=ANNOTATORS
     )
     label_noise: float = setting(0.0, "probability that a label is flipped on top of that")
-    pairs: int = setting(5_000, "pairs to learn from")
+    pairs: int = setting(16_000, "pairs to learn from")
     held_out_pairs: int = setting(5_000, "pairs about held-out questions to measure with")
-    pair_temperature: float = setting(
-        1.0, "temperature of the replies to learn from; above 1: more mistakes to compare"
-    )
     epochs: float = setting(1.0, "how often each pair is seen")
-    pairs_per_step: int = setting(32, "pairs in one step; many small steps learn more")
+    pairs_per_step: int = setting(24, "pairs in one step; many small steps learn more")
     matrix_lr: float = setting(2e-3, "Muon's learning rate, for the hidden matrices")
     other_lr: float = setting(1e-3, "AdamW's learning rate, for embeddings, norms and the head")
 
@@ -77,7 +73,6 @@ class Settings:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.epochs > 0:
             raise ValueError(f"epochs must be above 0, got {self.epochs}")
-        check_positive("pair_temperature", self.pair_temperature)
         if not 0 <= self.label_noise <= 1:
             raise ValueError(f"label_noise must lie in 0 .. 1, got {self.label_noise}")
         self.training(steps=1)  # checks the other numbers
@@ -155,7 +150,6 @@ def read_pairs(
         tokenizer,
         town,
         count=settings.pairs,
-        temperature=settings.pair_temperature,
         **labels,
     )
     held_out = saved_pairs(

@@ -25,7 +25,6 @@ from chapters.preferences import ANNOTATORS, LabelledPair, file_pairs, sample_pa
 from chapters.runner import chapter_main, ensure
 from chapters.samples import write_samples
 from kittenllm.checkpoints import load_model, save_model, write_json_atomic
-from kittenllm.checks import check_positive
 from kittenllm.dpo import DPOConfig
 from kittenllm.evaluation import fixed_questions, gold_of_best_replies, sample_replies
 from kittenllm.gpt import GPT
@@ -50,11 +49,10 @@ class Settings:
         "noisy", "noisy: they lean towards the better reply; exact: never wrong", choices=ANNOTATORS
     )
     label_noise: float = setting(0.0, "probability that a label is flipped on top of that")
-    pairs: int = setting(3_000, "pairs to learn from")
+    pairs: int = setting(9_000, "pairs to learn from")
     watched_pairs: int = setting(300, "more pairs, never learnt from, to watch the training with")
-    pair_temperature: float = setting(1.0, "the replies' temperature; above 1: more mistakes")
     epochs: float = setting(1.0, "how often each pair is seen")
-    pairs_per_step: int = setting(32, "pairs in one step; many small steps learn more")
+    pairs_per_step: int = setting(48, "pairs in one step; many small steps learn more")
     beta: float = setting(0.1, "DPO: price of one nat away from the chat kitten")
     label_smoothing: float = setting(0.0, "DPO: share of the labels believed to be wrong")
     ipo_beta: float = setting(0.1, "IPO: log-ratios are pulled to a distance of 1 / (2 beta)")
@@ -79,7 +77,6 @@ class Settings:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.epochs > 0:
             raise ValueError(f"epochs must be above 0, got {self.epochs}")
-        check_positive("pair_temperature", self.pair_temperature)
         if not 0 <= self.label_noise <= 1:
             raise ValueError(f"label_noise must lie in 0 .. 1, got {self.label_noise}")
         self.methods(steps=1)  # checks the other numbers
@@ -236,7 +233,6 @@ def read_pairs(
                 generator=new_generator(common.device, common.seed, "ch4_preferences", name),
                 annotators=settings.annotators,
                 label_noise=settings.label_noise,
-                temperature=settings.pair_temperature,
             )
         )
     return both[0], both[1]

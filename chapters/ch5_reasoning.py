@@ -39,16 +39,16 @@ QUICK_PROBLEMS = 6  # of the exam
 class Settings:
     """What can be changed on the command line."""
 
-    warm_up_steps: int = setting(500, "steps of the warm-up on sums, drills and scribbles")
+    warm_up_steps: int = setting(480, "steps of the warm-up on sums, drills and scribbles")
     warm_up_rows: int = setting(8, "packed rows of 256 tokens in one step of the warm-up")
     warm_up_matrix_lr: float = setting(4e-3, "Muon's learning rate in the warm-up")
     warm_up_other_lr: float = setting(4e-3, "AdamW's learning rate in the warm-up")
     patient_share: float = setting(0.3, "share of the scribbles that show when to stop")
-    grpo_steps: int = setting(65, "rounds of GRPO: sample, judge, learn")
+    grpo_steps: int = setting(62, "rounds of GRPO: sample, judge, learn")
     prompts_per_step: int = setting(32, "problems in one round")
     group_size: int = setting(8, "replies to each problem, which judge each other")
     max_new_tokens: int = setting(192, "longest reply; one that is cut off earns nothing")
-    format_weight: float = setting(0.1, "what the right form is worth; a right answer is worth 1")
+    format_weight: float = setting(0.3, "what the right form is worth; a right answer is worth 1")
     normalize: str = setting(
         "token", "how tokens are averaged, see grpo.py", choices=("reply", "token", "constant")
     )

@@ -37,9 +37,9 @@ class Settings:
     )
     most_chats: int = setting(0, "use at most so many conversations; 0 is all of them")
     epochs: float = setting(1.0, "how often each conversation is seen")
-    rows_per_step: int = setting(8, "packed rows in one step")
+    rows_per_step: int = setting(5, "packed rows in one step; many small steps learn more")
     replay_fraction: float = setting(0.15, "share of the rows that are pretraining text")
-    matrix_lr: float = setting(2e-3, "Muon's learning rate, for the hidden matrices")
+    matrix_lr: float = setting(1.2e-3, "Muon's learning rate, for the hidden matrices")
     other_lr: float = setting(1e-3, "AdamW's learning rate, for embeddings and norms")
     compare: bool = setting(False, "retrain without replay and without each data step (minutes)")
 

@@ -82,9 +82,8 @@ def sample_pairs(
     label_noise: float = 0.0,
     held_out: bool = False,
     replies_each: int = REPLIES_EACH,
-    temperature: float = 1.0,
 ) -> list[LabelledPair]:
-    """`count` pairs of replies that the kitten wrote, labelled by annotators.
+    """`count` pairs of replies that the kitten wrote at temperature 1, labelled by annotators.
 
     The questions are of all kinds, with the town's shares; `held_out` takes those that no training
     asks. All different replies to one question are compared with each other, each pair by an
@@ -108,7 +107,6 @@ def sample_pairs(
             town,
             questions,
             replies_each=replies_each,
-            temperature=temperature,
             generator=generator,
         )
     if len(drawn) < count:
@@ -145,7 +143,6 @@ def _unlabelled_pairs(
     questions: Sequence[Question],
     *,
     replies_each: int,
-    temperature: float,
     generator: torch.Generator,
 ) -> list[tuple[Question, list[int], RatedReply, RatedReply]]:
     """Sample and judge replies to each question; every two different ones make a pair."""
@@ -154,7 +151,7 @@ def _unlabelled_pairs(
         gpt,
         [prompt for prompt in prompts for _ in range(replies_each)],
         max_new_tokens=MAX_REPLY_TOKENS,
-        temperature=temperature,
+        temperature=1.0,
         generator=generator,
     )
     rows = zip(rollout.replies(), rollout.ended.tolist(), reply_tokens(rollout), strict=True)
@@ -196,7 +193,6 @@ def saved_pairs(
     annotators: str = "noisy",
     label_noise: float = 0.0,
     held_out: bool = False,
-    temperature: float = 1.0,
 ) -> list[LabelledPair]:
     """`sample_pairs` for a chapter: with its seed, and in parts that survive a stop."""
     pairs = []
@@ -215,7 +211,6 @@ def saved_pairs(
                 annotators=annotators,
                 label_noise=label_noise,
                 held_out=held_out,
-                temperature=temperature,
             )
             return [asdict(pair) for pair in sampled]
 

@@ -17,11 +17,12 @@ ALGORITHMS = ("sft", "reward_model", "ppo", "dpo", "orpo", "grpo")
 
 # A file imports only from layers above its own, and from no other file of its own layer.
 LAYERS = (
-    ("ground", "checks tokenizer settings memory progress"),
+    ("ground", "checks tokenizer settings memory progress meowscript"),
+    ("the language", "meowscript_format"),
     ("the town", "kitten_town"),  # the world knows nothing about models
     ("the model", "gpt chat"),
     ("tools", "batches logprobs optim sampling checkpoints records search calculator"),
-    ("helpers", "training credit judging cleaning plot_style stages agent"),
+    ("helpers", "training credit judging cleaning plot_style stages agent lora"),
     ("pairs", "pairs"),
     ("algorithms", " ".join(("pretrain", *ALGORITHMS))),  # they never import each other
     ("around the algorithms", "evaluation plots runs scorer"),  # chapters need these

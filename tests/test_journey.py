@@ -23,6 +23,8 @@ PROGRAMS = [
     for path in sorted((ROOT / "chapters").glob("*.py"))
     if "\nif __name__ == " in path.read_text(encoding="utf-8")
 ]
+FOLDERS = {path.parent.name for path in (ROOT / "chapters").glob("*/__main__.py")}
+PROGRAMS += [f"{name}.__main__" for name in sorted(FOLDERS)]
 LESSONS = sorted((ROOT / "chapters").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "data" / "README.md", *LESSONS]
 
@@ -70,7 +72,7 @@ def test_every_program_has_a_help_page(name, capsys):
         module.main(["--help"])
     assert stop.value.code == 0
     page = capsys.readouterr().out
-    assert page.startswith("usage: chapters")
+    assert page.startswith(("usage: chapters", "usage: python -m chapters"))
     if name in NAMES:
         for flag in ("--quick", "--seed", "--device", "--runs", "--size"):
             assert flag in page
@@ -143,6 +145,7 @@ def test_flags_in_the_texts_exist(page):
     """Every `python -m chapters...` line of a page is understood by the program that it names."""
     text = page.read_text(encoding="utf-8")
     for name, flags in re.findall(r"python -m chapters(?:\.(\w+))?((?: [^\n`#&)|]+)?)", text):
+        name = f"{name}.__main__" if name in FOLDERS else name
         if name and name not in PROGRAMS:
             assert name in {row.name for row in CHAPTERS} | {"rank"}, name
             continue
