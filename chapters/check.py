@@ -1,0 +1,297 @@
+"""Grades your exercises: first with the package's own tests, then with a little training.
+
+You write in chapters/exercises/, or in a file of your own (--file). What you wrote runs in another
+process: an endless loop or a crash there is reported, not suffered.
+"""
+
+import argparse
+import contextlib
+import difflib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from chapters.check_text import (
+    Grade,
+    hint_text,
+    list_text,
+    paragraph,
+    report_text,
+    summary_text,
+)
+from chapters.exercise_table import EXERCISES, ROOT, Exercise, is_stub
+from chapters.terminal import make_output_forgiving
+
+EXAMPLES = """
+  python -m chapters.check --list        what there is to write
+  python -m chapters.check dpo           is my dpo_loss right?
+  python -m chapters.check dpo --hint    the next of three hints
+  python -m chapters.check all           everything, a line each
+"""
+POLL_SECONDS = 0.1
+START_SECONDS = 120  # until torch and pytest are loaded
+MEMORY_CODE = 77  # tests/grading.py ends with this code if it has grown too large
+
+
+# ------------------------------------------------------------------------ in another process
+
+
+def grade(exercise: Exercise, file: Path, seconds: float) -> Grade:
+    """Grade one function of a file; a single case may take so many seconds."""
+    found = Grade(exercise, file)
+    try:
+        if is_stub(file, exercise.function):
+            found.state = "unwritten"
+            return found
+    except ValueError as error:
+        found.state, found.message = "unusable", str(error)
+        return found
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        report, complaints = Path(folder, "report.jsonl"), Path(folder, "stderr.txt")
+        report.touch()
+        with open(complaints, "wb") as stderr:
+            worker = start_worker(exercise, file, report, stderr)
+            try:
+                stuck = wait(worker, report, seconds)
+            finally:
+                stop(worker)
+        text = complaints.read_text(encoding="utf-8", errors="replace")
+        last_case, ended = read_report(found, report)
+    if not ended:
+        how = "stuck" if stuck else ended_how(worker.returncode, text)
+        note_ending(found, last_case, how, text)
+    found.seconds = time.monotonic() - started
+    return found
+
+
+def start_worker(exercise: Exercise, file: Path, report: Path, stderr) -> subprocess.Popen:
+    """tests/grading.py on the CPU, without settings and plugins of the reader's own pytest."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "PYTHONIOENCODING": "utf-8",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYTEST_ADDOPTS": "",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    grader = ROOT / "tests" / "grading.py"
+    return subprocess.Popen(
+        [sys.executable, str(grader), str(report), str(file), exercise.name],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+        start_new_session=True,  # a group of its own: what it starts ends with it
+    )
+
+
+def wait(worker: subprocess.Popen, report: Path, seconds: float) -> bool:
+    """Wait for the end; True if a single case took longer than `seconds`.
+
+    Time is counted in small steps while this program is awake: a laptop that slept for an hour in
+    between has failed nobody.
+    """
+    waited, size = 0.0, 0
+    while True:
+        try:
+            worker.wait(POLL_SECONDS)
+            return False
+        except subprocess.TimeoutExpired:
+            waited += POLL_SECONDS
+        if report.stat().st_size != size:  # something was reported: the next case has begun
+            waited, size = 0.0, report.stat().st_size
+        if waited > (seconds if size else START_SECONDS):
+            if hasattr(signal, "SIGUSR1"):  # the worker then writes to stderr where it is
+                worker.send_signal(signal.SIGUSR1)
+                time.sleep(0.5)
+            return True
+
+
+def stop(worker: subprocess.Popen) -> None:
+    """End the worker and everything that it has started."""
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # all have ended already
+            os.killpg(worker.pid, signal.SIGKILL)
+    else:
+        worker.kill()
+    worker.wait()
+
+
+# --------------------------------------------------------------------------- what it reported
+
+
+def read_report(found: Grade, report: Path) -> tuple[str | None, bool]:
+    """Fill the grade. Returns the last case that began, and whether the report is complete."""
+    last_case = None
+    for line in report.read_text(encoding="utf-8").splitlines():
+        try:
+            event = json.loads(line)
+        except json.JSONDecodeError:  # half a line: the process ended while it wrote
+            break
+        kind = event.pop("event")
+        if kind == "case":
+            last_case = event["name"]
+        elif kind == "collected":
+            found.tests = event["count"]
+        elif kind == "passed":
+            found.passed += 1
+        elif kind == "failed":
+            found.failures.append(event)
+        elif kind == "unusable":
+            found.state, found.message = "unusable", event["message"]
+        elif kind == "trained":
+            found.story, found.outcomes = event["story"], event["outcomes"]
+        elif kind == "interrupted" and not found.failures:
+            found.failures.append({"kind": "exit", "name": last_case})
+            found.cut_short = True
+        elif kind == "end":
+            if found.state != "unusable":
+                found.judge()
+            return last_case, True
+    return last_case, False
+
+
+def ended_how(code: int, complaints: str) -> str:
+    """What an exit code and stderr say about a process that ended before its time."""
+    killed = -code == getattr(signal, "SIGKILL", None)  # as systems do that have no memory left
+    if code == MEMORY_CODE or killed or "MemoryError" in complaints:
+        return "memory"
+    return "exit" if code >= 0 else "crash"
+
+
+def note_ending(found: Grade, last_case: str | None, how: str, complaints: str) -> None:
+    """The process did not come to its end: the student's doing, or ours if nothing had begun."""
+    if last_case is None:
+        found.state, found.message = "broken", complaints.strip()[-400:] or how
+        return
+    place = re.search(rf'File "{re.escape(str(found.file))}", line (\d+)', complaints)
+    failure = {"kind": how, "name": last_case, "line": int(place[1]) if place else None}
+    found.failures.insert(0, failure)
+    found.state, found.cut_short = "failed", True
+
+
+# ----------------------------------------------------------------------------------- the hints
+
+
+def next_hint(exercise: Exercise, runs: Path, wanted: int) -> str:
+    """Unfold the next hint (wanted = 0), or show one again that was unfolded before.
+
+    How many are unfolded is kept in <runs>/hints.json.
+    """
+    path = runs / "hints.json"
+    try:
+        seen = dict(json.loads(path.read_text(encoding="utf-8")))
+        unfolded = int(seen.get(exercise.name, 0))
+    except (OSError, ValueError, TypeError):
+        seen, unfolded = {}, 0
+    if wanted > unfolded:
+        return f"Hint {wanted} is still folded: --hint shows the next one, number {unfolded + 1}."
+    number = wanted or min(3, unfolded + 1)
+    seen[exercise.name] = max(number, unfolded)
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(seen) + "\n", encoding="utf-8")
+    except OSError as error:
+        note = paragraph(f"{path} cannot be written ({error.strerror}): next time it is this one.")
+        return f"{hint_text(exercise, number)}\n\n{note}"
+    return hint_text(exercise, number)
+
+
+# ------------------------------------------------------------------------------- command line
+
+
+def exercise_called(name: str) -> Exercise:
+    """By its name or by the function's. Raises: ValueError with what may have been meant."""
+    by_function = {exercise.function: exercise for exercise in EXERCISES.values()}
+    known = by_function | EXERCISES
+    if name in known:
+        return known[name]
+    close = difflib.get_close_matches(name, known, 3)
+    meant = f"did you mean {' or '.join(close)}?" if close else "--list shows them all"
+    raise ValueError(f"there is no exercise {name!r}: {meant}")
+
+
+def written() -> dict[str, bool]:
+    """Of each exercise: is there something to grade in chapters/exercises/?"""
+    found = {}
+    for name, exercise in EXERCISES.items():
+        try:
+            found[name] = not is_stub(exercise.stub, exercise.function)
+        except ValueError:  # a file in the middle of being written
+            found[name] = True
+    return found
+
+
+def new_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m chapters.check",
+        description=__doc__,
+        epilog=f"examples:{EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("name", nargs="?", help="an exercise, or all")
+    add("--list", action="store_true", help="list the exercises and stop")
+    add("--hint", nargs="?", type=int, const=0, metavar="N", help="the next hint, or hint N again")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--file", type=Path, help="grade this file and not chapters/exercises/")
+    source.add_argument("--solution", action="store_true", help="grade the package's own function")
+    add("--seconds", type=float, default=30.0, help="longest time for one case (default 30)")
+    add("--runs", type=Path, default=Path("runs"), help="where to note which hints you have seen")
+    return parser
+
+
+def check(argv=None) -> int:
+    parser = new_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.list:
+        print(list_text(written()))
+        return 0
+    if arguments.name is None:
+        parser.error("which exercise? --list shows them all")
+    try:
+        wanted = list(EXERCISES.values())
+        if arguments.name != "all":
+            wanted = [exercise_called(arguments.name)]
+    except ValueError as error:
+        parser.error(str(error))
+    if arguments.hint is not None:
+        if arguments.name == "all" or not 0 <= arguments.hint <= 3:
+            parser.error("--hint needs one exercise, and N from 1 to 3")
+        print(next_hint(wanted[0], arguments.runs, arguments.hint))
+        return 0
+    grades = []
+    for exercise in wanted:
+        file = exercise.solution if arguments.solution else arguments.file or exercise.stub
+        grades.append(grade(exercise, file.resolve(), arguments.seconds))
+        text = report_text if len(wanted) == 1 else summary_text
+        print(text(grades[-1]), flush=True)
+    done = sum(one.state == "passed" for one in grades)
+    if len(wanted) > 1:
+        print(f"\n{done} of {len(grades)} done")
+    return 0 if done == len(grades) else 1
+
+
+def main(argv=None) -> int:
+    make_output_forgiving()
+    try:
+        return check(argv)
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe went away, as in `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""Teaching MeowScript in two ways: with all weights, or with LoRA's detours only.
+
+Used by ch1_language.py. Both ways see the same rows in the same order, so what differs is only what
+may move.
+"""
+
+import random
+from dataclasses import dataclass
+
+from chapters.fine_tuning import Kitten
+from chapters.tool_training import mixed_rows
+from kittenllm.batches import PackedRows, TokenStream
+from kittenllm.chat import ChatTokens, encode_chat
+from kittenllm.gpt import GPT
+from kittenllm.kitten_town.meow_tasks import KINDS, draw_task
+from kittenllm.lora import add_lora, trained_parameters
+from kittenllm.optim import MuonAdamW, make_optimizer
+from kittenllm.runs import Run
+from kittenllm.settings import new_generator, setting
+from kittenllm.sft import SFTConfig, train_sft
+from kittenllm.tokenizer import Tokenizer
+
+METHODS = ("full", "lora_1", "lora_4", "lora_16")
+# How often each kind of exercise is trained. Explaining a line is the shortest and the easiest.
+KIND_SHARES = {"write": 0.28, "output": 0.28, "repair": 0.32, "explain": 0.12}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be changed on the command line."""
+
+    methods: tuple[str, ...] = setting(
+        ("full", "lora_16"), "ways of fine-tuning, as a comma list", choices=METHODS
+    )
+    steps: int = setting(500, "optimizer steps of each way")
+    rows_per_step: int = setting(8, "packed rows in one step")
+    chat_fraction: float = setting(0.1, "share of ordinary chats among the exercises, in tokens")
+    replay_fraction: float = setting(0.15, "share of the rows that are pretraining text")
+    matrix_lr: float = setting(2e-3, "Muon's learning rate, for the hidden matrices")
+    other_lr: float = setting(1e-3, "AdamW's learning rate, for embeddings and norms")
+    lora_lr: float = setting(5e-3, "learning rate of LoRA's two thin matrices")
+    lora_alpha: float = setting(16.0, "how loud LoRA's detours are")
+
+    def __post_init__(self):
+        if not self.methods or len(set(self.methods)) < len(self.methods):
+            raise ValueError(f"methods must name each way once, got {self.methods}")
+        if unknown := set(self.methods) - set(METHODS):
+            raise ValueError(f"methods {sorted(unknown)} do not exist; there are {METHODS}")
+        if not 0 <= self.chat_fraction < 1:
+            raise ValueError(f"chat_fraction must be 0 or more, below 1, got {self.chat_fraction}")
+        if not self.lora_alpha > 0:
+            raise ValueError(f"lora_alpha must be above 0, got {self.lora_alpha}")
+        for method in METHODS:
+            self.fine_tuning(method)  # checks the other numbers
+
+    def fine_tuning(self, method: str) -> SFTConfig:
+        """The algorithm's own settings for one way."""
+        return SFTConfig(
+            steps=self.steps,
+            rows_per_step=self.rows_per_step,
+            replay_fraction=self.replay_fraction,
+            matrix_lr=self.matrix_lr if method == "full" else self.lora_lr,
+            other_lr=self.other_lr,
+        )
+
+
+QUICK = {"steps": 6}
+
+
+def rank_of(method: str) -> int | None:
+    """ "lora_16" -> 16; "full" -> None."""
+    return None if method == "full" else int(method.removeprefix("lora_"))
+
+
+def exercise(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
+    """One exercise about a taught program, with its answer."""
+    (kind,) = rng.choices(KINDS, [KIND_SHARES[kind] for kind in KINDS])
+    return encode_chat(tokenizer, draw_task(kind, rng).messages())
+
+
+def exercise_rows(kitten: Kitten, settings: Settings) -> PackedRows:
+    """Fresh exercises for all steps, and ordinary chats between them."""
+    row_length = kitten.gpt.config.context_length
+    return mixed_rows(exercise, kitten.tokenizer, settings, kitten.common, row_length)
+
+
+def train(
+    chapter: Run, method: str, kitten: Kitten, rows: PackedRows, settings: Settings
+) -> dict[str, float]:
+    """Fine-tune `kitten` in one way; returns what it cost.
+
+    With LoRA the detours are still there afterwards: the caller merges them.
+    Keys: train_seconds, and those of `cost`.
+    """
+    seed, rank = kitten.common.seed, rank_of(method)
+    if rank is not None:
+        generator = new_generator("cpu", seed, "ch1_language", "detours")
+        add_lora(kitten.gpt, rank=rank, alpha=settings.lora_alpha, generator=generator)
+    config = settings.fine_tuning(method)
+    optimizer = make_optimizer(kitten.gpt, matrix_lr=config.matrix_lr, other_lr=config.other_lr)
+    generator = new_generator("cpu", seed, "ch1_language", "train")
+    objects = {"gpt": kitten.gpt, "optimizer": optimizer, "generator": generator}
+    stage = chapter.stage(method, total=config.steps, objects=objects)
+    training = train_sft(
+        kitten.gpt,
+        rows,
+        config=config,
+        optimizer=optimizer,
+        generator=generator,
+        start_step=stage.step,
+        replay=TokenStream(kitten.texts.train) if config.replay_fraction else None,
+    )
+    for _ in stage.follow(training, show=("chat_loss",)):
+        pass
+    return cost(kitten.gpt, optimizer) | {
+        "train_seconds": sum(entry["seconds"] for entry in chapter.history(method))
+    }
+
+
+def cost(gpt: GPT, optimizer: MuonAdamW) -> dict[str, float]:
+    """How much is trained, and what must be kept in memory for it.
+
+    Keys: trained_parameters, trained_share (of all numbers of the model without detours),
+    memory_mb (weights, gradients and the optimizer's memory, 4 bytes a number; what the layers
+    remember from forward to backward is the same for all ways and not in it).
+    """
+    trained = trained_parameters(gpt)
+    model = gpt.parameter_count
+    remembered = sum(
+        value.numel()
+        for part in optimizer.parts.values()
+        for memory in part.state.values()
+        for value in memory.values()
+    )
+    whole = model if trained == model else model - trained  # without the detours
+    return {
+        "trained_parameters": trained,
+        "trained_share": trained / whole,
+        "memory_mb": 4 * (model + trained + remembered) / 1e6,
+    }

@@ -1,0 +1,393 @@
+"""Exercises in MeowScript: write a program, say what it prints, mend it, explain a line.
+
+One idea: a generator that draws a *program* first can ask four different questions about it, and
+knows the answer to each, because it can run the program. The same machine then grades: a program
+counts as right when it runs and prints the right thing, whatever it looks like.
+
+A program is held out or taught, never both, whatever is asked about it: the split goes by its
+content without the names of its variables, so that `let a = 3;` and `let b = 3;` are on one side.
+
+Read before: meowscript.py, meowscript_format.py. Left out: brackets, and calculations with more
+than one sign, of which MeowScript could do more.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from dataclasses import dataclass
+from itertools import product
+
+from kittenllm.meowscript import MeowError, Node, parse, run, tokens_of
+from kittenllm.meowscript_format import diary, format_program
+
+KINDS = ("write", "output", "repair", "explain")
+NAMES = "abcdnxy"
+TEXTS = ("meow", "purr", "hello", "tuna", "yes", "no")
+HELD_OUT_OF = 5  # every fifth program is held out
+
+ORDERS = {
+    "write": (
+        "Write a program: {words}.",
+        "Write MeowScript: {words}.",
+        "Please make a program: {words}.",
+    ),
+    "output": (
+        "What does this print? {program}",
+        "Tell me what this program prints: {program}",
+        "What will this program print? {program}",
+    ),
+    "repair": (
+        "Mend this program: {program}",
+        "Find the bug and mend it: {program}",
+        "There is a bug in this program: {program}",
+    ),
+    "explain": (
+        "Explain this line: {program}",
+        "What does this line say? {program}",
+        "Tell me what this line says: {program}",
+    ),
+}
+PRINTS, MENDED, SAYS = "It prints ", "Mended: ", "It says: "  # what the checked part stands behind
+
+TYPOS = {
+    "let": ("lat", "lte", "lett"),
+    "purr": ("pur", "purrr", "prur"),
+    "repeat": ("repat", "repeet"),
+    "if": ("fi", "iff"),
+    "else": ("els", "esle"),
+}
+WORDS_OF_SIGN = {"+": "plus", "-": "minus", "*": "times"}
+COMPARED = {
+    "<": ("below", "less than"),
+    ">": ("above", "more than"),
+    "==": ("the same as", "equal to"),
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One exercise.
+
+    program   the right program, in one line (or the line to explain)
+    text      what the kitten is asked
+    reply     how a good kitten answers
+    """
+
+    kind: str
+    program: str
+    text: str
+    reply: str
+
+    def messages(self) -> list[dict[str, str]]:
+        """The exercise and its answer as a conversation."""
+        return [
+            {"role": "user", "content": self.text},
+            {"role": "assistant", "content": self.reply},
+        ]
+
+
+# -------------------------------------------------------------------------------------- programs
+
+
+def draw_program(rng: random.Random) -> str:
+    """A program of one to five statements that prints numbers from 0 to 99, or texts."""
+    makers = (straight, two_names, sum_in_a_loop, prints_in_a_loop, speech, choice)
+    (maker,) = rng.choices(makers, (3, 2, 2, 2, 1, 3))
+    while True:
+        program = format_program(maker(rng), one_line=True)
+        try:
+            printed = run(program)
+        except MeowError:
+            continue
+        if all(text.isalpha() or 0 <= int(text) <= 99 for text in printed):
+            return program
+
+
+def step(rng: random.Random, name: str, value: int) -> tuple[str, int]:
+    """A calculation with `name`, whose value is `value`, and its result, between 0 and 99."""
+    while True:
+        sign, number = rng.choice("++--*"), rng.randint(1, 9)
+        result = {"+": value + number, "-": value - number, "*": value * number}[sign]
+        if 0 <= result <= 99 and not (sign == "*" and value > 9):
+            return f"{name}{sign}{number}", result
+
+
+def straight(rng: random.Random) -> str:
+    """A name gets a value, changes once or twice, and is printed."""
+    name, value = rng.choice(NAMES), rng.randint(1, 20)
+    lines = [f"let {name} = {value};"]
+    for _ in range(rng.randint(0, 2)):
+        text, value = step(rng, name, value)
+        lines.append(f"let {name} = {text};")
+    text = step(rng, name, value)[0] if len(lines) < 3 and rng.random() < 0.4 else name
+    return "".join([*lines, f"purr {text};"])
+
+
+def two_names(rng: random.Random) -> str:
+    """A second name is made from the first one, or both are put together at the end."""
+    a, b = rng.sample(NAMES, 2)
+    first = rng.randint(1, 20)
+    text, second = step(rng, a, first)
+    if rng.random() < 0.5:
+        return f"let {a} = {first}; let {b} = {text}; purr {rng.choice((b, b, a))};"
+    last = rng.choice((f"{b}+{a}", f"{a}-{b}", f"{a}*{b}"))
+    return f"let {a} = {first}; let {b} = {rng.randint(1, 9)}; purr {last};"
+
+
+def sum_in_a_loop(rng: random.Random) -> str:
+    """A name changes in every round and is printed at the end."""
+    name, start, rounds = rng.choice(NAMES), rng.randint(1, 20), rng.randint(2, 4)
+    text, _ = step(rng, name, start)
+    return f"let {name} = {start}; repeat {rounds} {{ let {name} = {text}; }} purr {name};"
+
+
+def prints_in_a_loop(rng: random.Random) -> str:
+    """A name is printed and changed, or changed and printed, in every round."""
+    name, start, rounds = rng.choice(NAMES), rng.randint(1, 20), rng.randint(2, 3)
+    text, _ = step(rng, name, start)
+    inside = [f"purr {name};", f"let {name} = {text};"]
+    rng.shuffle(inside)
+    return f"let {name} = {start}; repeat {rounds} {{ {' '.join(inside)} }}"
+
+
+def speech(rng: random.Random) -> str:
+    """Texts and plain sums."""
+    lines = []
+    for _ in range(rng.randint(1, 2)):
+        value = rng.randint(1, 20)
+        thing = rng.choice((f'"{rng.choice(TEXTS)}"', step(rng, str(value), value)[0]))
+        line = f"purr {thing};"
+        lines.append(line if rng.random() < 0.5 else f"repeat {rng.randint(2, 4)} {{ {line} }}")
+    return " ".join(lines)
+
+
+def choice(rng: random.Random) -> str:
+    """An if with an else."""
+    name, value = rng.choice(NAMES), rng.randint(1, 20)
+    sign, other = rng.choice("<>"), rng.randint(1, 20)
+    if rng.random() < 0.3:
+        sign, other = "==", rng.choice((value, other))
+    ends = [name, str(rng.randint(0, 20)), step(rng, name, value)[0]]
+    if rng.random() < 0.3:
+        ends = [f'"{text}"' for text in rng.sample(TEXTS, 2)]
+    then, otherwise = rng.sample(ends, 2)
+    return (
+        f"let {name} = {value}; if {name} {sign} {other} "
+        f"{{ purr {then}; }} else {{ purr {otherwise}; }}"
+    )
+
+
+def nameless(program: str) -> str:
+    """The program with its names replaced by A, B, ... in the order in which they appear."""
+    names: list[str] = []
+    pieces = []
+    for token in tokens_of(program):
+        if token.kind == "name" and token.text not in names:
+            names.append(token.text)
+        is_name = token.kind == "name"
+        pieces.append("ABCDEFGH"[names.index(token.text)] if is_name else token.text)
+    return " ".join(pieces)
+
+
+def is_held_out(program: str) -> bool:
+    """Whether a program is for examinations only."""
+    return zlib.crc32(nameless(program).encode()) % HELD_OUT_OF == 0
+
+
+# ------------------------------------------------------------------------------------------ words
+
+
+def ways_to_say(node: Node) -> list[str]:
+    """All our wordings of one statement."""
+    word, parts = node.token.kind, node.parts
+    if word == "if":
+        left, right = (value_words(part) for part in parts[0].parts)
+        words = [f"{left} is {how} {right}" for how in COMPARED[parts[0].token.kind]]
+        choices = product(words, ways_to_say_all(parts[1]), ways_to_say_all(parts[2]))
+        return [f"if {words}, {then}, else {otherwise}" for words, then, otherwise in choices]
+    value = value_words(parts[0])
+    if word == "repeat":
+        bodies = ways_to_say_all(parts[1])
+        return [f"{again} {value} times: {body}" for again in ("repeat", "do") for body in bodies]
+    if word == "purr":
+        return [f"print {value}", f"say {value}"]
+    name = parts[1].token.text
+    return [*ways_to_change(name, parts[0]), f"set {name} to {value}"]
+
+
+def ways_to_say_all(block: Node) -> list[str]:
+    """All our wordings of the statements of a block."""
+    return [", ".join(ways) for ways in product(*map(ways_to_say, block.parts))]
+
+
+def ways_to_change(name: str, value: Node) -> list[str]:
+    """Wordings of let x = x+3 that do not say x twice; others have none."""
+    if not value.parts or value.parts[0].token.text != name:
+        return [f"let {name} be {value_words(value)}"]
+    number = value_words(value.parts[1])
+    return [
+        {
+            "+": f"add {number} to {name}",
+            "-": f"take {number} from {name}",
+            "*": f"multiply {name} by {number}",
+        }[value.token.kind]
+    ]
+
+
+def value_words(node: Node) -> str:
+    """A calculation in words: "x plus 3"."""
+    if not node.parts:
+        return node.token.text
+    left, right = (value_words(part) for part in node.parts)
+    return f"{left} {WORDS_OF_SIGN[node.token.kind]} {right}"
+
+
+# ------------------------------------------------------------------------------------------- bugs
+
+
+def plant_bug(program: str, rng: random.Random) -> tuple[str, str, bool] | None:
+    """A bug -> (the broken program, what is wrong, whether it still runs); None: not possible."""
+    bugs = (missing_mark, misspelt_word, unknown_name, wrong_sign)
+    (bug,) = rng.choices(bugs, (3, 2, 2, 2))
+    found = bug(program, rng)
+    if found is None:
+        return None
+    broken, complaint = found
+    try:
+        return None if run(broken) == run(program) else (broken, complaint, True)
+    except MeowError:
+        return broken, complaint, False
+
+
+def changed(program: str, token, new: str) -> str:
+    """The program, a single line, with one token replaced."""
+    start = token.column - 1
+    text = program[:start] + new + program[start + len(token.text) :]
+    return " ".join(text.split())
+
+
+def missing_mark(program: str, rng: random.Random) -> tuple[str, str] | None:
+    """One ; or = or { is gone."""
+    tokens = tokens_of(program)
+    place = rng.choice([i for i, token in enumerate(tokens) if token.kind in (";", "=", "{")])
+    complaint = f"there is no {tokens[place].text} after {tokens[place - 1].text}"
+    return changed(program, tokens[place], ""), complaint
+
+
+def misspelt_word(program: str, rng: random.Random) -> tuple[str, str] | None:
+    """A keyword is not spelt right."""
+    token = rng.choice([token for token in tokens_of(program) if token.kind in TYPOS])
+    typo = rng.choice(TYPOS[token.kind])
+    return changed(program, token, typo), f"{typo} must be {token.text}"
+
+
+def unknown_name(program: str, rng: random.Random) -> tuple[str, str] | None:
+    """A name is used that has no value; only where it is clear which one was meant."""
+    tokens = tokens_of(program)
+    names = {token.text for token in tokens if token.kind == "name"}
+    uses = [
+        token
+        for before, token in zip(tokens, tokens[1:], strict=False)
+        if token.kind == "name" and before.kind != "let"
+    ]
+    if len(names) != 1 or not uses:
+        return None
+    wrong = rng.choice([name for name in NAMES if name not in names])
+    token = rng.choice(uses)
+    return changed(program, token, wrong), f"{wrong} must be {token.text}"
+
+
+def wrong_sign(program: str, rng: random.Random) -> tuple[str, str] | None:
+    """Another sign in the only calculation: the program runs and prints something else."""
+    signs = [token for token in tokens_of(program) if token.kind in WORDS_OF_SIGN]
+    if len(signs) != 1:
+        return None
+    wrong = rng.choice([sign for sign in WORDS_OF_SIGN if sign != signs[0].text])
+    return changed(program, signs[0], wrong), f"{wrong} must be {signs[0].text}"
+
+
+# ------------------------------------------------------------------------------------------ tasks
+
+
+def draw_task(kind: str, rng: random.Random, *, held_out: bool = False) -> Task:
+    """An exercise about a taught or about a held-out program.
+
+    Raises: ValueError for a kind that is not in KINDS.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind of task {kind!r}; there are {', '.join(KINDS)}")
+    while True:
+        program = draw_program(rng)
+        if kind == "explain":
+            program = draw_line(program, rng)
+        if is_held_out(program) != held_out:
+            continue
+        task = make_task(kind, program, rng)
+        if task is not None:
+            return task
+
+
+def draw_line(program: str, rng: random.Random) -> str:
+    """One statement of a program, with its block if it has one."""
+    statements = parse(program).parts
+    starts = [statement.token.column - 1 for statement in statements]
+    lines = [program[a:b].strip() for a, b in zip(starts, [*starts[1:], None], strict=True)]
+    plain = {f"purr {name};" for name in NAMES}  # too little to explain
+    return rng.choice([line for line in lines if line not in plain])
+
+
+def make_task(kind: str, program: str, rng: random.Random) -> Task | None:
+    """An exercise about this program; None if the program does not lend itself to it."""
+    order = rng.choice(ORDERS[kind])
+    if kind == "write":
+        words = ". ".join(rng.choice(ways_to_say(node)) for node in parse(program).parts)
+        return Task(kind, program, order.format(words=words), program)
+    if kind == "output":
+        reply = f"{', '.join(diary(program))}. {PRINTS}{printed_text(program)}."
+        return Task(kind, program, order.format(program=program), reply)
+    if kind == "explain":
+        words = rng.choice(ways_to_say(parse(program).parts[0]))
+        return Task(kind, program, order.format(program=program), f"{SAYS}{words}.")
+    planted = plant_bug(program, rng)
+    if planted is None:
+        return None
+    broken, complaint, runs = planted
+    wish = f" It should print {printed_text(program)}." if runs else ""
+    prompt = order.format(program=broken) + wish
+    return Task(kind, program, prompt, f"{complaint}. {MENDED}{program}")
+
+
+def printed_text(program: str) -> str:
+    """What a program prints, in one line."""
+    return ", ".join(run(program))
+
+
+def held_out_tasks(kind: str, count: int, seed: int) -> list[Task]:
+    """`count` exercises about held-out programs, no two with the same words."""
+    rng = random.Random(seed)
+    found: dict[str, Task] = {}
+    while len(found) < count:
+        task = draw_task(kind, rng, held_out=True)
+        found.setdefault(task.text, task)
+    return list(found.values())
+
+
+def grade(task: Task, reply: str) -> bool:
+    """Whether a reply is right, found out by running the code in it.
+
+    write, repair  the program runs and prints what the right program prints
+    output         it says what the program prints
+    explain        it is one of our wordings of the line
+    """
+    if task.kind == "explain":
+        wordings = ways_to_say(parse(task.program).parts[0])
+        return reply in [f"{SAYS}{wording}." for wording in wordings]
+    if task.kind == "output":
+        _, _, answer = reply.rpartition(PRINTS)
+        return answer == f"{printed_text(task.program)}."
+    code = reply if task.kind == "write" else reply.partition(MENDED)[2]
+    try:
+        return run(code) == run(task.program)
+    except MeowError:
+        return False

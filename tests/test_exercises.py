@@ -1,0 +1,389 @@
+"""The exercises: every stub fits to its function, and the check survives what is handed to it."""
+
+import importlib
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+from chapters import check, check_text, substitute
+from chapters.exercise_table import EXERCISES, FOLDER, is_stub
+from chapters.exercise_trainings import TRAININGS
+from chapters.exercises.hints import HINTS
+from chapters.substitute import FileError, load_file, substituted
+from kittenllm import credit, ppo
+
+ROOT = Path(__file__).parent.parent
+TO_WRITE = (
+    "token_logprobs sft_loss encode_chat bradley_terry_loss gae ppo_policy_loss dpo_loss ipo_loss "
+    "orpo_loss group_advantages grpo_loss KVCache"
+)
+
+names = pytest.mark.parametrize("name", EXERCISES)
+
+
+def packages_own(exercise):
+    module = importlib.import_module(f"kittenllm.{exercise.module}")
+    return getattr(module, exercise.function)
+
+
+# ------------------------------------------------------------------------------- the stubs
+
+
+def test_every_function_of_the_contract_has_an_exercise():
+    assert {exercise.function for exercise in EXERCISES.values()} == set(TO_WRITE.split())
+    assert set(HINTS) == set(TRAININGS) == set(EXERCISES)
+
+
+def written_in_the_stub(exercise):
+    return load_file(exercise.stub)[exercise.function]
+
+
+@names
+def test_a_stub_has_the_signature_of_the_package_and_a_docstring(name):
+    exercise = EXERCISES[name]
+    stub, ours = written_in_the_stub(exercise), packages_own(exercise)
+    pairs = [(stub, ours)]
+    if inspect.isclass(ours):
+        pairs = [(getattr(stub, method), getattr(ours, method)) for method in ("append", "keep")]
+    for theirs, right in pairs:
+        given, wanted = inspect.signature(theirs), inspect.signature(right)
+        assert list(given.parameters) == list(wanted.parameters)
+        for ours_parameter, parameter in zip(
+            wanted.parameters.values(), given.parameters.values(), strict=True
+        ):
+            assert parameter.kind == ours_parameter.kind
+            assert parameter.default == ours_parameter.default
+        assert len(inspect.getdoc(theirs).splitlines()) >= 5
+
+
+@names
+def test_a_stub_is_recognised_and_the_package_is_none(name):
+    exercise = EXERCISES[name]
+    assert is_stub(exercise.stub, exercise.function)
+    assert not is_stub(exercise.solution, exercise.function)
+
+
+def test_pytest_does_not_take_an_exercise_for_a_test():
+    assert not list(FOLDER.rglob("test_*.py")) + list(FOLDER.rglob("*_test.py"))
+
+
+@names
+def test_the_tests_of_an_exercise_exist(name):
+    """Each pattern finds tests in its file (parametrised names are checked by the matrix below)."""
+    for file, pattern in EXERCISES[name].tests:
+        text = (ROOT / "tests" / file).read_text(encoding="utf-8")
+        tests = re.findall(r"def (test_\w+)", text)
+        if file != "test_contract.py":
+            for word in pattern.replace(r"\[dpo\]", "dpo").replace(r"\[ipo\]", "ipo").split("|"):
+                assert any(re.search(word, test) for test in tests), word
+
+
+# --------------------------------------------------------------------------- what one reads
+
+
+def run_check(capsys, *arguments) -> tuple[int, str]:
+    code = check.main([str(argument) for argument in arguments])
+    text = capsys.readouterr().out
+    assert all(len(line) <= 60 for line in text.splitlines()), text
+    assert "Traceback" not in text and "\x1b" not in text
+    return code, text
+
+
+@names
+def test_an_unwritten_exercise_fails_readably(name, capsys):
+    code, text = run_check(capsys, name)
+    assert code == 1
+    assert "still to be written" in text and EXERCISES[name].file in text
+
+
+def test_all_unwritten(capsys):
+    code, text = run_check(capsys, "all")
+    assert code == 1
+    assert text.count("to be written") == len(EXERCISES) and f"0 of {len(EXERCISES)}" in text
+
+
+@names
+def test_hints_unfold_one_at_a_time(name, capsys, tmp_path):
+    seen = []
+    for number in (1, 2, 3):
+        code, text = run_check(capsys, name, "--hint", "--runs", tmp_path)
+        assert code == 0 and f"hint {number} of 3" in text
+        seen.append(text)
+    assert len(set(seen)) == 3
+    assert run_check(capsys, name, "--hint", "--runs", tmp_path)[1] == seen[2]
+    assert run_check(capsys, name, "--hint", 2, "--runs", tmp_path)[1] == seen[1]
+
+
+def test_a_folded_hint_stays_folded_and_a_broken_note_is_no_crash(capsys, tmp_path):
+    assert "still folded" in run_check(capsys, "gae", "--hint", 2, "--runs", tmp_path)[1]
+    (tmp_path / "hints.json").write_text("[broken")
+    assert "hint 1 of 3" in run_check(capsys, "gae", "--hint", "--runs", tmp_path)[1]
+    (tmp_path / "file").write_text("")
+    text = run_check(capsys, "gae", "--hint", "--runs", tmp_path / "file")[1]
+    assert "hint 1 of 3" in text and "cannot be written" in text
+
+
+def test_the_list_names_every_exercise(capsys):
+    code, text = run_check(capsys, "--list")
+    assert code == 0 and "*" not in text.split("The files are")[0]
+    assert all(name in text and EXERCISES[name].function in text for name in EXERCISES)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["dpoo"], "did you mean dpo"),
+        (["elephant"], "--list"),
+        ([], "which exercise"),
+        (["all", "--hint"], "--hint needs one"),
+        (["gae", "--hint", "4"], "1 to 3"),
+        (["gae", "--file", "x.py", "--solution"], "not allowed"),
+    ],
+)
+def test_mistakes_on_the_command_line(arguments, words, capsys):
+    with pytest.raises(SystemExit) as error:
+        check.main(arguments)
+    assert error.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_the_check_opens_without_torch():
+    """Lists and hints come at once: nothing heavy is imported for them."""
+    code = "import sys, chapters.check; sys.exit('torch' in sys.modules or 'pytest' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+# ------------------------------------------------------------------------ what is handed in
+
+
+def hand_in(tmp_path, text: str) -> Path:
+    path = tmp_path / "mine.py"
+    path.write_text(textwrap.dedent(text), encoding="utf-8")
+    return path
+
+
+REWARD = """
+    import os, sys
+    import torch
+
+    def bradley_terry_loss(chosen_rewards, rejected_rewards):
+        {}
+        return 2 * loss, {{}}
+"""
+
+
+def test_the_package_passes_through_the_same_door(capsys):
+    code, text = run_check(capsys, "reward", "--solution")
+    assert code == 0, text
+    assert "PASSED" in text and "NOT" not in text
+    assert "kittenllm/reward_model.py" in text and "judged rightly 0.5 -> 1" in text
+
+
+def test_a_wrong_result_is_shown_in_numbers(capsys, tmp_path):
+    line = "print('here'); loss = -(chosen_rewards - rejected_rewards).sigmoid().log().mean()"
+    code, text = run_check(capsys, "reward", "--file", hand_in(tmp_path, REWARD.format(line)))
+    assert code == 1 and "NOT PASSED" in text and "Hint: " in text
+    assert "First case that fails: bradley terry by hand" in text
+    assert "expected  0.77322" in text and "got       1.5464" in text
+    assert "printed   here" in text
+    passed = int(text.split("tests")[1].split(" of ")[0])
+    assert 0 < passed < 60
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ("os._exit(0)", "ended the program"),
+        ("while True: pass", "did not come to an end"),
+    ],
+)
+def test_a_crash_and_an_endless_loop_are_reported(line, words, capsys, tmp_path):
+    file = hand_in(tmp_path, REWARD.format(line))
+    code, text = run_check(capsys, "reward", "--seconds", 4, "--file", file)
+    assert code == 1 and words in text and "bradley terry by hand" in text
+    if line.startswith("while") and os.name == "posix":
+        assert "6 of mine.py" in text  # the line it was in
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("x = 1\ndef gae(:\n    pass", "line 2"),
+        ("def gae(a)\n    return a", "line 1"),
+    ],
+)
+def test_files_that_are_no_python(text, words, capsys, tmp_path):
+    code, said = run_check(capsys, "gae", "--file", hand_in(tmp_path, text))
+    assert code == 1 and "cannot be used" in said and words in said
+    assert "No such file" in run_check(capsys, "gae", "--file", tmp_path / "none.py")[1]
+
+
+@pytest.fixture
+def grading(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tests"))
+    return importlib.import_module("grading")
+
+
+def failing(grading, function, *arguments, compared=None, file=Path("nothing.py")):
+    """How the grader describes what this call raises."""
+    try:
+        function(*arguments)
+    except BaseException as error:
+        return grading.describe(error, file, compared)
+    raise AssertionError("nothing was raised")
+
+
+def test_failures_become_words_and_numbers(grading, tmp_path):
+    file = hand_in(
+        tmp_path,
+        """
+        import sys
+        def leave(x): sys.exit(3)
+        def broken(x): return x + undefined_name
+        def greedy(x): return [0] * 10**18
+        """,
+    )
+    mine = load_file(file)
+    for name, kind in (("leave", "exit"), ("broken", "NameError"), ("greedy", "memory")):
+        told = failing(grading, mine[name], 1, file=file)
+        assert told["kind"] == kind and told["code"].startswith("def")
+    assert failing(grading, mine["broken"], 1, file=file)["line"] == 4
+
+    right, wrong = torch.arange(20.0).view(4, 5), torch.arange(20.0).view(4, 5)
+    wrong[2, 3] = -1
+    assert grading.difference(wrong, right) == {"at": "[2, 3]", "expected": "13", "got": "-1"}
+    assert grading.difference(0.5, pytest.approx(0.25)) == {"expected": "0.25", "got": "0.5"}
+    same = torch.ones(2), torch.ones(2, dtype=torch.float64)
+    assert grading.difference(*same) == {"expected": "torch.float64", "got": "torch.float32"}
+
+    def tested(ratio):
+        torch.testing.assert_close(torch.tensor(ratio), torch.tensor(1.5))
+
+    told = failing(grading, tested, 0.5)
+    assert told["kind"] == "numbers" and told["with"] == {"ratio": "0.5"}
+    assert (told["expected"], told["got"]) == ("1.5", "0.5")
+    assert told["test"].startswith("tests/test_exercises.py, line")
+
+
+def test_a_wrong_signature_is_named(grading, tmp_path):
+    text = "def gae(rewards, values, mask, lam, gamma):\n    return rewards, values"
+    complaint = grading.wrong_shape(load_file(hand_in(tmp_path, text)), EXERCISES["gae"])
+    assert "(rewards, values, mask, *, gamma, lam)" in complaint
+    assert "(rewards, values, mask, lam, gamma)" in complaint
+    assert "does not define the function dpo_loss" in grading.wrong_shape({}, EXERCISES["dpo"])
+    for exercise in EXERCISES.values():
+        assert grading.wrong_shape(load_file(exercise.stub), exercise) is None
+
+
+def test_a_half_written_report_is_read_to_its_last_whole_line(tmp_path):
+    report = tmp_path / "report"
+    events = [{"event": "case", "name": "a"}, {"event": "passed", "name": "a"}]
+    report.write_text("\n".join(map(json.dumps, events)) + '\n{"event": "ca')
+    found = check_text.Grade(EXERCISES["gae"], Path("mine.py"))
+    assert check.read_report(found, report) == ("a", False)
+    assert found.passed == 1
+
+
+def test_what_a_student_prints_plays_no_tricks_on_the_terminal():
+    grade = check_text.Grade(EXERCISES["gae"], Path("mine.py"), state="failed")
+    grade.failures = [{"kind": "ValueError", "name": "a", "message": "\x1b[2J!", "line": 3}]
+    assert "\x1b" not in check_text.report_text(grade)
+
+
+# -------------------------------------------------------------------------- the substitution
+
+
+def other_gae(rewards, values, mask, *, gamma, lam):
+    return "other"
+
+
+def test_a_function_is_replaced_wherever_it_was_imported_and_put_back():
+    right = credit.gae
+    assert ppo.gae is right
+    with substituted({"kittenllm.ppo.gae": other_gae}):
+        assert credit.gae is ppo.gae is other_gae
+        assert sys.modules["test_credit"].gae is other_gae if "test_credit" in sys.modules else True
+        rewards = torch.zeros(1, 1)
+        with pytest.raises(ValueError):  # token_credit calls it by its name in credit.py
+            mask = torch.ones(1, 1, dtype=torch.bool)
+            credit.token_credit(
+                torch.zeros(1), rewards, rewards, rewards, mask, kl_coef=0.0, gamma=1.0, lam=1.0
+            )
+    assert credit.gae is ppo.gae is right
+
+
+def test_everything_is_put_back_after_an_error():
+    right = credit.gae
+    with pytest.raises(KeyError), substituted({"kittenllm.credit.gae": other_gae}):
+        raise KeyError
+    assert credit.gae is ppo.gae is right
+    with pytest.raises(ValueError, match="kittenllm.ppo.nothing"):
+        substituted({"kittenllm.credit.gae": other_gae, "kittenllm.ppo.nothing": 1}).__enter__()
+    assert credit.gae is right
+
+
+def test_methods_and_numbers_are_replaced_in_their_place_only():
+    with substituted({"kittenllm.gpt.KVCache.keep": other_gae, "chapters.check.MEMORY_CODE": 5}):
+        assert importlib.import_module("kittenllm.gpt").KVCache.keep is other_gae
+        assert check.MEMORY_CODE == 5
+    assert check.MEMORY_CODE == 77
+
+
+def test_the_file_of_a_replacement_keeps_the_right_function(tmp_path):
+    """A wrong version may call the right one: no endless recursion."""
+    path = hand_in(
+        tmp_path,
+        """
+        from kittenllm.credit import gae as right
+        def gae(rewards, values, mask, *, gamma, lam):
+            advantages, returns = right(rewards, values, mask, gamma=gamma, lam=lam)
+            return 2 * advantages, returns
+        """,
+    )
+    mine = load_file(path)["gae"]
+    inputs = torch.ones(1, 2), torch.zeros(1, 2), torch.ones(1, 2, dtype=torch.bool)
+    with substituted({"kittenllm.ppo.gae": mine}):
+        assert ppo.gae(*inputs, gamma=1.0, lam=1.0)[0].tolist() == [[4.0, 2.0]]
+
+
+def test_a_module_that_is_loaded_meanwhile_gets_the_right_function_in_the_end():
+    name = "chapters.token_credit"
+    before = sys.modules.pop(name, None)
+    try:
+        with substituted({"kittenllm.credit.gae": other_gae}):
+            module = importlib.import_module(name)
+        held = [value for value in vars(module).values() if value is other_gae]
+        assert not held
+    finally:
+        if before is not None:
+            sys.modules[name] = before
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("x = (", "line 1"),
+        ("a = 1\nb = a / 0", "line 2: ZeroDivisionError"),
+        ("import sys\nsys.exit()", "line 2: the file ends the program"),
+        ("import no_such_thing", "ModuleNotFoundError"),
+    ],
+)
+def test_files_that_cannot_be_loaded(text, words, tmp_path):
+    with pytest.raises(FileError, match=words):
+        load_file(hand_in(tmp_path, text))
+    with pytest.raises(FileError, match="there is no file"):
+        load_file(tmp_path / "none.py")
+
+
+def test_a_file_that_changed_is_read_anew(tmp_path):
+    """Same size, same second: cached bytecode would give the old value."""
+    assert load_file(hand_in(tmp_path, "x = 1"))["x"] == 1
+    assert load_file(hand_in(tmp_path, "x = 2"))["x"] == 2
+    assert all(name.startswith(substitute.PRIVATE) for name in sys.modules if "_mine" in name)
