@@ -22,10 +22,11 @@ from chapters.preferences import (
     saved_pairs,
     split_by_prompt,
 )
+from chapters.reward_pictures import draw_judge
 from chapters.runner import chapter_main, ensure
 from chapters.samples import write_samples
 from chapters.terminal import safe_text
-from kittenllm import plots
+from kittenllm.calibration import calibration_error
 from kittenllm.checkpoints import load_model
 from kittenllm.evaluation import fixed_questions, sample_replies
 from kittenllm.gpt import GPT
@@ -35,8 +36,6 @@ from kittenllm.records import report_problems
 from kittenllm.reward_model import (
     RewardModel,
     RewardModelConfig,
-    calibration_bins,
-    calibration_error,
     score_sequences,
     train_reward_model,
 )
@@ -60,7 +59,7 @@ class Settings:
         "noisy", "noisy: they lean towards the better reply; exact: never wrong", choices=ANNOTATORS
     )
     label_noise: float = setting(0.0, "probability that a label is flipped on top of that")
-    pairs: int = setting(16_000, "pairs to learn from")
+    pairs: int = setting(14_000, "pairs to learn from")
     held_out_pairs: int = setting(5_000, "pairs about held-out questions to measure with")
     epochs: float = setting(1.0, "how often each pair is seen")
     pairs_per_step: int = setting(24, "pairs in one step; many small steps learn more")
@@ -119,7 +118,7 @@ def run(settings: Settings, common: Common) -> dict:
         chosen, rejected = pair_scores(reward_model, held_out)
         keys = look(chosen, rejected, held_out)
         keys |= {"pairs": len(pairs), "held_out_pairs": len(held_out)}
-        draw(chapter, chosen, rejected, keys)
+        draw_judge(chapter, chosen, rejected, keys)
         write_best_of(chapter, gpt, tokenizer, reward_model)
     report(keys)
     model = (reward_model.gpt, tokenizer)
@@ -321,54 +320,6 @@ def write_best_of(chapter: Run, gpt: GPT, tokenizer: Tokenizer, reward_model: Re
         [replies[i * BEST_OF + place].text for i, place in enumerate(best)],
         before_title="chat",
         after_title="best of 16",
-    )
-
-
-# ------------------------------------------------------------------------------------ the pictures
-
-
-def draw(chapter: Run, chosen: torch.Tensor, rejected: torch.Tensor, keys: dict) -> None:
-    """scores.png, calibration.png and accuracy.png."""
-    plots.histogram(
-        chapter.folder / "scores.png",
-        {"preferred": chosen, "rejected": rejected},
-        title="What the reward model thinks of held-out replies",
-        x_label="reward",
-    )
-    margin = chosen - rejected
-    predicted, observed, counts = calibration_bins(
-        torch.cat([margin, -margin]).sigmoid(),
-        torch.cat([torch.ones_like(margin), torch.zeros_like(margin)]),
-    )
-    filled = counts > 0
-    plots.curves(
-        chapter.folder / "calibration.png",
-        {
-            "reward model": (predicted[filled].tolist(), observed[filled].tolist()),
-            "perfectly calibrated": ([0, 1], [0, 1]),
-        },
-        title="How sure it is, and how often it is right",
-        x_label="predicted probability that a reply is preferred",
-        y_label="how often it was preferred",
-        note=f"calibration error {keys['calibration_error']:.3f}",
-    )
-    history = chapter.history("train")
-    steps = [entry["step"] for entry in history]
-    watched = [entry for entry in history if entry.get("held_out_accuracy") is not None]
-    smooth = plots.moving_average([entry["accuracy"] for entry in history], 10)
-    plots.curves(
-        chapter.folder / "accuracy.png",
-        {
-            "training pairs, before learning from them": (steps, smooth),
-            "held-out pairs": (
-                [entry["step"] for entry in watched],
-                [entry["held_out_accuracy"] for entry in watched],
-            ),
-        },
-        title="Guessing which reply people prefer",
-        x_label="step",
-        y_label="accuracy on noisy labels",
-        reference_lines={"best possible": keys["bayes_accuracy"]},
     )
 
 

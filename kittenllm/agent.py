@@ -5,13 +5,13 @@
     285<|im_end|><|im_start|>assistant                         ... and writes the result itself
     237+48=285.<|im_end|>
 
-The marks <call> and </call> are special tokens, which only the kitten can make. What a tool says is
-text from elsewhere: it is encoded as ordinary text, so it can never open a turn, make a mark or call
-a tool. It is read, never trained. The loop looks at the kitten's tokens only, so whatever stands in
-a result, "ignore the question" for example, changes that text and nothing else.
+The marks <call> and </call> are special tokens, which only the kitten can make. What a tool says
+is text from elsewhere: it is encoded as ordinary text, so it can never open a turn, make a mark or
+call a tool. It is read, never trained. The loop looks at the kitten's tokens only, so whatever
+stands in a result, "ignore the question" for example, changes that text and nothing else.
 
-Whatever goes wrong with a call comes back as a tool turn that the kitten can read: a malformed call,
-an unknown tool, a tool that raises, one call too many.
+Whatever goes wrong with a call comes back as a tool turn that the kitten can read: a malformed
+call, an unknown tool, a tool that raises, one call too many.
 
 Papers: Schick et al., "Toolformer", 2023, section 2 (calls as text between marks); Yao et al.,
 "ReAct", 2023 (writing, calling and reading take turns).

@@ -27,14 +27,7 @@ from kittenllm import checks
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import action_logprobs, sequence_logprobs
 from kittenllm.optim import learning_rate_scale
-from kittenllm.pairs import (
-    PreferencePair,
-    check_pairs,
-    comparisons,
-    pair_rows,
-    pairs_of_step,
-    replies_of,
-)
+from kittenllm.pairs import PreferencePair, check_pairs, comparisons, pair_rows, pairs_of_step
 from kittenllm.training import Optimizer, Stopwatch, apply_gradients
 
 
@@ -215,7 +208,7 @@ def train_preferences(
     if ref_logprobs.shape != (len(pairs), 2):
         shape = tuple(ref_logprobs.shape)
         raise ValueError(f"ref_logprobs must have shape ({len(pairs)}, 2), got {shape}")
-    groups = comparisons(replies_of(pairs))
+    groups = comparisons(pairs)
     for step in range(start_step, config.steps):
         watch = Stopwatch()
         scale = learning_rate_scale(
@@ -236,7 +229,6 @@ def train_preferences(
         grad_norm = apply_gradients(policy, optimizer, config.max_grad_norm)
         watch.lap("training")
         numbers = {name: number.item() for name, number in metrics.items()}
-        speed = len(picked) / watch.seconds["seconds"]
-        numbers |= {"pairs": len(picked), "pairs_per_second": speed}
-        numbers |= {"lr_scale": scale, "grad_norm": grad_norm}
+        numbers |= {"lr_scale": scale, "grad_norm": grad_norm, "pairs": len(picked)}
+        numbers["pairs_per_second"] = len(picked) / watch.seconds["seconds"]
         yield {"step": step, "loss": loss.item(), **numbers, **watch.seconds}

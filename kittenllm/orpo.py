@@ -24,14 +24,7 @@ from kittenllm import checks
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import action_logprobs, sequence_logprobs
 from kittenllm.optim import learning_rate_scale
-from kittenllm.pairs import (
-    PreferencePair,
-    check_pairs,
-    comparisons,
-    pair_rows,
-    pairs_of_step,
-    replies_of,
-)
+from kittenllm.pairs import PreferencePair, check_pairs, comparisons, pair_rows, pairs_of_step
 from kittenllm.training import Optimizer, Stopwatch, apply_gradients
 
 
@@ -133,7 +126,7 @@ def train_orpo(
     Raises: ValueError for pairs that cannot be trained on.
     """
     check_pairs(pairs, policy.config)
-    groups = comparisons(replies_of(pairs))
+    groups = comparisons(pairs)
     for step in range(start_step, config.steps):
         watch = Stopwatch()
         scale = learning_rate_scale(
@@ -152,7 +145,6 @@ def train_orpo(
         grad_norm = apply_gradients(policy, optimizer, config.max_grad_norm)
         watch.lap("training")
         numbers = {name: number.item() for name, number in metrics.items()}
-        speed = len(picked) / watch.seconds["seconds"]
-        numbers |= {"pairs": len(picked), "pairs_per_second": speed}
-        numbers |= {"lr_scale": scale, "grad_norm": grad_norm}
+        numbers |= {"lr_scale": scale, "grad_norm": grad_norm, "pairs": len(picked)}
+        numbers["pairs_per_second"] = len(picked) / watch.seconds["seconds"]
         yield {"step": step, "loss": loss.item(), **numbers, **watch.seconds}

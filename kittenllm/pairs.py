@@ -76,7 +76,7 @@ def pair_rows(
     return tokens, in_reply, torch.tensor(columns).T
 
 
-def comparisons(pairs: Sequence[tuple[Hashable, Hashable]]) -> list[list[int]]:
+def compared_together(pairs: Sequence[tuple[Hashable, Hashable]]) -> list[list[int]]:
     """The numbers of the pairs, those that share a reply together.
 
     K replies to one prompt make up to K(K-1)/2 pairs. Read together, each reply goes through the
@@ -94,11 +94,11 @@ def comparisons(pairs: Sequence[tuple[Hashable, Hashable]]) -> list[list[int]]:
     return groups
 
 
-def replies_of(pairs: Sequence[PreferencePair]) -> list[tuple[Hashable, Hashable]]:
-    """The pairs for `comparisons`: replies count as the same only behind the same prompt."""
-    return [
-        (tuple(prompt + chosen), tuple(prompt + rejected)) for prompt, chosen, rejected in pairs
-    ]
+def comparisons(pairs: Sequence[PreferencePair]) -> list[list[int]]:
+    """`compared_together`, where replies count as the same only behind the same prompt."""
+    return compared_together(
+        [(tuple(prompt + chosen), tuple(prompt + rejected)) for prompt, chosen, rejected in pairs]
+    )
 
 
 def pairs_of_step(

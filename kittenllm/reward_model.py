@@ -34,7 +34,7 @@ from kittenllm.checks import (
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import hidden_at
 from kittenllm.optim import learning_rate_scale
-from kittenllm.pairs import comparisons, pairs_of_step
+from kittenllm.pairs import compared_together, pairs_of_step
 from kittenllm.training import Optimizer, apply_gradients
 
 
@@ -102,49 +102,6 @@ def ranking_to_pairs(ranking: Sequence) -> list[tuple]:
     return pairs
 
 
-def calibration_bins(
-    predicted: torch.Tensor, observed: torch.Tensor, *, bins: int = 10
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Group predictions by size: what was promised and what came true, per equal-width bin.
-
-    predicted (N,) probabilities, observed (N,) 1.0 or 0.0 -> mean prediction, mean outcome and
-    count of each bin, three times (bins,); an empty bin holds 0.
-
-    Raises: ValueError for integer tensors, different shapes, or a probability outside 0 .. 1.
-    """
-    check_float_tensor("predicted", predicted, dims=1)
-    check_float_tensor("observed", observed, dims=1)
-    check_same_shape("predicted", predicted, "observed", observed)
-    check_count("bins", bins)
-    for extreme in (predicted.min().item(), predicted.max().item()):
-        check_between("predicted", extreme, 0, 1)
-    place = (predicted * bins).long().clamp(max=bins - 1)  # (N,) exactly 1.0 joins the last bin
-    zeros = torch.zeros(bins, dtype=predicted.dtype, device=predicted.device)
-    counts = zeros.index_add(0, place, torch.ones_like(predicted))
-    mean_predicted = zeros.index_add(0, place, predicted) / counts.clamp(min=1)
-    mean_observed = zeros.index_add(0, place, observed) / counts.clamp(min=1)
-    return mean_predicted, mean_observed, counts
-
-
-def calibration_error(chosen_rewards: torch.Tensor, rejected_rewards: torch.Tensor) -> float:
-    """Expected calibration error of the predicted preference, 10 equal-width bins.
-
-    ECE = sum over bins of (share of predictions) * |mean prediction - mean outcome|
-
-    (Guo et al. 2017, arXiv 1706.04599, eq. 3.) Each pair is asked both ways, "is a better than b?"
-    and "is b better than a?". Asked one way only, with the chosen reply always first, every
-    outcome would be 1 and the number would mean nothing.
-
-    Raises: ValueError as `calibration_bins`.
-    """
-    margin = chosen_rewards - rejected_rewards  # (P,)
-    predicted = torch.cat([margin, -margin]).sigmoid()  # (2P,)
-    observed = torch.cat([torch.ones_like(margin), torch.zeros_like(margin)])
-    mean_predicted, mean_observed, counts = calibration_bins(predicted, observed)
-    gaps = (mean_predicted - mean_observed).abs()  # (10,)
-    return float((gaps * counts).sum() / counts.sum())
-
-
 @torch.no_grad()
 def score_sequences(reward_model: RewardModel, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
     """Scores of many token sequences of any length, without gradients: -> (N,)."""
@@ -207,7 +164,7 @@ def train_reward_model(
     """
     gpt = reward_model.gpt
     check_sequences(pairs, gpt)
-    groups = comparisons([(tuple(chosen), tuple(rejected)) for chosen, rejected in pairs])
+    groups = compared_together([(tuple(chosen), tuple(rejected)) for chosen, rejected in pairs])
     for step in range(start_step, config.steps):
         started = time.perf_counter()
         scale = learning_rate_scale(

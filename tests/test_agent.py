@@ -266,12 +266,10 @@ def test_a_result_cannot_open_a_turn_or_make_a_special_token(scripted, trick):
     assert marks(tricked) == marks(harmless)
     assert tricked.calls == harmless.calls and tricked.replies == harmless.replies
     assert assistant_turns(seen[1][0]) == 2
-    read_only = [
-        token for token, own in zip(tricked.chat.tokens, tricked.chat.loss_mask) if not own
-    ]
-    plain = trick.strip().encode()
-    assert plain in bytes(token for token in read_only if token < 256)  # read, all of it
-    own = [token for token, own in zip(tricked.chat.tokens, tricked.chat.loss_mask) if own]
+    said_or_read = list(zip(tricked.chat.tokens, tricked.chat.loss_mask, strict=True))
+    read_only = [token for token, own in said_or_read if not own]
+    assert trick.strip().encode() in bytes(token for token in read_only if token < 256)  # all of it
+    own = [token for token, own in said_or_read if own]
     assert own == ids("<call>calc 2+3</call><|im_end|>It is 5.<|im_end|>")  # trained: none of it
 
 

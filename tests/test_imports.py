@@ -22,7 +22,7 @@ LAYERS = (
     ("the town", "kitten_town"),  # the world knows nothing about models
     ("the model", "gpt chat"),
     ("tools", "batches logprobs optim sampling checkpoints records search calculator"),
-    ("helpers", "training credit judging cleaning plot_style stages agent lora"),
+    ("helpers", "training credit judging calibration cleaning plot_style stages agent lora"),
     ("pairs", "pairs"),
     ("algorithms", " ".join(("pretrain", *ALGORITHMS))),  # they never import each other
     ("around the algorithms", "evaluation plots runs scorer"),  # chapters need these

@@ -7,10 +7,10 @@ from kittenllm.gpt import GPTConfig
 from kittenllm.pairs import (
     PreferencePair,
     check_pairs,
+    compared_together,
     comparisons,
     pair_rows,
     pairs_of_step,
-    replies_of,
 )
 
 END, PAD = 2, 0
@@ -60,10 +60,10 @@ def test_a_reply_of_several_pairs_is_one_row():
 
 
 def test_pairs_that_share_replies_stand_together():
-    groups = comparisons([("a", "b"), ("x", "y"), ("c", "b"), ("a", "c"), ("z", "x")])
+    groups = compared_together([("a", "b"), ("x", "y"), ("c", "b"), ("a", "c"), ("z", "x")])
     assert groups == [[0, 2, 3], [1, 4]]
     again = PreferencePair(PAIRS[0].prompt, PAIRS[0].rejected, [9, END])
-    assert comparisons(replies_of([*PAIRS, again])) == [[0, 2], [1]]
+    assert comparisons([*PAIRS, again]) == [[0, 2], [1]]
 
 
 def test_a_step_takes_whole_comparisons_and_misses_none():

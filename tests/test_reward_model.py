@@ -11,14 +11,13 @@ import torch
 from torch.testing import assert_close
 
 from kittenllm.batches import pad_rows
+from kittenllm.calibration import calibration_bins, calibration_error
 from kittenllm.gpt import GPT
 from kittenllm.optim import make_optimizer
 from kittenllm.reward_model import (
     RewardModel,
     RewardModelConfig,
     bradley_terry_loss,
-    calibration_bins,
-    calibration_error,
     ranking_to_pairs,
     score_sequences,
     train_reward_model,

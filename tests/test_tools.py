@@ -7,11 +7,11 @@ from itertools import islice
 import pytest
 
 from chapters.tool_exam import requests_for
-from chapters.toolbox import MAX_CALLS, town_tools
 from chapters.tool_training import QUICK, Settings, mixed_rows, tool_chat
+from chapters.toolbox import MAX_CALLS, town_tools
 from kittenllm.agent import Call, encode_tool_chat, run_call
 from kittenllm.calculator import CalculatorError, calculate
-from kittenllm.kitten_town import stories, tool_chats
+from kittenllm.kitten_town import stories
 from kittenllm.kitten_town.encyclopedia import KINDS, Entry, build_encyclopedia, random_page
 from kittenllm.kitten_town.facts import KITTENS, PEOPLE
 from kittenllm.kitten_town.later_words import PAGE_LINES, UNITS
@@ -348,8 +348,9 @@ def test_only_the_kittens_words_are_trained(town_tokenizer):
     rng = random.Random(10)
     request = plan_request(training_split(rng), rng, "search calc")
     chat = encode_tool_chat(town_tokenizer, demonstration(request, random.Random(0)))
-    own = [token for token, trained in zip(chat.tokens, chat.loss_mask, strict=True) if trained]
-    read = [token for token, trained in zip(chat.tokens, chat.loss_mask, strict=True) if not trained]
+    marked = list(zip(chat.tokens, chat.loss_mask, strict=True))
+    own = [token for token, trained in marked if trained]
+    read = [token for token, trained in marked if not trained]
     assert request.results[0] in town_tokenizer.decode(read)
     assert "Page" not in town_tokenizer.decode(own)
     for call in request.calls:

@@ -80,7 +80,7 @@ EXHIBITS = (
     ),
     Exhibit(
         name="one-too-late",
-        title="A perfect score, and not one sensible word",
+        title="A perfect score, and no sensible word",
         target="kittenllm.logprobs.token_logprobs",
         changes=(
             (
@@ -102,7 +102,7 @@ EXHIBITS = (
     ),
     Exhibit(
         name="red-pencil",
-        title="The teacher who writes into the pupils' books",
+        title="Who wrote into the pupils' books?",
         target="kittenllm.sft.sft_loss",
         changes=(
             (

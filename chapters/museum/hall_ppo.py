@@ -9,12 +9,12 @@ EXHIBITS = (
         title="A clip that brakes on one side only",
         target="kittenllm.ppo.ppo_policy_loss",
         changes=(
+            ("plain = ratio * advantages", "plain = ratio"),
+            ("1 + clip_eps) * advantages", "1 + clip_eps)"),
             (
-                "clipped = ratio.clamp(1 - clip_eps, 1 + clip_eps) * advantages",
-                "clipped = torch.minimum(ratio, ratio.clamp(1 - clip_eps, 1 + clip_eps))"
-                " * advantages",
+                "torch.minimum(plain, clipped), mask",
+                "torch.minimum(plain, clipped) * advantages, mask",
             ),
-            ("torch.minimum(plain, clipped)", "clipped"),
         ),
         symptom=Symptom(policy_labs.bad_token_ratio, "small step", "p / p_old", 0.3),
         seen="A bad token should stop falling at 1 - eps. It falls on, for as long as one trains.",

@@ -4,9 +4,9 @@ One idea: each request is made together with its whole solution (the calls in or
 back, the answer), so demonstrations can be written and replies can be judged without asking
 anybody. Three skills:
 
-    calculator  What is 237+48?             calc 237+48                           237+48=285.
-    search      Who built the ship Velvet?  search ship Velvet                    Farid, says page 34.
-    plan        How high is the mountain    Plan: first search mountain Olive,    Done: 948.
+    calculator  What is 237+48?             calc 237+48                         237+48=285.
+    search      Who built the ship Velvet?  search ship Velvet                  Farid, says page 34.
+    plan        How high is the mountain    Plan: first search mountain Olive,  Done: 948.
                 Olive? And how much is      then calc that*4.
                 that*4?                     (two or three calls, in this order)
 
@@ -29,7 +29,6 @@ from kittenllm.kitten_town.encyclopedia import (
     WORDINGS,
     Entry,
     Page,
-    Subject,
     build_encyclopedia,
     random_page,
 )

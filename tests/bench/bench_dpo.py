@@ -43,7 +43,6 @@ from kittenllm.pairs import (  # noqa: E402
     PreferencePair,
     comparisons,
     pairs_of_step,
-    replies_of,
 )
 from kittenllm.tokenizer import Tokenizer, train_bpe  # noqa: E402
 from kittenllm.training import apply_gradients  # noqa: E402
@@ -82,7 +81,7 @@ def plain_way(
 ) -> Iterator[float]:
     """Four forward passes per pair, each over a whole padded batch; yields each step's loss."""
     generator = torch.Generator().manual_seed(0)
-    groups = comparisons(replies_of(pairs))  # the same batches as ours
+    groups = comparisons(pairs)  # the same batches as ours
     optimizer = make_optimizer(policy, matrix_lr=config.matrix_lr, other_lr=config.other_lr)
     for step in range(config.steps):
         optimizer.set_scale(
