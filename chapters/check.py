@@ -272,6 +272,8 @@ def check(argv=None) -> int:
     grades = []
     for exercise in wanted:
         file = exercise.solution if arguments.solution else arguments.file or exercise.stub
+        if sys.stderr.isatty():
+            print(f"checking {exercise.name} ...", end="\r", file=sys.stderr, flush=True)
         grades.append(grade(exercise, file.resolve(), arguments.seconds))
         text = report_text if len(wanted) == 1 else summary_text
         print(text(grades[-1]), flush=True)

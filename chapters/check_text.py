@@ -220,7 +220,7 @@ def more_hints(exercise: Exercise) -> str:
 
 def summary_text(grade: Grade) -> str:
     """One line of `check all`."""
-    states = {"unwritten": "to be written", "failed": "NOT PASSED", "unusable": "NOT PASSED"}
+    states = {"unwritten": "to be written", "failed": "NOT PASSED", "unusable": "cannot be used"}
     state = states.get(grade.state, grade.state)
     count = f"{grade.passed}/{grade.tests} tests" if grade.tests else ""
     seconds = f"{grade.seconds:.1f} s" if grade.seconds else ""

@@ -221,7 +221,8 @@ EXERCISES = {
 def is_stub(file: Path, function: str) -> bool:
     """Is there still a `raise NotImplementedError` in the function, or in a method of the class?
 
-    The file is read and not run. Raises: ValueError for a file that is no Python, or not there.
+    The file is read and not run. Raises: ValueError for a file that is not there, is no Python, or
+    does not hold the function.
     """
     try:
         top = ast.parse(file.read_bytes()).body
@@ -229,6 +230,8 @@ def is_stub(file: Path, function: str) -> bool:
         raise ValueError(f"{file.name}, line {error.lineno}: {error.msg}") from error
     except OSError as error:
         raise ValueError(f"{file}: {error.strerror}") from error
+    if not any(function in _names(statement) for statement in top):
+        raise ValueError(f"{file.name} does not define {function}")
     named = (ast.FunctionDef, ast.ClassDef)
     for definition in [node for node in top if isinstance(node, named) and node.name == function]:
         bodies = [definition.body]
@@ -236,6 +239,19 @@ def is_stub(file: Path, function: str) -> bool:
         if any(_is_unwritten(statement) for body in bodies for statement in body):
             return True
     return False
+
+
+def _names(statement: ast.stmt) -> set[str]:
+    """What a top-level statement may define: by def, class, import or =, inside an `if` too."""
+    found = set()
+    for node in ast.walk(statement):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.alias):
+            found.add(node.asname or node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+    return found
 
 
 def _is_unwritten(statement: ast.stmt) -> bool:
