@@ -44,7 +44,7 @@ class Settings:
     warm_up_matrix_lr: float = setting(4e-3, "Muon's learning rate in the warm-up")
     warm_up_other_lr: float = setting(4e-3, "AdamW's learning rate in the warm-up")
     patient_share: float = setting(0.3, "share of the scribbles that show when to stop")
-    grpo_steps: int = setting(62, "rounds of GRPO: sample, judge, learn")
+    grpo_steps: int = setting(70, "rounds of GRPO: sample, judge, learn")
     prompts_per_step: int = setting(32, "problems in one round")
     group_size: int = setting(8, "replies to each problem, which judge each other")
     max_new_tokens: int = setting(192, "longest reply; one that is cut off earns nothing")
