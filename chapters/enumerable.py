@@ -55,11 +55,11 @@ class Settings:
     """What can be changed on the command line."""
 
     beta: float = setting(0.5, "price of one nat away from the reference, in points")
-    steps: int = setting(250, "steps of DPO and of IPO")
-    ppo_steps: int = setting(150, "rounds of PPO")
-    replies_per_step: int = setting(256, "replies that PPO samples in a round")
-    learning_rate: float = setting(3e-3, "of DPO and IPO")
-    ppo_learning_rate: float = setting(3e-3, "of PPO's policy")
+    steps: int = setting(160, "steps of DPO and of IPO")
+    ppo_steps: int = setting(110, "rounds of PPO")
+    replies_per_step: int = setting(512, "replies that PPO samples in a round")
+    learning_rate: float = setting(8e-3, "of DPO and IPO")
+    ppo_learning_rate: float = setting(6e-3, "of PPO's policy")
 
     def __post_init__(self):
         check_settings(
@@ -290,6 +290,8 @@ def main(argv=None) -> int:
         settings, common = parse_settings(
             Settings, __doc__, argv, quick=QUICK, prog="chapters.enumerable"
         )
+        if common.device.type == "cpu":
+            torch.set_num_threads(1)  # for matrices this small a second thread only costs time
         folder = common.folder("enumerable")
         finished_before = (folder / "summary.json").exists()
         keys = run(settings, common)
