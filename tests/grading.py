@@ -238,6 +238,18 @@ def lift_memory_limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
 
 
+def end_with_parent() -> None:
+    """A worker whose parent was killed ends too: an endless loop must not live on without it."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def wrong_shape(written: dict[str, object], exercise: Exercise) -> str | None:
     """What is wrong with the name or the parameters of the function, if anything is."""
     name = exercise.function
@@ -308,6 +320,7 @@ def main() -> None:
     faulthandler.enable(answers, all_threads=False)
     if hasattr(signal, "SIGUSR1"):  # check.py asks: where are you?
         faulthandler.register(signal.SIGUSR1, answers, all_threads=False)
+    end_with_parent()
     limit_memory()
     report = Report(report_path)
     grade(report, Path(file), EXERCISES[name])

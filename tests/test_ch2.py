@@ -250,7 +250,7 @@ def test_the_best_possible_guess_by_hand(golds, annotators, noise, accuracy):
 
 
 def test_a_kitten_that_always_says_the_same_gives_no_pairs(draw_pairs, monkeypatch):
-    monkeypatch.setattr("chapters.preferences._unlabelled_pairs", lambda *arguments: [])
+    monkeypatch.setattr("chapters.preferences._unlabelled_pairs", lambda *arguments, **options: [])
     with pytest.raises(ValueError, match="only 0 of 24 pairs"):
         draw_pairs()
 

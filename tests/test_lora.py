@@ -38,7 +38,7 @@ def adapted(gpt: GPT, rank: int = 4, alpha: float = 8.0) -> GPT:
     for module in gpt.modules():
         if isinstance(module, LoRALinear):
             noise = torch.randn(module.B.shape, generator=random, device=gpt.device)
-            module.B.data.copy_(noise)
+            module.B.data.copy_(0.1 * noise)
     return gpt
 
 
@@ -70,7 +70,7 @@ def test_merged_equals_unmerged(tiny_gpt, device, rank):
     assert (before - tiny_gpt(TOKENS.to(device))).abs().max() > 0.1  # the detours do something
     merged = merge_lora(gpt)
     after = merged(TOKENS.to(device))
-    assert_close(after, before, atol=1e-5 * before.abs().max().item(), rtol=0)
+    assert_close(after, before, atol=1e-5, rtol=0)
     assert not [module for module in merged.modules() if isinstance(module, LoRALinear)]
 
 
