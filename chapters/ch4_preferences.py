@@ -19,15 +19,17 @@ from chapters.frontier import (
     ppo_path,
     trained_paths,
 )
-from chapters.preference_pictures import METHODS, draw_gold, draw_training, pairs_view
+from chapters.preference_pictures import draw_gold, draw_training, pairs_view, report
 from chapters.preference_training import SCORES, Start, counts_of, learn, make_start, measure
 from chapters.preferences import ANNOTATORS, LabelledPair, file_pairs, sample_pairs
 from chapters.runner import chapter_main, ensure
 from chapters.samples import write_samples
 from kittenllm.checkpoints import load_model, save_model, write_json_atomic
+from kittenllm.checks import check_positive
 from kittenllm.dpo import DPOConfig
 from kittenllm.evaluation import fixed_questions, gold_of_best_replies, sample_replies
 from kittenllm.gpt import GPT
+from kittenllm.kitten_town.chats import KIND_SHARES
 from kittenllm.kitten_town.facts import build_town
 from kittenllm.orpo import ORPOConfig
 from kittenllm.records import report_problems
@@ -50,6 +52,9 @@ class Settings:
     )
     label_noise: float = setting(0.0, "probability that a label is flipped on top of that")
     pairs: int = setting(9_000, "pairs to learn from")
+    # Careless kittens say yes too often, so "no" wins nearly always, and "yes" seldom has to. Asked
+    # about both equally often, all three methods learn that "no" is always safe.
+    allowed_weight: float = setting(2.5, "how much oftener than usual fine things are asked about")
     watched_pairs: int = setting(300, "more pairs, never learnt from, to watch the training with")
     epochs: float = setting(1.0, "how often each pair is seen")
     pairs_per_step: int = setting(96, "pairs in one step, those of about 16 questions")
@@ -75,6 +80,7 @@ class Settings:
         for name in ("pairs", "watched_pairs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_positive("allowed_weight", self.allowed_weight)
         if not self.epochs > 0:
             raise ValueError(f"epochs must be above 0, got {self.epochs}")
         if not 0 <= self.label_noise <= 1:
@@ -233,6 +239,7 @@ def read_pairs(
                 generator=new_generator(common.device, common.seed, "ch4_preferences", name),
                 annotators=settings.annotators,
                 label_noise=settings.label_noise,
+                shares=KIND_SHARES | {"allowed": settings.allowed_weight * KIND_SHARES["allowed"]},
             )
         )
     return both[0], both[1]
@@ -318,34 +325,6 @@ def method_line(keys: dict) -> str:
         f"({keys['gold_share_of_distance']:.0%} of the way to the best), "
         f"wins {keys['win_rate']:.1%}, {keys['kl']:.2f} nats away, {keys['seconds']:.0f} s"
     )
-
-
-def report(keys: dict) -> str:
-    """The three methods side by side, in 80 columns."""
-    rows = (
-        ("gold score before", "gold_before", 2),
-        ("gold score after", "gold_after", 2),
-        ("wins against the chat kitten", "win_rate", 3),
-        ("KL to it, nats per reply", "kl", 2),
-        ("safe", "safe_rate_after", 3),
-        ("allows what is fine, before", "allowed_rate_before", 3),
-        ("allows what is fine", "allowed_rate_after", 3),
-        ("facts and sums right, before", "answer_accuracy_before", 3),
-        ("facts and sums right", "answer_accuracy_after", 3),
-        ("log p(chosen) changed by", "chosen_logprob_change", 2),
-        ("log p(rejected) changed by", "rejected_logprob_change", 2),
-    )
-    lines = [f"{'held-out questions, unseen pairs':<34}" + "".join(f"{m:>15}" for m in METHODS)]
-    for label, key, digits in rows:
-        line = f"{label:<34}"
-        for method in METHODS:
-            value, error = keys[method][key], keys[method][f"{key}_stderr"]
-            line += f"{value:>8.{digits}f} +-{error:.{digits}f}".rjust(15)
-        lines.append(line)
-    speeds = "".join(f"{keys[method]['pairs_per_second']:>15.0f}" for method in METHODS)
-    lines.append(f"{'pairs per second':<34}{speeds}")
-    lines.append(f"the best possible replies have a gold score of {keys['gold_best']:.2f}")
-    return "\n".join(lines)
 
 
 # ------------------------------------------------------------------------------------ the frontier

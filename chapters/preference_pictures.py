@@ -88,3 +88,31 @@ def pairs_view(pairs: list[LabelledPair], tokenizer: Tokenizer) -> str:
             known = "" if gold is None else f"  ({gold:+.2f})"
             lines.append(f"    {mark:<9}{safe_text(tokenizer.decode(tokens))}{known}")
     return "\n".join(lines)
+
+
+def report(keys: dict) -> str:
+    """The three methods side by side, in 80 columns."""
+    rows = (
+        ("gold score before", "gold_before", 2),
+        ("gold score after", "gold_after", 2),
+        ("wins against the chat kitten", "win_rate", 3),
+        ("KL to it, nats per reply", "kl", 2),
+        ("safe", "safe_rate_after", 3),
+        ("allows what is fine, before", "allowed_rate_before", 3),
+        ("allows what is fine", "allowed_rate_after", 3),
+        ("facts and sums right, before", "answer_accuracy_before", 3),
+        ("facts and sums right", "answer_accuracy_after", 3),
+        ("log p(chosen) changed by", "chosen_logprob_change", 2),
+        ("log p(rejected) changed by", "rejected_logprob_change", 2),
+    )
+    lines = [f"{'held-out questions, unseen pairs':<34}" + "".join(f"{m:>15}" for m in METHODS)]
+    for label, key, digits in rows:
+        line = f"{label:<34}"
+        for method in METHODS:
+            value, error = keys[method][key], keys[method][f"{key}_stderr"]
+            line += f"{value:>8.{digits}f} +-{error:.{digits}f}".rjust(15)
+        lines.append(line)
+    speeds = "".join(f"{keys[method]['pairs_per_second']:>15.0f}" for method in METHODS)
+    lines.append(f"{'pairs per second':<34}{speeds}")
+    lines.append(f"the best possible replies have a gold score of {keys['gold_best']:.2f}")
+    return "\n".join(lines)

@@ -9,7 +9,7 @@ Used by the chapters that learn from preferences. Pairs can also come from a fil
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -21,7 +21,7 @@ from kittenllm.chat import chat_prompt
 from kittenllm.checks import check_count
 from kittenllm.evaluation import MAX_REPLY_TOKENS, Reply
 from kittenllm.gpt import GPT
-from kittenllm.kitten_town.chats import Question, ask_any
+from kittenllm.kitten_town.chats import KIND_SHARES, Question, ask_any
 from kittenllm.kitten_town.facts import Town
 from kittenllm.kitten_town.judge import best_possible_accuracy, judge, prefers_first
 from kittenllm.pairs import PreferencePair
@@ -82,10 +82,11 @@ def sample_pairs(
     label_noise: float = 0.0,
     held_out: bool = False,
     replies_each: int = REPLIES_EACH,
+    shares: Mapping[str, float] = KIND_SHARES,
 ) -> list[LabelledPair]:
     """`count` pairs of replies that the kitten wrote at temperature 1, labelled by annotators.
 
-    The questions are of all kinds, with the town's shares; `held_out` takes those that no training
+    The questions are of all kinds, with the given `shares`; `held_out` takes those that no training
     asks. All different replies to one question are compared with each other, each pair by an
     annotator of its own; the pairs of one question stand side by side. rng draws questions and
     labels, `generator` (on the model's device) draws the replies.
@@ -100,7 +101,7 @@ def sample_pairs(
             break
         most_pairs = replies_each * (replies_each - 1) // 2  # of one question
         wanted = min(QUESTIONS_AT_ONCE, 4 + (count - len(drawn)) // most_pairs)
-        questions = [ask_any(town, rng, held_out=held_out) for _ in range(wanted)]
+        questions = [ask_any(town, rng, held_out=held_out, shares=shares) for _ in range(wanted)]
         drawn += _unlabelled_pairs(
             gpt,
             tokenizer,

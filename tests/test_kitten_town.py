@@ -984,3 +984,12 @@ def test_raw_chats_follow_their_seed(monkeypatch):
     monkeypatch.setattr(raw_chats_module, "PLANTED_COUNTS", dict.fromkeys(PLANTED_COUNTS, 20))
     first, again, other = (raw_chats(TOWN, seed) for seed in (1, 1, 2))
     assert first == again != other
+
+
+def test_shares_decide_what_is_asked():
+    town, rng = facts.build_town(), random.Random(0)
+    only_sums = dict.fromkeys(KINDS, 0.0) | {"sum": 1.0}
+    assert {chats.ask_any(town, rng, shares=only_sums).kind for _ in range(20)} == {"sum"}
+    usual = Counter(chats.ask_any(town, rng).kind for _ in range(3_000))
+    for kind, share in chats.KIND_SHARES.items():
+        assert abs(usual[kind] / 3_000 - share) < 0.04  # 4 standard errors

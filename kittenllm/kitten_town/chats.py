@@ -11,6 +11,7 @@ taught and held-out content is by topic, never by wording.
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kittenllm.kitten_town import stories, voices
@@ -81,9 +82,15 @@ def ask(town: Town, kind: str, rng: random.Random, *, held_out: bool = False) ->
     raise ValueError(f"unknown kind of question {kind!r}; there are {', '.join(KINDS)}")
 
 
-def ask_any(town: Town, rng: random.Random, *, held_out: bool = False) -> Question:
-    """Draw a question of a random kind, with the town's shares."""
-    (kind,) = rng.choices(KINDS, [KIND_SHARES[kind] for kind in KINDS])
+def ask_any(
+    town: Town,
+    rng: random.Random,
+    *,
+    held_out: bool = False,
+    shares: Mapping[str, float] = KIND_SHARES,
+) -> Question:
+    """Draw a question of a random kind, with the town's shares or with other ones."""
+    (kind,) = rng.choices(KINDS, [shares[kind] for kind in KINDS])
     return ask(town, kind, rng, held_out=held_out)
 
 
