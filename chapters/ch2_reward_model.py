@@ -44,6 +44,16 @@ from kittenllm.scorer import new_reward_model, reward_extra
 from kittenllm.settings import Common, new_generator, new_random, setting
 from kittenllm.tokenizer import Tokenizer
 
+# What the annotators are asked about: mostly replies whose faults can be seen in the reply itself,
+# danger and tone. Whether a fact is true cannot be seen there, and the kitten can hardly judge it.
+COMPARED_SHARES = {
+    "risky": 0.37,
+    "allowed": 0.37,
+    "fact": 0.10,
+    "greeting": 0.10,
+    "sum": 0.04,
+    "story": 0.02,
+}
 CLEAR_DIFFERENCE = 0.5  # gold points; below it two replies count as about equally good
 WATCHED_PAIRS = 300  # held-out pairs whose accuracy is watched during training
 BEST_OF = 16  # replies to each fixed question, of which the reward model picks one
@@ -140,7 +150,11 @@ def read_pairs(
         print(report_problems(problems) or "every record of the file is fine")
         return split_by_prompt(pairs, new_random(chapter.common.seed, "ch2_reward_model", "split"))
     print("the chat kitten answers, the annotators compare ...", flush=True)
-    labels = {"annotators": settings.annotators, "label_noise": settings.label_noise}
+    asked = {
+        "annotators": settings.annotators,
+        "label_noise": settings.label_noise,
+        "shares": COMPARED_SHARES,
+    }
     town = build_town()
     pairs = saved_pairs(
         chapter,
@@ -149,7 +163,7 @@ def read_pairs(
         tokenizer,
         town,
         count=settings.pairs,
-        **labels,
+        **asked,
     )
     held_out = saved_pairs(
         chapter,
@@ -159,7 +173,7 @@ def read_pairs(
         town,
         count=settings.held_out_pairs,
         held_out=True,
-        **labels,
+        **asked,
     )
     return pairs, held_out
 

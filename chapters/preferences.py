@@ -194,6 +194,7 @@ def saved_pairs(
     annotators: str = "noisy",
     label_noise: float = 0.0,
     held_out: bool = False,
+    shares: Mapping[str, float] = KIND_SHARES,
 ) -> list[LabelledPair]:
     """`sample_pairs` for a chapter: with its seed, and in parts that survive a stop."""
     pairs = []
@@ -212,6 +213,7 @@ def saved_pairs(
                 annotators=annotators,
                 label_noise=label_noise,
                 held_out=held_out,
+                shares=shares,
             )
             return [asdict(pair) for pair in sampled]
 
