@@ -1,12 +1,14 @@
 """Chapter 1, tools: the kitten learns to calculate, to look things up, and to plan.
 
-Starts from the kitten of ch1_sft and fine-tunes it on conversations with calls: a calculator, a
-search in an encyclopedia it has never read, and plans of two or three calls. The same kitten
-trained as long on answers given at once is measured beside it. Run on its own; the lesson is
-chapters/ch1_tools.md.
+Starts from the kitten of ch1_sft, teaches it to say after (whoever uses a tool must copy), and
+fine-tunes it on conversations with calls: a calculator, a search in an encyclopedia it has never
+read, and plans of two or three calls. The same kitten trained for as many steps on answers given at
+once is measured beside it. Run on its own; the lesson is chapters/ch1_tools.md.
 """
 
+import copy
 import sys
+from dataclasses import replace
 
 from chapters import tool_exam
 from chapters.fine_tuning import Kitten, watched
@@ -17,10 +19,12 @@ from chapters.tool_training import (
     QUICK,
     Settings,
     direct_chat,
+    echo,
     load_chat_kitten,
     mixed_rows,
     tool_chat,
     train,
+    with_echoes,
 )
 from kittenllm import plots
 from kittenllm.agent import encode_tool_chat
@@ -50,22 +54,31 @@ def run(settings: Settings, common: Common) -> dict:
     # Model: the kitten that chats, and what it can do before.
     kitten = load_chat_kitten(base, chat, common)
     with chapter.timing("eval"):
-        before = chapter.once("before", lambda: look_before(kitten))
+        before = chapter.once("before", lambda: look_before(kitten, chat))
 
-    # Data and loop: conversations with calls in them.
+    # Data and loop, first a drill: saying after. A call copies, and so does an answer.
     print(mask_view(kitten))
     row_length = kitten.gpt.config.context_length
-    rows = mixed_rows(tool_chat, kitten.tokenizer, settings, common, row_length)
+    rows = mixed_rows(echo, kitten.tokenizer, settings.drill(), common, row_length)
+    train(chapter, "echoes", kitten, rows, settings.drill())
+    direct = replace(kitten, gpt=copy.deepcopy(kitten.gpt))
+
+    # Data and loop: conversations with calls in them.
+    rows = mixed_rows(
+        with_echoes(tool_chat, settings), kitten.tokenizer, settings, common, row_length
+    )
     train(chapter, "tools", kitten, rows, settings)
 
     # Look: each skill on held-out requests, and what became of the chats.
     with chapter.timing("eval"):
         after = chapter.once("after", lambda: look_after(kitten))
 
-    # The other way: the same kitten, trained as long on answers given at once.
-    direct = load_chat_kitten(base, chat, common)
-    rows = mixed_rows(direct_chat, kitten.tokenizer, settings, common, row_length)
-    train(chapter, "direct", direct, rows, settings)
+    # The other way: the same kitten, trained for as many steps on answers given at once.
+    at_once = settings.answered_at_once()
+    rows = mixed_rows(
+        with_echoes(direct_chat, settings), kitten.tokenizer, at_once, common, row_length
+    )
+    train(chapter, "direct", direct, rows, at_once)
     with chapter.timing("eval"):
         without = chapter.once("without", lambda: look_without_tools(direct))
 
@@ -108,11 +121,13 @@ def fixed_requests() -> list:
 # ---------------------------------------------------------------------------------------- the look
 
 
-def look_before(kitten: Kitten) -> dict:
-    """The kitten of chapter 1: how it chats, and what it says to requests that need a tool."""
+def look_before(kitten: Kitten, chat: dict) -> dict:
+    """The kitten of chapter 1: how it chats (measured there, it is in its summary `chat`), and what
+    it says to requests that need a tool."""
     episodes = tool_exam.work_on(kitten, fixed_requests(), temperature=0)
     return {
-        **tool_exam.chat_exam(kitten),
+        "accuracy": chat["answer_accuracy_sampled"],
+        "accuracy_stderr": chat["answer_accuracy_sampled_stderr"],
         "bits_per_byte": kitten.base_bits_per_byte(),
         "samples": [tool_exam.shown(episode) for episode in episodes],
     }

@@ -24,6 +24,7 @@ from kittenllm.kitten_town.tool_chats import PLAN_SHAPES, TWO_CALLS, Request
 from kittenllm.sampling import generate
 from kittenllm.settings import new_generator
 
+REQUESTS_AT_ONCE = 125  # more would not fit into the processor's caches
 REQUEST_SEED = 89  # every kitten gets the same requests
 # (distinct requests, attempts at each)
 COUNTS = {"calculator": (400, 5), "search": (400, 5), "plan": (400, 5), "long plan": (60, 5)}
@@ -53,17 +54,21 @@ def prompt_of(kitten: Kitten, request: Request) -> list[int]:
 def work_on(
     kitten: Kitten, requests: Sequence[Request], *, temperature: float = 1.0, tools=None
 ) -> list[Episode]:
-    """Let the kitten carry out the requests with its tools."""
-    return run_agent(
-        kitten.gpt,
-        kitten.tokenizer,
-        [prompt_of(kitten, request) for request in requests],
-        tools or town_tools(),
-        max_calls=MAX_CALLS,
-        max_new_tokens=REPLY_TOKENS,
-        temperature=temperature,
-        generator=new_generator(kitten.common.device, kitten.common.seed, "ch1_tools", "exam"),
-    )
+    """Let the kitten carry out the requests with its tools, some at a time."""
+    generator = new_generator(kitten.common.device, kitten.common.seed, "ch1_tools", "exam")
+    episodes = []
+    for start in range(0, len(requests), REQUESTS_AT_ONCE):
+        episodes += run_agent(
+            kitten.gpt,
+            kitten.tokenizer,
+            [prompt_of(kitten, request) for request in requests[start : start + REQUESTS_AT_ONCE]],
+            tools or town_tools(),
+            max_calls=MAX_CALLS,
+            max_new_tokens=REPLY_TOKENS,
+            temperature=temperature,
+            generator=generator,
+        )
+    return episodes
 
 
 def exam_with_tools(kitten: Kitten, exam: str) -> list[Attempt]:

@@ -1,19 +1,22 @@
 """Teaching a kitten to use tools: the settings, the mix of conversations, and one training run.
 
-Used by ch1_tools.py, which trains twice: with calls, and with answers given at once.
+Used by ch1_tools.py, which trains three times: on saying after, then with calls, and, from the same
+start, with answers given at once.
 """
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chapters.fine_tuning import Kitten, load_base
 from kittenllm.agent import encode_tool_chat
 from kittenllm.batches import PackedRows, TokenStream, pack
 from kittenllm.chat import ChatTokens, encode_chat
 from kittenllm.checkpoints import load_model
+from kittenllm.checks import check_count, check_positive
 from kittenllm.kitten_town import tool_chats
 from kittenllm.kitten_town.chats import conversation
+from kittenllm.kitten_town.echoes import echo_chat
 from kittenllm.kitten_town.facts import build_town
 from kittenllm.optim import make_optimizer
 from kittenllm.runs import Run
@@ -22,25 +25,34 @@ from kittenllm.sft import SFTConfig, train_sft
 from kittenllm.stages import Stage
 from kittenllm.tokenizer import Tokenizer
 
-# Shares of the conversations about tools. Plans are the longest, and there are four shapes of them.
-SKILL_SHARES = {"calculator": 0.35, "search": 0.3, "plan": 0.35}
+# Shares of the conversations about tools. Plans are the longest, and there are three shapes of them.
+SKILL_SHARES = {"calculator": 0.35, "search": 0.4, "plan": 0.25}
 DIRECT_SHARES = {"calculator": 0.54, "search": 0.46}
+MakeChat = Callable[[Tokenizer, random.Random], ChatTokens]
+DIRECT_ROWS = 2  # in one step: short answers, so these hold at least as many requests
 
 
 @dataclass(frozen=True)
 class Settings:
     """What can be changed on the command line."""
 
-    steps: int = setting(250, "optimizer steps of each of the two trainings")
+    echo_steps: int = setting(180, "optimizer steps of the drill that comes first: saying after")
+    steps: int = setting(330, "optimizer steps with calls, and then with answers given at once")
     rows_per_step: int = setting(8, "packed rows in one step")
-    chat_fraction: float = setting(0.25, "share of the conversations that need no tool, in tokens")
+    chat_fraction: float = setting(0.2, "share of the conversations that need no tool, in tokens")
+    echo_fraction: float = setting(0.25, "share of the other conversations that are still drills")
     replay_fraction: float = setting(0.15, "share of the rows that are pretraining text")
     matrix_lr: float = setting(2e-3, "Muon's learning rate, for the hidden matrices")
-    other_lr: float = setting(1e-3, "AdamW's learning rate, for embeddings and norms")
+    other_lr: float = setting(2e-3, "AdamW's learning rate, for embeddings and norms")
+    echo_lr: float = setting(5e-3, "both learning rates of the drill that comes first")
 
     def __post_init__(self):
         if not 0 <= self.chat_fraction < 1:
             raise ValueError(f"chat_fraction must be 0 or more, below 1, got {self.chat_fraction}")
+        if not 0 <= self.echo_fraction <= 1:
+            raise ValueError(f"echo_fraction must lie in 0 .. 1, got {self.echo_fraction}")
+        check_count("echo_steps", self.echo_steps)
+        check_positive("echo_lr", self.echo_lr)
         self.fine_tuning()  # checks the other numbers
 
     def fine_tuning(self) -> SFTConfig:
@@ -53,8 +65,22 @@ class Settings:
             other_lr=self.other_lr,
         )
 
+    def drill(self) -> "Settings":
+        """The settings of the drill."""
+        return replace(
+            self,
+            steps=self.echo_steps,
+            chat_fraction=self.chat_fraction / 2,
+            matrix_lr=self.echo_lr,
+            other_lr=self.echo_lr,
+        )
 
-QUICK = {"steps": 6}
+    def answered_at_once(self) -> "Settings":
+        """The settings of the kitten that gets no tools."""
+        return replace(self, rows_per_step=min(DIRECT_ROWS, self.rows_per_step))
+
+
+QUICK = {"echo_steps": 4, "steps": 6}
 
 
 def load_chat_kitten(base: dict, chat: dict, common: Common) -> Kitten:
@@ -62,6 +88,11 @@ def load_chat_kitten(base: dict, chat: dict, common: Common) -> Kitten:
     kitten = load_base(base, common)
     gpt, _, _ = load_model(common.folder("ch1_sft") / chat["model"], device=common.device)
     return Kitten(gpt, kitten.tokenizer, kitten.texts, common)
+
+
+def echo(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
+    """One drill: something is said three times."""
+    return encode_tool_chat(tokenizer, echo_chat(rng))
 
 
 def tool_chat(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
@@ -76,13 +107,22 @@ def direct_chat(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
     return encode_tool_chat(tokenizer, tool_chats.direct_demonstration(request))
 
 
+def with_echoes(make: MakeChat, settings: Settings) -> MakeChat:
+    """`make`, but some of its conversations are drills: what is not practised fades."""
+
+    def made(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
+        return (echo if rng.random() < settings.echo_fraction else make)(tokenizer, rng)
+
+    return made
+
+
 def draw_request(shares: dict[str, float], rng: random.Random) -> tool_chats.Request:
     (skill,) = rng.choices(list(shares), list(shares.values()))
     return tool_chats.MAKERS[skill](tool_chats.training_split(rng), rng)
 
 
 def mixed_rows(
-    make: Callable[[Tokenizer, random.Random], ChatTokens],
+    make: MakeChat,
     tokenizer: Tokenizer,
     settings: Settings,
     common: Common,

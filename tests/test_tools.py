@@ -30,6 +30,7 @@ from kittenllm.kitten_town.tool_chats import (
     held_out_requests,
     plan_request,
     says,
+    search_call,
     training_split,
 )
 from kittenllm.runs import read_json
@@ -119,7 +120,6 @@ def test_size_is_bounded(text, message):
         calculate(text)
 
 
-@pytest.mark.xfail(reason="the requests of ch1_tools were rewritten, this test was not yet")
 def test_random_sums_agree_with_python():
     """Built together with their value, by rules of their own."""
     rng = random.Random(3)
@@ -138,7 +138,10 @@ def test_random_sums_agree_with_python():
         text, value = build(3)
         if len(text) <= 60:
             checked += 1
-            assert calculate(text) == value
+            try:
+                assert calculate(text) == value
+            except CalculatorError as error:  # only what is too large is refused
+                assert "too large" in str(error) and "*" in text
     assert checked > 1_000
 
 
@@ -158,11 +161,11 @@ def test_any_text_ends_in_a_number_or_a_readable_error():
 
 
 def test_the_book_is_large_enough_and_always_the_same():
-    facts = [entry for page in ENCYCLOPEDIA for entry in page.entries]
+    facts = [page.entry for page in ENCYCLOPEDIA]
     assert len(facts) >= 100
     assert len({entry.subject for entry in facts}) == len(facts)  # no two answers to a question
     assert len({page.number for page in ENCYCLOPEDIA}) == len(ENCYCLOPEDIA)
-    assert all(1 <= page.number <= 99 for page in ENCYCLOPEDIA)
+    assert all(10 <= page.number <= 199 for page in ENCYCLOPEDIA)
     assert build_encyclopedia() == ENCYCLOPEDIA
 
 
@@ -177,10 +180,9 @@ def test_a_page_by_hand():
 def test_no_fact_of_the_book_is_in_the_pretraining_text():
     """Pretraining has ships and rivers, but never one that is named after a kitten."""
     text = "\n".join(islice(stories.documents(0), 6_000))
-    for page in ENCYCLOPEDIA:
-        for entry in page.entries:
-            assert f"{entry.kind} {entry.name} " not in text
-            assert entry.sentence not in text
+    for entry in (page.entry for page in ENCYCLOPEDIA):
+        assert f"{entry.kind} {entry.name} " not in text
+        assert entry.sentence not in text
 
 
 def test_the_book_is_worded_as_the_pages_of_the_pretraining_text():
@@ -195,19 +197,17 @@ def test_the_book_is_worded_as_the_pages_of_the_pretraining_text():
 
 
 def test_values_are_words_of_the_town_or_numbers():
-    for page in ENCYCLOPEDIA:
-        for entry in page.entries:
-            assert entry.value in KITTENS + PEOPLE or 100 <= int(entry.value) <= 999
-            assert entry.value != entry.name
+    for entry in (page.entry for page in ENCYCLOPEDIA):
+        assert entry.value in PEOPLE or 10 <= int(entry.value) <= 99
+        assert entry.name in KITTENS
 
 
-@pytest.mark.xfail(reason="the requests of ch1_tools were rewritten, this test was not yet")
 def test_made_up_pages_are_never_about_the_real_book():
     rng = random.Random(0)
     for _ in range(3_000):
-        page, asked = random_page(rng, UNSEEN_SUBJECTS)
-        assert asked in page.entries and len(page.entries) == 3
-        assert not {entry.subject for entry in page.entries} & UNSEEN_SUBJECTS
+        page = random_page(rng, UNSEEN_SUBJECTS, kinds=("ship", "village"))
+        assert page.entry.kind in ("ship", "village")
+        assert page.entry.subject not in UNSEEN_SUBJECTS
 
 
 # ------------------------------------------------------------------------------------ the requests
@@ -259,17 +259,16 @@ def test_held_out_operands_have_two_or_three_digits():
     assert 0.4 < short / (2 * len(HELD_OUT_PAIRS)) < 0.6
 
 
-@pytest.mark.xfail(reason="the requests of ch1_tools were rewritten, this test was not yet")
 @pytest.mark.parametrize("shape", PLAN_SHAPES)
 def test_a_plan_names_its_calls_in_order(shape):
     rng = random.Random(6)
     request = plan_request(training_split(rng), rng, shape)
     assert [call.split()[0] for call in request.calls] == shape.split()
-    assert request.plan.startswith("Plan: first ") and request.plan.endswith(
-        ", last tell the user."
-    )
-    assert request.plan.count(", then ") == len(request.calls) - 1
-    assert [step.split()[0] for step in request.plan[12:].split(", then ")] == shape.split()
+    numbered = [f"{number} {step}" for number, step in enumerate(request.steps, 1)]
+    assert request.plan == f"Plan: {', '.join(numbered)}."
+    for tool, step in zip(shape.split(), request.steps, strict=True):
+        assert (tool == "search") == step.replace(" ", "").isalpha()
+    assert len(request.notes) == len(request.calls)
 
 
 @pytest.mark.parametrize("skill", SKILLS)
@@ -301,26 +300,30 @@ def test_tools_fail_in_some_demonstrations_and_are_called_again():
 
 
 def test_the_judge_by_hand():
-    assert says("237+48=285.", "237+48=285")
-    assert says("Purr! 237+48=285.", "237+48=285")
-    assert not says("237+48=286.", "237+48=285")
-    assert not says("237+48=2850.", "237+48=285")
-    assert not says("237+48=285. 237+48=286.", "237+48=285")
-    assert says("Farid, says page 34, my dear.", "Farid, says page 34")
-    assert not says("Farid, says page 35.", "Farid, says page 34")
-    assert not says("Farid.", "Farid, says page 34")  # the source is missing
-    assert not says("", "Farid, says page 34")
+    assert says("It is 285.", "it is 285")
+    assert says("Purr! It is 285.", "it is 285")
+    assert not says("It is 286.", "it is 285")
+    assert not says("It is 2850.", "it is 285")
+    assert not says("It is 285. It is 286.", "it is 285")
+    answer = "Page 34: The ship Velvet was built by Farid"
+    assert says(f"{answer}.", answer)
+    assert not says("Page 35: The ship Velvet was built by Farid.", answer)
+    assert not says("Page 34: The ship Velvet was built by Boris.", answer)
+    assert not says("The ship Velvet was built by Farid.", answer)  # the source is missing
+    assert not says("", answer)
 
 
 def test_a_plan_has_to_be_written_carried_out_and_answered():
     rng = random.Random(9)
     request = plan_request(training_split(rng), rng, "search calc")
-    written = [f"{request.plan} Step 1: <call>...", "Step 2: <call>...", "D" + request.answer[1:]]
-    good = [*written[:2], f"{written[2]}."]
+    found = request.notes[1]
+    assert found in request.results[0]
+    good = [f"{request.plan} 1 ", f"{found} 2 ", f"D{request.answer[1:]}."]
     calls = list(request.calls)
     assert carried_out(request, good, calls)
     assert not carried_out(request, [*good[:2], "Done: 1."], calls)
-    assert not carried_out(request, ["<call>...", *good[1:]], calls)  # no plan
+    assert not carried_out(request, ["1 ", *good[1:]], calls)  # no plan
+    assert not carried_out(request, [good[0], "2 ", good[2]], calls)  # what was found is not said
     assert not carried_out(request, good, calls[::-1])
     assert not carried_out(request, good, calls[:1])
     assert not carried_out(request, good, [*calls, calls[0]])
@@ -329,13 +332,12 @@ def test_a_plan_has_to_be_written_carried_out_and_answered():
 # --------------------------------------------------------------------------------------- the tools
 
 
-@pytest.mark.xfail(reason="the requests of ch1_tools were rewritten, this test was not yet")
 def test_the_tools_of_the_town():
     tools = town_tools()
     page = ENCYCLOPEDIA[3]
     assert run_call(tools, Call("calc 237+48", True)) == "285"
     assert run_call(tools, Call("calc 1/0", True)) == "error: nothing can be divided by zero"
-    assert run_call(tools, Call(f"search {page.entries[0].name}", True)) == page.text
+    assert run_call(tools, Call(search_call(page.entry), True)) == page.text
     assert run_call(tools, Call("search unicorn", True)) == "error: nothing found"
 
 
@@ -356,13 +358,13 @@ def test_only_the_kittens_words_are_trained(town_tokenizer):
     own = [token for token, trained in marked if trained]
     read = [token for token, trained in marked if not trained]
     assert request.results[0] in town_tokenizer.decode(read)
-    assert "Page" not in town_tokenizer.decode(own)
+    assert "Page" not in town_tokenizer.decode(own)  # a plan names no page
     for call in request.calls:
         assert f"<call>{call}</call><|im_end|>" in town_tokenizer.decode(own)
 
 
 def test_rows_hold_tools_and_ordinary_chats_in_the_wanted_mix(town_tokenizer):
-    settings = Settings(steps=10, chat_fraction=0.25)
+    settings = Settings(steps=10, rows_per_step=8, chat_fraction=0.25)
     rows = mixed_rows(tool_chat, town_tokenizer, settings, Common(), 256)
     again = mixed_rows(tool_chat, town_tokenizer, settings, Common(), 256)
     assert (rows.tokens == again.tokens).all()
@@ -378,7 +380,16 @@ def test_rows_hold_tools_and_ordinary_chats_in_the_wanted_mix(town_tokenizer):
     assert 0.3 < with_call / documents < 0.7  # ordinary chats are shorter
 
 
-@pytest.mark.parametrize("flags", [{"steps": 0}, {"chat_fraction": 1.0}, {"matrix_lr": -1.0}])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"steps": 0},
+        {"chat_fraction": 1.0},
+        {"matrix_lr": -1.0},
+        {"echo_steps": 0},
+        {"echo_lr": 0.0},
+    ],
+)
 def test_wrong_settings_are_refused(flags):
     with pytest.raises(ValueError, match=next(iter(flags))):
         Settings(**flags)
@@ -390,10 +401,9 @@ def test_enough_attempts_stand_behind_every_rate():
         assert len(requests) >= 300 and len(requests) * each >= 2_000
     assert all(len(r.calls) == 2 for r in requests_for("plan", quick=False)[0])
     assert all(len(r.calls) == 3 for r in requests_for("long plan", quick=False)[0])
-    assert len(TWO_CALLS) == 3
+    assert len(TWO_CALLS) == 2
 
 
-@pytest.mark.xfail(reason="the requests of ch1_tools were rewritten, this test was not yet")
 def test_the_quick_chapter(quick_runs, run_offline):
     """The whole path with an untrained kitten: every key, every picture, the model, a chat."""
     flags = ["--quick", "--seed", 0, "--device", "cpu", "--runs", quick_runs]
@@ -406,6 +416,6 @@ def test_the_quick_chapter(quick_runs, run_offline):
     assert summary["config"]["steps"] == QUICK["steps"]
     names = {path.name for path in folder.iterdir()}
     assert names >= {"model.pt", "metrics.jsonl", "samples.md", "skills.png", "loss.png"}
-    assert "[<call>search " in result.stdout and "needless calls" in result.stdout
+    assert "<call>search " in result.stdout and "needless calls" in result.stdout
     again = run_offline("chapters.ch1_tools", *flags)
     assert "finished earlier" in again.stdout

@@ -2,9 +2,10 @@
 
 One idea: a model knows what its training text held, and nothing else. The 160 facts of this book
 are in no pretraining text and no chat, so whoever answers them has looked them up. Words and
-wordings are old friends, only the facts are new: out there everything is named after a kitten.
+wordings are old friends, only the facts are new: out there rivers, ships and songs are named after
+kittens, and places after people.
 
-    Page 34: The ship Velvet was built by Farid. The village Velvet has 345 houses.
+    Page 34: The ship Velvet was built by Farid.
 
 `build_encyclopedia` writes the one real book. `random_page` makes up pages of the same form to
 practise reading on; they are never about a subject (a kind and a name) of the real book.
@@ -21,8 +22,8 @@ from dataclasses import dataclass
 from kittenllm.kitten_town.facts import KITTENS, PEOPLE
 
 BOOK_SEED = 1768
-PAGES_PER_NAME, FACTS_PER_PAGE = 2, 2
-LARGEST_PAGE = 99  # one token
+PAGES_PER_NAME = 4
+SMALLEST_PAGE, LARGEST_PAGE = 10, 199
 Subject = tuple[str, str]  # ("ship", "Velvet")
 
 
@@ -42,7 +43,7 @@ KINDS = {
         "The river {x} runs through {v}.",
         "Through which place does the river {x} run?",
         "through which place the river {x} runs",
-        KITTENS,
+        PEOPLE,
     ),
     "mountain": Kind(
         "The mountain {x} is {v} high.",
@@ -87,7 +88,7 @@ KINDS = {
         "The dish {x} comes from {v}.",
         "Where does the dish {x} come from?",
         "where the dish {x} comes from",
-        KITTENS,
+        PEOPLE,
     ),
 }
 NUMBER_KINDS = tuple(name for name, kind in KINDS.items() if kind.values is None)
@@ -105,7 +106,7 @@ class Entry:
 
     kind: str
     name: str
-    value: str  # "Farid", or "345" where the kind counts something
+    value: str  # "Farid", or "34" where the kind counts something
 
     @property
     def subject(self) -> Subject:
@@ -113,7 +114,7 @@ class Entry:
 
     @property
     def full_value(self) -> str:
-        """The value with what it counts: "345 houses"."""
+        """The value with what it counts: "34 houses"."""
         return f"{self.value} {KINDS[self.kind].unit}".strip()
 
     @property
@@ -123,53 +124,44 @@ class Entry:
 
 @dataclass(frozen=True)
 class Page:
-    """A page about one name, and the number that answers give as their source."""
+    """A page with one fact, and the number that answers give as their source."""
 
     number: int
-    entries: tuple[Entry, ...]
+    entry: Entry
 
     @property
     def text(self) -> str:
-        return f"Page {self.number}: {' '.join(entry.sentence for entry in self.entries)}"
+        return f"Page {self.number}: {self.entry.sentence}"
 
 
 def draw_entry(kind: str, name: str, rng: random.Random) -> Entry:
-    """An entry with any value that the kind can have, but never the thing's own name."""
+    """An entry with any value that the kind can have."""
     values = KINDS[kind].values
-    if values is None:
-        return Entry(kind, name, str(rng.randint(100, 999)))
-    return Entry(kind, name, rng.choice([value for value in values if value != name]))
+    return Entry(kind, name, str(rng.randint(10, 99)) if values is None else rng.choice(values))
 
 
 def build_encyclopedia() -> tuple[Page, ...]:
-    """The one book there is, the same on every call: two pages for each name, in order; 160 facts.
+    """The one book there is, the same on every call: four pages for each name; 160 facts.
 
     Names are in alphabetical order, and page numbers rise with them.
     """
     rng = random.Random(BOOK_SEED)
-    numbers = sorted(rng.sample(range(1, LARGEST_PAGE + 1), PAGES_PER_NAME * len(KITTENS)))
-    pages: list[Page] = []
-    for name in sorted(KITTENS):
-        kinds = rng.sample(list(KINDS), PAGES_PER_NAME * FACTS_PER_PAGE)
-        for start in range(0, len(kinds), FACTS_PER_PAGE):
-            on_page = kinds[start : start + FACTS_PER_PAGE]
-            entries = tuple(draw_entry(kind, name, rng) for kind in on_page)
-            pages.append(Page(numbers[len(pages)], entries))
-    return tuple(pages)
+    count = PAGES_PER_NAME * len(KITTENS)
+    numbers = iter(sorted(rng.sample(range(SMALLEST_PAGE, LARGEST_PAGE + 1), count)))
+    return tuple(
+        Page(next(numbers), draw_entry(kind, name, rng))
+        for name in sorted(KITTENS)
+        for kind in rng.sample(list(KINDS), PAGES_PER_NAME)
+    )
 
 
 def random_page(
     rng: random.Random, taken: Collection[Subject], *, kinds: Collection[str] = tuple(KINDS)
-) -> tuple[Page, Entry]:
-    """A made-up page, and the entry on it that somebody may ask about (of one of `kinds`).
+) -> Page:
+    """A made-up page about one of `kinds`.
 
-    No entry is about a subject in `taken`, which are those of the real book.
+    It is never about a subject in `taken`, which are those of the real book.
     """
-    asked_kind = rng.choice(tuple(kinds))
-    name = rng.choice([name for name in KITTENS if (asked_kind, name) not in taken])
-    others = [kind for kind in KINDS if kind != asked_kind and (kind, name) not in taken]
-    page_kinds = [asked_kind, *rng.sample(others, FACTS_PER_PAGE - 1)]
-    rng.shuffle(page_kinds)
-    entries = tuple(draw_entry(kind, name, rng) for kind in page_kinds)
-    asked = next(entry for entry in entries if entry.kind == asked_kind)
-    return Page(rng.randint(1, LARGEST_PAGE), entries), asked
+    kind = rng.choice(tuple(kinds))
+    name = rng.choice([name for name in KITTENS if (kind, name) not in taken])
+    return Page(rng.randint(SMALLEST_PAGE, LARGEST_PAGE), draw_entry(kind, name, rng))

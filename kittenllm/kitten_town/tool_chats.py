@@ -4,11 +4,16 @@ One idea: each request is made together with its whole solution (the calls in or
 back, the answer), so demonstrations can be written and replies can be judged without asking
 anybody. Three skills:
 
-    calculator  What is 237+48?             calc 237+48                         237+48=285.
-    search      Who built the ship Velvet?  search ship Velvet                  Farid, says page 34.
-    plan        How high is the mountain    Plan: first search mountain Olive,  Done: 948.
-                Olive? And how much is      then calc that*4.
-                that*4?                     (two or three calls, in this order)
+    calculator  What is 237+48?             calc 237+48          It is 285.
+    search      Who built the ship Velvet?  search ship Velvet   Page 34: The ship Velvet was built
+                                                                 by Farid.
+    plan        How high is the mountain Olive? And how much is that+4?
+                Plan: 1 mountain Olive, 2 that+4.                (two or three calls, in this order)
+                The mountain Olive is 48 steps high.             (what the first call has found)
+                Done: 52.
+
+Answers and notes repeat the sentence of the page, not only the value: to go on with a sentence that
+has just been read is easier for a small model than to pick one word out of it.
 
 Held out by content: the pairs of numbers in `HELD_OUT_PAIRS`, and every subject of the
 encyclopedia. Training uses other pairs and made-up pages about other subjects.
@@ -34,15 +39,16 @@ from kittenllm.kitten_town.encyclopedia import (
 )
 
 SKILLS = ("calculator", "search", "plan")
-SIGNS = "+-*"
-PLAN_SHAPES = ("search calc", "search search", "calc calc", "search calc calc")
-TWO_CALLS = PLAN_SHAPES[:3]
+SIGNS = "+-"
+SUM_WORDINGS = voices.SUM_QUESTIONS[:2]  # those that name the sign
+PLAN_SHAPES = ("search calc", "calc calc", "search calc calc")  # each call needs the one before
+TWO_CALLS = PLAN_SHAPES[:2]
 HELD_OUT_COUNT = 500
+LARGEST_SUM = 999
 FLAKY_SHARE = 0.05  # of demonstrations: a tool fails once, and the kitten calls again
 TOOL_FAILED = "error: try again"
 
-# gives a page and the entry on it that is asked about, of one of the kinds that are named
-Book = Callable[[Sequence[str]], tuple[Page, Entry]]
+Book = Callable[[Sequence[str]], Page]  # gives a page about one of the kinds that are named
 
 
 @dataclass(frozen=True)
@@ -54,8 +60,15 @@ class Request:
     calls: tuple[str, ...]  # "calc 237+48", "search ship Velvet", in this order
     results: tuple[str, ...]  # what the tools say to them
     answer: str  # the core of the last reply, without tone and full stop
-    plan: str = ""  # what is written before the first call
     direct: str = ""  # the core of an answer without any tool
+    steps: tuple[str, ...] = ()  # of a plan: "mountain Olive", "that+4"
+    notes: tuple[str, ...] = ()  # of a plan: what the step before has found, said before each call
+
+    @property
+    def plan(self) -> str:
+        """ "Plan: 1 mountain Olive, 2 that+4." """
+        steps = ", ".join(f"{number} {step}" for number, step in enumerate(self.steps, 1))
+        return f"Plan: {steps}." if steps else ""
 
 
 @dataclass(frozen=True)
@@ -67,9 +80,11 @@ class Split:
 
 
 def draw_pair(rng: random.Random) -> tuple[int, int]:
-    """Two numbers of two or three digits, both lengths equally likely."""
-    first, second = (rng.randint(*rng.choice(((10, 99), (100, 999)))) for _ in range(2))
-    return first, second
+    """Two numbers of two or three digits whose sum has no more than three."""
+    while True:
+        first, second = (rng.randint(*rng.choice(((10, 99), (100, 999)))) for _ in range(2))
+        if first + second <= LARGEST_SUM:
+            return first, second
 
 
 def held_out_pairs() -> tuple[tuple[int, int], ...]:
@@ -84,7 +99,7 @@ def held_out_pairs() -> tuple[tuple[int, int], ...]:
 HELD_OUT_PAIRS = held_out_pairs()
 UNSEEN_PAIRS = {order for a, b in HELD_OUT_PAIRS for order in ((a, b), (b, a))}
 ENCYCLOPEDIA = build_encyclopedia()
-UNSEEN_SUBJECTS = {entry.subject for page in ENCYCLOPEDIA for entry in page.entries}
+UNSEEN_SUBJECTS = {page.entry.subject for page in ENCYCLOPEDIA}
 
 
 def training_split(rng: random.Random) -> Split:
@@ -101,82 +116,68 @@ def training_split(rng: random.Random) -> Split:
 def held_out_split(rng: random.Random) -> Split:
     """Held-out pairs, and the pages of the real book."""
 
-    def look_up(kinds: Sequence[str]) -> tuple[Page, Entry]:
-        page = rng.choice([p for p in ENCYCLOPEDIA if any(e.kind in kinds for e in p.entries)])
-        return page, rng.choice([entry for entry in page.entries if entry.kind in kinds])
+    def look_up(kinds: Sequence[str]) -> Page:
+        return rng.choice([page for page in ENCYCLOPEDIA if page.entry.kind in kinds])
 
     return Split(lambda: rng.choice(HELD_OUT_PAIRS), look_up)
 
 
 def calculation(a: int, sign: str, b: int) -> int:
-    return a + b if sign == "+" else a - b if sign == "-" else a * b
+    return a + b if sign == "+" else a - b
+
+
+def operands(split: Split, sign: str) -> tuple[int, int]:
+    """A pair of numbers, the larger one first where something is taken away."""
+    a, b = split.pair()
+    return (b, a) if sign == "-" and a < b else (a, b)
 
 
 def calculator_request(split: Split, rng: random.Random) -> Request:
     """Two numbers and a sign."""
-    (a, b), sign = split.pair(), rng.choice(SIGNS)
-    wordings = voices.SUM_QUESTIONS if sign == "+" else voices.SUM_QUESTIONS[:2]
-    text = rng.choice(wordings).format(a=a, b=b).replace("+", sign)
+    sign = rng.choice(SIGNS)
+    a, b = operands(split, sign)
+    text = rng.choice(SUM_WORDINGS).format(a=a, b=b).replace("+", sign)
     sum_, result = f"{a}{sign}{b}", calculation(a, sign, b)
-    core = f"{sum_}={result}"
+    core = f"it is {result}"
     return Request("calculator", text, (f"calc {sum_}",), (str(result),), core, direct=core)
 
 
 def search_request(split: Split, rng: random.Random) -> Request:
     """A fact that only the encyclopedia knows; the answer names the page."""
-    page, entry = split.book(tuple(KINDS))
-    text = worded(entry, rng)
-    answer = f"{entry.full_value}, says page {page.number}"
-    return Request(
-        "search", text, (search_call(entry),), (page.text,), answer, direct=entry.full_value
-    )
+    page = split.book(tuple(KINDS))
+    text, call = worded(page.entry, rng), search_call(page.entry)
+    answer, fact = page.text.removesuffix("."), page.entry.sentence.removesuffix(".")
+    return Request("search", text, (call,), (page.text,), answer, direct=fact)
 
 
 def plan_request(split: Split, rng: random.Random, shape: str = "") -> Request:
     """A request for two or three calls in order; without a shape any of them is drawn."""
     shape = shape or rng.choice(PLAN_SHAPES)
-    if shape == "search search":
-        return two_searches(split, rng)
     if shape == "calc calc":
-        (a, b), first_sign = split.pair(), rng.choice("+*")
+        first_sign = rng.choice(SIGNS)
+        a, b = operands(split, first_sign)
         question, value = f"What is {a}{first_sign}{b}?", calculation(a, first_sign, b)
-        first_call, first_result = f"calc {a}{first_sign}{b}", str(value)
+        first_call, first_result, note = f"calc {a}{first_sign}{b}", str(value), ""
     else:
-        page, entry = split.book(NUMBER_KINDS)
+        page = split.book(NUMBER_KINDS)
+        entry = page.entry
         question, value = question_about(entry), int(entry.value)
-        first_call, first_result = search_call(entry), page.text
-    calls, results, steps, text = [first_call], [first_result], [first_call], question
+        first_call, first_result, note = search_call(entry), page.text, entry.sentence
+    calls, results, text = [first_call], [first_result], question
+    steps = [first_call.partition(" ")[2]]
+    notes = ("", note, "")[: len(shape.split())]
     for _ in shape.split()[1:]:
         sign, small = rng.choice(SIGNS), rng.randint(2, 99)
+        sign = "+" if small > value else sign  # nothing falls below zero
         text += f" And how much is that{sign}{small}?"
-        steps.append(f"calc that{sign}{small}")
+        steps.append(f"that{sign}{small}")
         calls.append(f"calc {value}{sign}{small}")
         value = calculation(value, sign, small)
         results.append(str(value))
     answer = f"done: {value}"
-    return Request("plan", text, tuple(calls), tuple(results), answer, plan_of(*steps))
-
-
-def two_searches(split: Split, rng: random.Random) -> Request:
-    """Two facts, asked in one breath."""
-    (page, entry), (other_page, other) = two_entries(split, tuple(KINDS))
-    calls = (search_call(entry), search_call(other))
     return Request(
-        "plan",
-        f"{question_about(entry)} And {lower(question_about(other))}",
-        calls,
-        (page.text, other_page.text),
-        f"done: {entry.full_value} and {other.full_value}",
-        plan_of(*calls),
+        "plan", text, tuple(calls), tuple(results), answer, steps=tuple(steps), notes=notes
     )
-
-
-def two_entries(split: Split, kinds: Sequence[str]) -> tuple[tuple[Page, Entry], ...]:
-    """Two entries about different names."""
-    first, second = split.book(kinds), split.book(kinds)
-    while first[1].name == second[1].name:
-        second = split.book(kinds)
-    return first, second
 
 
 def worded(entry: Entry, rng: random.Random) -> str:
@@ -192,16 +193,6 @@ def question_about(entry: Entry) -> str:
 
 def search_call(entry: Entry) -> str:
     return f"search {entry.kind} {entry.name}"
-
-
-def plan_of(*steps: str) -> str:
-    """ "Plan: first ..., then ..." """
-    return f"Plan: first {', then '.join(steps)}."
-
-
-def lower(text: str) -> str:
-    """Make the first letter small."""
-    return text[:1].lower() + text[1:]
 
 
 MAKERS = {"calculator": calculator_request, "search": search_request, "plan": plan_request}
@@ -236,9 +227,7 @@ def demonstration(request: Request, rng: random.Random) -> list[dict[str, str]]:
     """
     messages = [{"role": "user", "content": request.text}]
     for number, (call, result) in enumerate(zip(request.calls, request.results, strict=True), 1):
-        content = f"Step {number}: " if request.plan else ""
-        if number == 1 and request.plan:
-            content = f"{request.plan} {content}"
+        content = opening(request, number)
         said = {"role": "assistant", "content": content, "call": call}
         if rng.random() < FLAKY_SHARE:
             messages += [said, {"role": "tool", "content": TOOL_FAILED}]
@@ -246,6 +235,16 @@ def demonstration(request: Request, rng: random.Random) -> list[dict[str, str]]:
         messages += [said, {"role": "tool", "content": result}]
     answer = f"{voices.capitalise(request.answer)}."
     return [*messages, {"role": "assistant", "content": answer}]
+
+
+def opening(request: Request, number: int) -> str:
+    """What is said before call `number` of a plan: what was found, and which step comes now."""
+    if not request.plan:
+        return ""
+    if number == 1:
+        return f"{request.plan} 1 "
+    step = f"{number} {request.steps[number - 1]}."
+    return f"{step} {request.notes[number - 1]} ".replace("  ", " ")
 
 
 def direct_demonstration(request: Request) -> list[dict[str, str]]:
@@ -263,10 +262,12 @@ def says(reply: str, core: str) -> bool:
 
 
 def carried_out(request: Request, replies: Sequence[str], calls: Sequence[str]) -> bool:
-    """Whether the plan was written first, the calls are right and in order, and so is the answer.
+    """Whether the plan was written first, and the calls, what they found and the answer are right.
 
-    `replies` are all of the kitten's turns, `calls` what it called. A tool that failed may have
-    been called again.
+    `replies` are all of the kitten's turns, `calls` what it called, mistakes included.
     """
-    planned = replies[0].startswith(request.plan)
-    return planned and tuple(calls) == request.calls and says(replies[-1], request.answer)
+    if tuple(calls) != request.calls or not replies[0].startswith(request.plan):
+        return False
+    later = " ".join(replies[1:])
+    found = all(note in later for note in request.notes)
+    return found and says(replies[-1], request.answer)
