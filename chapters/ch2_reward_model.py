@@ -73,7 +73,7 @@ class Settings:
     held_out_pairs: int = setting(5_000, "pairs about held-out questions to measure with")
     epochs: float = setting(1.0, "how often each pair is seen")
     pairs_per_step: int = setting(24, "pairs in one step; many small steps learn more")
-    matrix_lr: float = setting(2e-3, "Muon's learning rate, for the hidden matrices")
+    matrix_lr: float = setting(1.5e-3, "Muon's learning rate, for the hidden matrices")
     other_lr: float = setting(1e-3, "AdamW's learning rate, for embeddings, norms and the head")
 
     def __post_init__(self):
