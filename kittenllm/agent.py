@@ -3,7 +3,7 @@
     <|im_start|>assistant
     <call>calc 237+48</call><|im_end|><|im_start|>tool         the program stops the kitten here ...
     285<|im_end|><|im_start|>assistant                         ... and writes the result itself
-    237+48=285.<|im_end|>
+    It is 285.<|im_end|>
 
 The marks <call> and </call> are special tokens, which only the kitten can make. What a tool says
 is text from elsewhere: it is encoded as ordinary text, so it can never open a turn, make a mark or

@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from chapters import ch1_language, language_exam
+from chapters import ch1_language, language_exam, language_training
 from chapters.language_training import METHODS, Settings, cost, rank_of
 from kittenllm.checkpoints import load_model
 from kittenllm.gpt import GPT
@@ -14,6 +14,7 @@ from kittenllm.kitten_town import meow_tasks
 from kittenllm.kitten_town.meow_tasks import (
     KINDS,
     Task,
+    draw_practice,
     draw_program,
     draw_task,
     grade,
@@ -50,8 +51,8 @@ def test_programs_are_small_neat_and_run():
         program = draw_program(rng)
         assert format_program(program, one_line=True) == program
         printed = run(program)
-        assert 1 <= len(printed) <= 8
-        assert all(text.isalpha() or 0 <= int(text) <= 99 for text in printed)
+        assert 1 <= len(printed) <= 3
+        assert all(text.isalpha() or 0 <= int(text) <= 24 for text in printed)
         lengths.add(len(parse(program).parts))
     assert lengths == {1, 2, 3, 4}
 
@@ -105,13 +106,14 @@ def test_the_wordings_of_some_lines():
     def ways(line: str) -> list[str]:
         return ways_to_say(parse(line).parts[0])
 
-    assert ways("let x = 4;") == ["let x be 4", "set x to 4"]
-    assert ways("let x = x-3;") == ["take 3 from x", "set x to x minus 3"]
-    assert ways("let y = x*3;") == ["let y be x times 3", "set y to x times 3"]
-    assert ways('purr "meow";') == ['print "meow"', 'say "meow"']
-    assert "repeat 3 times: add 2 to x, say x" in ways("repeat 3 { let x = x+2; purr x; }")
-    assert ways("if x > 3 { purr 1; } else { purr x+1; }")[0] == (
-        "if x is above 3, print 1, else print x plus 1"
+    assert ways("let a = 4;") == ["a is 4", "let a be 4"]
+    assert ways("let a = a-3;") == ["take 3 from a", "let a be a minus 3"]
+    assert ways("let a = a*3;") == ["make a 3 times a", "let a be a times 3"]
+    assert ways("let b = a*3;") == ["b is a times 3", "let b be a times 3"]
+    assert ways('purr "meow";') == ['say "meow"', 'show "meow"']
+    assert "repeat 3 times: add 2 to a, say a" in ways("repeat 3 { let a = a+2; purr a; }")
+    assert ways("if a > 3 { purr 1; } else { purr a+1; }")[0] == (
+        "if a is above 3, say 1, else say a plus 1"
     )
 
 
@@ -121,7 +123,7 @@ def test_bugs_are_real_and_named():
     stopped = 0
     for _ in range(300):
         task = draw_task("repair", rng)
-        question, _, wish = task.text.partition(" It should print ")
+        question, _, wish = task.text.partition(" It should say ")
         broken = question.partition(": ")[2] or question
         assert broken != task.program
         try:
@@ -131,6 +133,27 @@ def test_bugs_are_real_and_named():
             assert not wish
             stopped += 1
     assert 100 < stopped < 300
+
+
+def test_practice_is_worked_out_right():
+    """Each note is what the diary of a program would say; about half are comparisons."""
+    rng = random.Random(8)
+    comparisons = total = 0
+    for _ in range(200):
+        task = draw_practice(rng)
+        asked = task.text.removeprefix("What is it? ").removesuffix(".").split(", ")
+        notes = task.reply.removesuffix(".").split(", ")
+        assert 5 <= len(asked) == len(notes) <= 9
+        for text, note in zip(asked, notes, strict=True):
+            (value,) = run(f"purr {text};")
+            is_comparison = any(sign in text for sign in "<>=")
+            result = {"1": " yes", "0": " no"}[value] if is_comparison else f"={value}"
+            assert note == text + result
+            comparisons += is_comparison
+            total += 1
+    assert 0.4 < comparisons / total < 0.6
+    assert set(language_training.KIND_SHARES) == {*KINDS, "practice"}
+    assert sum(language_training.KIND_SHARES.values()) == pytest.approx(1)
 
 
 def test_unknown_kinds_are_refused():
@@ -154,16 +177,16 @@ PROGRAM = "let x = 4; let x = x+3; purr x;"
         ("write", PROGRAM + " purr 1;", False),  # prints too much
         ("write", "Here it is: " + PROGRAM, False),  # is not a program
         ("write", "repeat 999999999 { }", False),
-        ("output", "x=4, x=4+3=7, purr 7. It prints 7.", True),
-        ("output", "It prints 7.", True),
-        ("output", "It prints 8.", False),
-        ("output", "It prints 7, 7.", False),
-        ("output", "It prints 8. It prints 7.", True),  # the last word counts
+        ("output", "x=4, x=4+3=7, purr x=7. It says 7.", True),
+        ("output", "It says 7.", True),
+        ("output", "It says 8.", False),
+        ("output", "It says 7, 7.", False),
+        ("output", "It says 8. It says 7.", True),  # the last word counts
         ("output", "7", False),
-        ("repair", f"there is no ; after 3. Mended: {PROGRAM}", True),
+        ("repair", f"no ; after 3. Mended: {PROGRAM}", True),
         ("repair", f"I do not know. Mended: {PROGRAM}", True),  # only the code is graded
         ("repair", PROGRAM, False),
-        ("repair", "there is no ; after 3. Mended: let x = 4; purr x;", False),
+        ("repair", "no ; after 3. Mended: let x = 4; purr x;", False),
         ("repair", "", False),
     ],
 )
@@ -173,9 +196,9 @@ def test_grades_come_from_running_the_code(kind, reply, right):
 
 def test_any_of_our_explanations_is_right():
     task = Task("explain", "let x = x+3;", "...", "...")
-    assert grade(task, "It says: add 3 to x.")
-    assert grade(task, "It says: set x to x plus 3.")
-    assert not grade(task, "It says: add 4 to x.")
+    assert grade(task, "add 3 to x.")
+    assert grade(task, "let x be x plus 3.")
+    assert not grade(task, "add 4 to x.")
     assert not grade(task, "add 3 to x")
 
 

@@ -250,8 +250,13 @@ def test_the_neat_layout():
         "purr (x+1)*2-(3-1);"
     )
     assert format_program(program, one_line=True) == (
-        'let x = 4; repeat x+1 { if x > 2 { purr x; } else { purr "no"; } } purr (x+1)*2-(3-1);'
+        'let x=4; repeat x+1{ if x>2{ purr x; } else{ purr "no"; } } purr (x+1)*2-(3-1);'
     )
+
+
+def test_texts_keep_their_spaces_in_one_line():
+    program = 'purr "a = b { c";'
+    assert format_program(program, one_line=True) == program
 
 
 @pytest.mark.parametrize(
@@ -301,12 +306,20 @@ def test_the_diary_of_a_run():
         "x=4",
         "1 of 2",
         "x=4+3=7",
-        "7 > 8 no",
-        "purr 7",
+        "7>8 no",
+        "else",
+        "purr x=7",
         "2 of 2",
         "x=7+3=10",
-        "10 > 8 yes",
+        "10>8 yes",
         'purr "big"',
+    ]
+    assert diary("let a = 2; purr a; purr a-1; if a == 2 { purr 5; }") == [
+        "a=2",
+        "purr a=2",
+        "purr a-1=2-1=1",
+        "2==2 yes",
+        "purr 5",
     ]
     assert diary("repeat 2 { repeat 1 { } } purr 2*3;") == [
         "1 of 2",

@@ -22,47 +22,32 @@ from kittenllm.meowscript import MeowError, Node, parse, run, tokens_of
 from kittenllm.meowscript_format import diary, format_program
 
 KINDS = ("write", "output", "repair", "explain")
-NAMES = "abcdnxy"
-TEXTS = ("meow", "purr", "hello", "tuna", "yes", "no")
+# Each name and each text is one token of the kitten's vocabulary: what is one token and always
+# looks the same is copied easily. " x" would be two.
+NAMES = "abcn"
+TEXTS = ("Go", "Hmpf", "Leo", "Emma")
+LARGEST_FIRST = 9  # first value of a name; also what it is compared with
+LARGEST_STEP, LARGEST_FACTOR = 5, 3  # what is added or taken away; multiplied by
+LARGEST_VALUE = 24  # of any result: sums that a kitten can practise
 HELD_OUT_OF = 5  # every fifth program is held out
 
 ORDERS = {
-    "write": (
-        "Write a program: {words}.",
-        "Write MeowScript: {words}.",
-        "Please make a program: {words}.",
-    ),
-    "output": (
-        "What does this print? {program}",
-        "Tell me what this program prints: {program}",
-        "What will this program print? {program}",
-    ),
-    "repair": (
-        "Mend this program: {program}",
-        "Find the bug and mend it: {program}",
-        "There is a bug in this program: {program}",
-    ),
-    "explain": (
-        "Explain this line: {program}",
-        "What does this line say? {program}",
-        "Tell me what this line says: {program}",
-    ),
+    "write": ("Please write: {words}.", "Can you write this? {words}."),
+    "output": ("What does it say? {program}", "What will it say? {program}"),
+    "repair": ("Please mend: {program}", "Find the bug: {program}"),
+    "explain": ("Tell me about: {program}", "What does it do? {program}"),
 }
-PRINTS, MENDED, SAYS = "It prints ", "Mended: ", "It says: "  # what the checked part stands behind
+PRINTS, MENDED = "It says ", "Mended: "  # what the checked part of a reply stands behind
 
 TYPOS = {
-    "let": ("lat", "lte", "lett"),
-    "purr": ("pur", "purrr", "prur"),
-    "repeat": ("repat", "repeet"),
-    "if": ("fi", "iff"),
-    "else": ("els", "esle"),
+    "let": ("lat", "lte"),
+    "purr": ("prur",),
+    "repeat": ("repat",),
+    "if": ("fi",),
+    "else": ("esle",),
 }
 WORDS_OF_SIGN = {"+": "plus", "-": "minus", "*": "times"}
-COMPARED = {
-    "<": ("below", "less than"),
-    ">": ("above", "more than"),
-    "==": ("the same as", "equal to"),
-}
+COMPARED = {"<": "below", ">": "above", "==": "equal to"}
 
 
 @dataclass(frozen=True)
@@ -91,7 +76,7 @@ class Task:
 
 
 def draw_program(rng: random.Random) -> str:
-    """A program of one to five statements that prints numbers from 0 to 99, or texts."""
+    """A program of one to five statements that prints small numbers, or texts."""
     makers = (straight, two_names, sum_in_a_loop, prints_in_a_loop, speech, choice)
     (maker,) = rng.choices(makers, (3, 2, 2, 2, 1, 3))
     while True:
@@ -100,22 +85,23 @@ def draw_program(rng: random.Random) -> str:
             printed = run(program)
         except MeowError:
             continue
-        if all(text.isalpha() or 0 <= int(text) <= 99 for text in printed):
+        if all(text.isalpha() or 0 <= int(text) <= LARGEST_VALUE for text in printed):
             return program
 
 
 def step(rng: random.Random, name: str, value: int) -> tuple[str, int]:
-    """A calculation with `name`, whose value is `value`, and its result, between 0 and 99."""
+    """A calculation with `name`, whose value is `value`, and its result, 0 to LARGEST_VALUE."""
     while True:
-        sign, number = rng.choice("++--*"), rng.randint(1, 9)
+        sign = rng.choice("+-*")
+        number = rng.randint(2, LARGEST_FACTOR) if sign == "*" else rng.randint(1, LARGEST_STEP)
         result = {"+": value + number, "-": value - number, "*": value * number}[sign]
-        if 0 <= result <= 99 and not (sign == "*" and value > 9):
+        if 0 <= result <= LARGEST_VALUE:
             return f"{name}{sign}{number}", result
 
 
 def straight(rng: random.Random) -> str:
     """A name gets a value, changes once or twice, and is printed."""
-    name, value = rng.choice(NAMES), rng.randint(1, 20)
+    name, value = rng.choice(NAMES), rng.randint(1, LARGEST_FIRST)
     lines = [f"let {name} = {value};"]
     for _ in range(rng.randint(0, 2)):
         text, value = step(rng, name, value)
@@ -127,24 +113,24 @@ def straight(rng: random.Random) -> str:
 def two_names(rng: random.Random) -> str:
     """A second name is made from the first one, or both are put together at the end."""
     a, b = rng.sample(NAMES, 2)
-    first = rng.randint(1, 20)
+    first = rng.randint(1, LARGEST_FIRST)
     text, second = step(rng, a, first)
     if rng.random() < 0.5:
-        return f"let {a} = {first}; let {b} = {text}; purr {rng.choice((b, b, a))};"
+        return f"let {a} = {first}; let {b} = {text}; purr {b};"
     last = rng.choice((f"{b}+{a}", f"{a}-{b}", f"{a}*{b}"))
-    return f"let {a} = {first}; let {b} = {rng.randint(1, 9)}; purr {last};"
+    return f"let {a} = {first}; let {b} = {rng.randint(1, LARGEST_FIRST)}; purr {last};"
 
 
 def sum_in_a_loop(rng: random.Random) -> str:
     """A name changes in every round and is printed at the end."""
-    name, start, rounds = rng.choice(NAMES), rng.randint(1, 20), rng.randint(2, 4)
+    name, start, rounds = rng.choice(NAMES), rng.randint(1, LARGEST_FIRST), rng.randint(2, 3)
     text, _ = step(rng, name, start)
     return f"let {name} = {start}; repeat {rounds} {{ let {name} = {text}; }} purr {name};"
 
 
 def prints_in_a_loop(rng: random.Random) -> str:
     """A name is printed and changed, or changed and printed, in every round."""
-    name, start, rounds = rng.choice(NAMES), rng.randint(1, 20), rng.randint(2, 3)
+    name, start, rounds = rng.choice(NAMES), rng.randint(1, LARGEST_FIRST), rng.randint(2, 3)
     text, _ = step(rng, name, start)
     inside = [f"purr {name};", f"let {name} = {text};"]
     rng.shuffle(inside)
@@ -155,25 +141,31 @@ def speech(rng: random.Random) -> str:
     """Texts and plain sums."""
     lines = []
     for _ in range(rng.randint(1, 2)):
-        value = rng.randint(1, 20)
+        value = rng.randint(1, LARGEST_FIRST)
         thing = rng.choice((f'"{rng.choice(TEXTS)}"', step(rng, str(value), value)[0]))
-        line = f"purr {thing};"
-        lines.append(line if rng.random() < 0.5 else f"repeat {rng.randint(2, 4)} {{ {line} }}")
+        lines.append(f"purr {thing};")
+    if len(lines) == 1 and rng.random() < 0.5:
+        return f"repeat {rng.randint(2, 3)} {{ {lines[0]} }}"
     return " ".join(lines)
+
+
+def comparison(name: str, value: int, rng: random.Random) -> str:
+    """`name`, whose value is `value`, compared with a number; 3 in 10 ask whether it is equal."""
+    sign, other = rng.choice("<>"), rng.randint(1, LARGEST_FIRST)
+    if rng.random() < 0.3:
+        sign, other = "==", rng.choice((value, other))
+    return f"{name}{sign}{other}"
 
 
 def choice(rng: random.Random) -> str:
     """An if with an else."""
-    name, value = rng.choice(NAMES), rng.randint(1, 20)
-    sign, other = rng.choice("<>"), rng.randint(1, 20)
-    if rng.random() < 0.3:
-        sign, other = "==", rng.choice((value, other))
-    ends = [name, str(rng.randint(0, 20)), step(rng, name, value)[0]]
+    name, value = rng.choice(NAMES), rng.randint(1, LARGEST_FIRST)
+    ends = [name, str(rng.randint(0, LARGEST_FIRST)), step(rng, name, value)[0]]
     if rng.random() < 0.3:
         ends = [f'"{text}"' for text in rng.sample(TEXTS, 2)]
     then, otherwise = rng.sample(ends, 2)
     return (
-        f"let {name} = {value}; if {name} {sign} {other} "
+        f"let {name} = {value}; if {comparison(name, value, rng)} "
         f"{{ purr {then}; }} else {{ purr {otherwise}; }}"
     )
 
@@ -203,17 +195,17 @@ def ways_to_say(node: Node) -> list[str]:
     word, parts = node.token.kind, node.parts
     if word == "if":
         left, right = (value_words(part) for part in parts[0].parts)
-        words = [f"{left} is {how} {right}" for how in COMPARED[parts[0].token.kind]]
-        choices = product(words, ways_to_say_all(parts[1]), ways_to_say_all(parts[2]))
-        return [f"if {words}, {then}, else {otherwise}" for words, then, otherwise in choices]
+        words = f"{left} is {COMPARED[parts[0].token.kind]} {right}"
+        choices = product(ways_to_say_all(parts[1]), ways_to_say_all(parts[2]))
+        return [f"if {words}, {then}, else {otherwise}" for then, otherwise in choices]
     value = value_words(parts[0])
     if word == "repeat":
         bodies = ways_to_say_all(parts[1])
         return [f"{again} {value} times: {body}" for again in ("repeat", "do") for body in bodies]
     if word == "purr":
-        return [f"print {value}", f"say {value}"]
+        return [f"say {value}", f"show {value}"]
     name = parts[1].token.text
-    return [*ways_to_change(name, parts[0]), f"set {name} to {value}"]
+    return [*ways_to_change(name, parts[0]), f"let {name} be {value}"]
 
 
 def ways_to_say_all(block: Node) -> list[str]:
@@ -222,15 +214,15 @@ def ways_to_say_all(block: Node) -> list[str]:
 
 
 def ways_to_change(name: str, value: Node) -> list[str]:
-    """Wordings of let x = x+3 that do not say x twice; others have none."""
+    """A special wording of let x = x+3, and a plainer one of all others."""
     if not value.parts or value.parts[0].token.text != name:
-        return [f"let {name} be {value_words(value)}"]
+        return [f"{name} is {value_words(value)}"]
     number = value_words(value.parts[1])
     return [
         {
             "+": f"add {number} to {name}",
             "-": f"take {number} from {name}",
-            "*": f"multiply {name} by {number}",
+            "*": f"make {name} {number} times {name}",
         }[value.token.kind]
     ]
 
@@ -271,7 +263,7 @@ def missing_mark(program: str, rng: random.Random) -> tuple[str, str] | None:
     """One ; or = or { is gone."""
     tokens = tokens_of(program)
     place = rng.choice([i for i, token in enumerate(tokens) if token.kind in (";", "=", "{")])
-    complaint = f"there is no {tokens[place].text} after {tokens[place - 1].text}"
+    complaint = f"no {tokens[place].text} after {tokens[place - 1].text}"
     return changed(program, tokens[place], ""), complaint
 
 
@@ -328,6 +320,28 @@ def draw_task(kind: str, rng: random.Random, *, held_out: bool = False) -> Task:
             return task
 
 
+def draw_practice(rng: random.Random) -> Task:
+    """Calculations and comparisons without a program around them, many in one exercise.
+
+    For training only: an exercise about a program holds one comparison at most, and three signs
+    with all pairs of numbers are much to learn.
+    """
+    asked, worked_out = [], []
+    for _ in range(rng.randint(5, 9)):
+        if rng.random() < 0.5:
+            value = rng.randint(1, LARGEST_FIRST)
+            text = comparison(str(value), value, rng)
+            note, *_ = diary(f"if {text} {{ }}")
+        else:
+            value = rng.randint(1, rng.choice((LARGEST_FIRST, LARGEST_VALUE)))
+            text, result = step(rng, str(value), value)
+            note = f"{text}={result}"
+        asked.append(text)
+        worked_out.append(note)
+    question = f"What is it? {', '.join(asked)}."
+    return Task("practice", "", question, f"{', '.join(worked_out)}.")
+
+
 def draw_line(program: str, rng: random.Random) -> str:
     """One statement of a program, with its block if it has one."""
     statements = parse(program).parts
@@ -347,13 +361,13 @@ def make_task(kind: str, program: str, rng: random.Random) -> Task | None:
         reply = f"{', '.join(diary(program))}. {PRINTS}{printed_text(program)}."
         return Task(kind, program, order.format(program=program), reply)
     if kind == "explain":
-        words = rng.choice(ways_to_say(parse(program).parts[0]))
-        return Task(kind, program, order.format(program=program), f"{SAYS}{words}.")
+        words = ways_to_say(parse(program).parts[0])[-1]  # always the plainest, not to guess
+        return Task(kind, program, order.format(program=program), f"{words}.")
     planted = plant_bug(program, rng)
     if planted is None:
         return None
     broken, complaint, runs = planted
-    wish = f" It should print {printed_text(program)}." if runs else ""
+    wish = f" It should say {printed_text(program)}." if runs else ""
     prompt = order.format(program=broken) + wish
     return Task(kind, program, prompt, f"{complaint}. {MENDED}{program}")
 
@@ -382,7 +396,7 @@ def grade(task: Task, reply: str) -> bool:
     """
     if task.kind == "explain":
         wordings = ways_to_say(parse(task.program).parts[0])
-        return reply in [f"{SAYS}{wording}." for wording in wordings]
+        return reply in [f"{wording}." for wording in wordings]
     if task.kind == "output":
         _, _, answer = reply.rpartition(PRINTS)
         return answer == f"{printed_text(task.program)}."
