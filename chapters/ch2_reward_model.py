@@ -69,11 +69,11 @@ class Settings:
         "noisy", "noisy: they lean towards the better reply; exact: never wrong", choices=ANNOTATORS
     )
     label_noise: float = setting(0.0, "probability that a label is flipped on top of that")
-    pairs: int = setting(14_000, "pairs to learn from")
+    pairs: int = setting(16_000, "pairs to learn from")
     held_out_pairs: int = setting(5_000, "pairs about held-out questions to measure with")
     epochs: float = setting(1.0, "how often each pair is seen")
     pairs_per_step: int = setting(24, "pairs in one step; many small steps learn more")
-    matrix_lr: float = setting(1.5e-3, "Muon's learning rate, for the hidden matrices")
+    matrix_lr: float = setting(1e-3, "Muon's learning rate, for the hidden matrices")
     other_lr: float = setting(1e-3, "AdamW's learning rate, for embeddings, norms and the head")
 
     def __post_init__(self):
