@@ -147,7 +147,7 @@ def test_a_long_result_forgets_old_exchanges_or_is_refused():
     conversation.answer(ids("ok"))
     conversation.ask("b" * 10, 16)
     conversation.answer(ids("<call>calc 2+3</call>"))
-    assert conversation.tool_said("x" * 100, 16) == 1
+    assert conversation.tool_said("x" * 110, 16) == 1
     assert "aaa" not in TOKENIZER.decode(conversation.tokens().tokens)
     conversation.answer(ids("<call>calc 2+3</call>"))
     before = conversation.tokens().tokens
