@@ -63,7 +63,7 @@ class Settings:
     policy_lr: float = setting(3e-4, "learning rate of the policy")
     value_lr: float = setting(1e-3, "learning rate of the value model")
     cooldown: float = setting(0.0, "share of the rounds, at the end, with a falling rate")
-    kl_coef: float = setting(0.25, "price of one nat away from the start, in units of the score")
+    kl_coef: float = setting(0.2, "price of one nat away from the start, in units of the score")
     gamma: float = setting(1.0, "1: a reward at the end counts in full for every token")
     lam: float = setting(0.95, "0: trust the value model, 1: trust the score alone")
     clip_eps: float = setting(0.2, "how far a token's probability may change in one round")
