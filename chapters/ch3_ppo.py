@@ -113,7 +113,7 @@ class Settings:
     def going_wrong(self) -> "Settings":
         """The settings of the run that goes wrong: no price for going far."""
         return replace(
-            self, kl_coef=0.0, steps=self.over_steps, policy_lr=self.over_lr, watch_every=1
+            self, kl_coef=0.0, steps=self.over_steps, policy_lr=self.over_lr, watch_every=2
         )
 
 

@@ -73,7 +73,7 @@ def turning_point(looks: list[dict], gold_best: float) -> dict[str, float | bool
     fell = golds[peak] - last_gold >= needed_fall
     return {
         "peak_gold": golds[peak],
-        "peak_step": peak,
+        "peak_step": looks[peak].get("step", -1) + 1,  # 0: the start
         "peak_kl": looks[peak]["kl_held_out"],
         "last_gold": last_gold,
         "lowest_gold": min(golds),

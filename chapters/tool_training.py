@@ -25,11 +25,12 @@ from kittenllm.sft import SFTConfig, train_sft
 from kittenllm.stages import Stage
 from kittenllm.tokenizer import Tokenizer
 
-# Shares of the conversations about tools. Plans are the longest, and there are three shapes of them.
+# Shares of the conversations about tools. Plans are the longest, and have three shapes.
 SKILL_SHARES = {"calculator": 0.35, "search": 0.4, "plan": 0.25}
 DIRECT_SHARES = {"calculator": 0.54, "search": 0.46}
 MakeChat = Callable[[Tokenizer, random.Random], ChatTokens]
-DIRECT_ROWS = 2  # in one step: short answers, so these hold at least as many requests
+# in one step: answers given at once are short, three rows hold nearly as many as eight with calls
+DIRECT_ROWS = 3
 
 
 @dataclass(frozen=True)
