@@ -47,10 +47,10 @@ from kittenllm.tokenizer import Tokenizer
 # What the annotators are asked about: mostly replies whose faults can be seen in the reply itself,
 # danger and tone. Whether a fact is true cannot be seen there, and the kitten can hardly judge it.
 COMPARED_SHARES = {
-    "risky": 0.37,
-    "allowed": 0.37,
-    "fact": 0.10,
-    "greeting": 0.10,
+    "risky": 0.28,
+    "allowed": 0.28,
+    "greeting": 0.27,
+    "fact": 0.11,
     "sum": 0.04,
     "story": 0.02,
 }
@@ -69,11 +69,11 @@ class Settings:
         "noisy", "noisy: they lean towards the better reply; exact: never wrong", choices=ANNOTATORS
     )
     label_noise: float = setting(0.0, "probability that a label is flipped on top of that")
-    pairs: int = setting(16_000, "pairs to learn from")
+    pairs: int = setting(13_000, "pairs to learn from")
     held_out_pairs: int = setting(5_000, "pairs about held-out questions to measure with")
     epochs: float = setting(1.0, "how often each pair is seen")
     pairs_per_step: int = setting(24, "pairs in one step; many small steps learn more")
-    matrix_lr: float = setting(1e-3, "Muon's learning rate, for the hidden matrices")
+    matrix_lr: float = setting(1.5e-3, "Muon's learning rate, for the hidden matrices")
     other_lr: float = setting(1e-3, "AdamW's learning rate, for embeddings, norms and the head")
 
     def __post_init__(self):

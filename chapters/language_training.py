@@ -7,12 +7,10 @@ may move.
 import random
 from dataclasses import dataclass
 
-from chapters import tool_training
 from chapters.fine_tuning import Kitten
-from chapters.tool_training import echo, mixed_rows
+from chapters.tool_training import mixed_rows
 from kittenllm.batches import PackedRows, TokenStream
 from kittenllm.chat import ChatTokens, encode_chat
-from kittenllm.checks import check_count, check_positive
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town.meow_tasks import draw_practice, draw_task
 from kittenllm.lora import add_lora, trained_parameters
@@ -22,7 +20,6 @@ from kittenllm.settings import new_generator, setting
 from kittenllm.sft import SFTConfig, train_sft
 from kittenllm.tokenizer import Tokenizer
 
-DRILL_CHATS = 0.1  # share of ordinary chats in the drill, in tokens
 METHODS = ("full", "lora_1", "lora_4", "lora_16")
 # How often each kind of exercise is trained. What a program prints is the hardest to learn;
 # practice (sums and comparisons) is for that alone, no exam asks for it.
@@ -36,8 +33,7 @@ class Settings:
     methods: tuple[str, ...] = setting(
         ("full", "lora_16"), "ways of fine-tuning, as a comma list", choices=METHODS
     )
-    echo_steps: int = setting(160, "optimizer steps of the drill that comes first: saying after")
-    steps: int = setting(640, "optimizer steps of each way")
+    steps: int = setting(800, "optimizer steps of each way")
     rows_per_step: int = setting(8, "packed rows in one step")
     chat_fraction: float = setting(0.05, "share of ordinary chats among the exercises, in tokens")
     replay_fraction: float = setting(0.1, "share of the rows that are pretraining text")
@@ -45,7 +41,6 @@ class Settings:
     other_lr: float = setting(4e-3, "AdamW's learning rate, for embeddings and norms")
     lora_lr: float = setting(4e-3, "learning rate of LoRA's two thin matrices")
     lora_alpha: float = setting(32.0, "how loud LoRA's detours are")
-    echo_lr: float = setting(5e-3, "both learning rates of the drill that comes first")
 
     def __post_init__(self):
         if not self.methods or len(set(self.methods)) < len(self.methods):
@@ -56,7 +51,6 @@ class Settings:
             raise ValueError(f"chat_fraction must be 0 or more, below 1, got {self.chat_fraction}")
         if not self.lora_alpha > 0:
             raise ValueError(f"lora_alpha must be above 0, got {self.lora_alpha}")
-        self.drill()  # checks its numbers
         for method in METHODS:
             self.fine_tuning(method)  # checks the other numbers
 
@@ -70,39 +64,13 @@ class Settings:
             other_lr=self.other_lr,
         )
 
-    def drill(self) -> tool_training.Settings:
-        """The settings of the drill, which is that of the tools chapter."""
-        check_count("echo_steps", self.echo_steps)
-        check_positive("echo_lr", self.echo_lr)
-        return tool_training.Settings(
-            steps=self.echo_steps,
-            rows_per_step=self.rows_per_step,
-            chat_fraction=DRILL_CHATS,
-            replay_fraction=self.replay_fraction,
-            matrix_lr=self.echo_lr,
-            other_lr=self.echo_lr,
-        )
 
-
-QUICK = {"echo_steps": 4, "steps": 6}
+QUICK = {"steps": 6}
 
 
 def rank_of(method: str) -> int | None:
     """ "lora_16" -> 16; "full" -> None."""
     return None if method == "full" else int(method.removeprefix("lora_"))
-
-
-def say_after(chapter: Run, kitten: Kitten, settings: Settings) -> float:
-    """Teach exact copying, with all weights, before the ways part; returns the seconds.
-
-    A program is full of names and numbers that stand in the question, and whoever mends one must
-    copy the rest of it.
-    """
-    drill = settings.drill()
-    row_length = kitten.gpt.config.context_length
-    rows = mixed_rows(echo, kitten.tokenizer, drill, kitten.common, row_length)
-    tool_training.train(chapter, "echoes", kitten, rows, drill)
-    return sum(entry["seconds"] for entry in chapter.history("echoes"))
 
 
 def exercise(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
