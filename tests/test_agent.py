@@ -15,11 +15,9 @@ from kittenllm.agent import (
     run_call,
 )
 from kittenllm.chat import ChatTokens, chat_prompt, colour_view, encode_chat
-from kittenllm.gpt import GPT, GPTConfig
 from kittenllm.sampling import Rollout
-from kittenllm.tokenizer import SPECIAL_TOKENS, Tokenizer
+from tests.byte_kitten import TOKENIZER, ids, new_gpt
 
-TOKENIZER = Tokenizer({bytes([byte]): byte for byte in range(256)})  # a token is a byte
 CONTEXT = 400
 
 
@@ -32,28 +30,6 @@ def search(text: str) -> str:
 
 
 TOOLS = {"calc": calc, "search": search}
-
-
-def ids(text: str) -> list[int]:
-    """Text in which the names of special tokens are those tokens."""
-    for name in SPECIAL_TOKENS:
-        if name in text:
-            before, _, after = text.partition(name)
-            return ids(before) + [TOKENIZER.special_ids[name]] + ids(after)
-    return TOKENIZER.encode(text)
-
-
-def new_gpt() -> GPT:
-    config = GPTConfig(
-        TOKENIZER.vocab_size,
-        context_length=CONTEXT,
-        layers=1,
-        channels=32,
-        ffn_channels=32,
-        stop_ids=(TOKENIZER.im_end_id, TOKENIZER.endoftext_id),
-        pad_id=TOKENIZER.pad_id,
-    )
-    return GPT(config, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture
@@ -80,7 +56,7 @@ def scripted(monkeypatch):
 
         monkeypatch.setattr(agent, "generate", say)
         episodes = run_agent(
-            new_gpt(),
+            new_gpt(CONTEXT),
             TOKENIZER,
             prompts,
             tools,
@@ -320,7 +296,7 @@ def test_replies_without_a_call(reply):
 
 def test_with_a_real_kitten_it_comes_to_an_end():
     """Random weights say anything at all; nothing raises, and everybody stops for a reason."""
-    gpt = new_gpt()
+    gpt = new_gpt(CONTEXT)
     with torch.no_grad():
         gpt.embed_tokens.weight[TOKENIZER.call_id] *= 3  # likes to call
     prompts = [chat_prompt(TOKENIZER, [{"role": "user", "content": str(n)}]) for n in range(20)]

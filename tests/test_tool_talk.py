@@ -4,7 +4,6 @@ import io
 import re
 
 import pytest
-import torch
 
 from chapters import chat as chat_program
 from chapters.chat import main
@@ -13,37 +12,16 @@ from chapters.tool_talk import WIDTH, ToolTalk, fold
 from chapters.toolbox import MAX_CALLS
 from kittenllm.agent import encode_tool_chat
 from kittenllm.checkpoints import save_model
-from kittenllm.gpt import GPT, GPTConfig
 from kittenllm.kitten_town.tool_chats import ENCYCLOPEDIA
-from kittenllm.tokenizer import SPECIAL_TOKENS, Tokenizer
+from tests.byte_kitten import TOKENIZER, ids, new_gpt
 
-TOKENIZER = Tokenizer({bytes([byte]): byte for byte in range(256)})  # a token is a byte
 PAGE = ENCYCLOPEDIA[0]
 SEARCH = f"<call>search {PAGE.entry.kind} {PAGE.entry.name}</call>"
 
 
-def ids(text: str) -> list[int]:
-    """Text in which the names of special tokens are those tokens."""
-    for name in SPECIAL_TOKENS:
-        if name in text:
-            before, _, after = text.partition(name)
-            return ids(before) + [TOKENIZER.special_ids[name]] + ids(after)
-    return TOKENIZER.encode(text)
-
-
 @pytest.fixture
 def model(tmp_path):
-    config = GPTConfig(
-        TOKENIZER.vocab_size,
-        context_length=512,
-        layers=1,
-        channels=32,
-        ffn_channels=32,
-        stop_ids=(TOKENIZER.im_end_id, TOKENIZER.endoftext_id),
-        pad_id=TOKENIZER.pad_id,
-    )
-    gpt = GPT(config, generator=torch.Generator().manual_seed(0))
-    save_model(tmp_path / "model.pt", gpt, TOKENIZER)
+    save_model(tmp_path / "model.pt", new_gpt(512), TOKENIZER)
     return tmp_path / "model.pt"
 
 
