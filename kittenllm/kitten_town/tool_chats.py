@@ -243,8 +243,8 @@ def opening(request: Request, number: int) -> str:
         return ""
     if number == 1:
         return f"{request.plan} 1 "
-    step = f"{number} {request.steps[number - 1]}."
-    return f"{step} {request.notes[number - 1]} ".replace("  ", " ")
+    step, note = request.steps[number - 1], request.notes[number - 1]
+    return f"{number} {step}. {note} " if note else f"{number} {step}. "
 
 
 def direct_demonstration(request: Request) -> list[dict[str, str]]:
