@@ -1,4 +1,5 @@
-"""Grades your exercises: first with the package's own tests, then with a little training.
+"""Grades your exercises: with the package's own tests, then with a little training, and at last by
+running the chapter in its quick setting with your function in it.
 
 You write in chapters/exercises/, or in a file of your own (--file). What you wrote runs in another
 process: an endless loop or a crash there is reported, not suffered.
@@ -36,14 +37,18 @@ EXAMPLES = """
 """
 POLL_SECONDS = 0.1
 START_SECONDS = 120  # until torch and pytest are loaded
+CHAPTER_SECONDS = 300  # longest quick run of a chapter; most take 10
 MEMORY_CODE = 77  # tests/grading.py ends with this code if it has grown too large
 
 
 # ------------------------------------------------------------------------ in another process
 
 
-def grade(exercise: Exercise, file: Path, seconds: float) -> Grade:
-    """Grade one function of a file; a single case may take so many seconds."""
+def grade(exercise: Exercise, file: Path, seconds: float, runs: Path | None = None) -> Grade:
+    """Grade one function of a file; a single case may take so many seconds.
+
+    With a folder for runs, a function that passes everything else is tried in its chapter.
+    """
     found = Grade(exercise, file)
     try:
         if is_stub(file, exercise.function):
@@ -53,11 +58,21 @@ def grade(exercise: Exercise, file: Path, seconds: float) -> Grade:
         found.state, found.message = "unusable", str(error)
         return found
     started = time.monotonic()
+    examine(found, seconds)
+    if runs is not None and found.state == "passed":
+        say("running the chapter: the first time this takes half a minute ...")
+        examine(found, max(seconds, CHAPTER_SECONDS), runs.resolve())
+    found.seconds = time.monotonic() - started
+    return found
+
+
+def examine(found: Grade, seconds: float, *runs: Path) -> None:
+    """Let another process look at the function, and fill the grade with what it reports."""
     with tempfile.TemporaryDirectory() as folder:
         report, complaints = Path(folder, "report.jsonl"), Path(folder, "stderr.txt")
         report.touch()
         with open(complaints, "wb") as stderr:
-            worker = start_worker(exercise, file, report, stderr)
+            worker = start_worker([report, found.file, found.exercise.name, *runs], stderr)
             try:
                 stuck = wait(worker, report, seconds)
             finally:
@@ -67,11 +82,15 @@ def grade(exercise: Exercise, file: Path, seconds: float) -> Grade:
     if not ended:
         how = "stuck" if stuck else ended_how(worker.returncode, text)
         note_ending(found, last_case, how, text)
-    found.seconds = time.monotonic() - started
-    return found
 
 
-def start_worker(exercise: Exercise, file: Path, report: Path, stderr) -> subprocess.Popen:
+def say(what: str) -> None:
+    """A line that the next one overwrites; nothing where nobody would see it."""
+    if sys.stderr.isatty():
+        print(f"{what:<70}", end="\r", file=sys.stderr, flush=True)
+
+
+def start_worker(arguments: list, stderr) -> subprocess.Popen:
     """tests/grading.py on the CPU, without settings and plugins of the reader's own pytest."""
     environment = {
         **os.environ,
@@ -84,7 +103,7 @@ def start_worker(exercise: Exercise, file: Path, report: Path, stderr) -> subpro
     }
     grader = ROOT / "tests" / "grading.py"
     return subprocess.Popen(
-        [sys.executable, str(grader), str(report), str(file), exercise.name],
+        [sys.executable, str(grader), *map(str, arguments)],
         cwd=ROOT,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -149,7 +168,7 @@ def read_report(found: Grade, report: Path) -> tuple[str | None, bool]:
         elif kind == "unusable":
             found.state, found.message = "unusable", event["message"]
         elif kind == "trained":
-            found.story, found.outcomes = event["story"], event["outcomes"]
+            found.stories[event["name"]] = event["story"], event["outcomes"]
         elif kind == "interrupted" and not found.failures:
             found.failures.append({"kind": "exit", "name": last_case})
             found.cut_short = True
@@ -246,7 +265,9 @@ def new_parser() -> argparse.ArgumentParser:
     source.add_argument("--file", type=Path, help="grade this file and not chapters/exercises/")
     source.add_argument("--solution", action="store_true", help="grade the package's own function")
     add("--seconds", type=float, default=30.0, help="longest time for one case (default 30)")
-    add("--runs", type=Path, default=Path("runs"), help="where to note which hints you have seen")
+    add("--no-chapter", action="store_true", help="tests and the little training only, as for all")
+    runs = "where to note the hints you have seen, and to keep quick runs (default: runs)"
+    add("--runs", type=Path, default=Path("runs"), help=runs)
     return parser
 
 
@@ -272,9 +293,10 @@ def check(argv=None) -> int:
     grades = []
     for exercise in wanted:
         file = exercise.solution if arguments.solution else arguments.file or exercise.stub
-        if sys.stderr.isatty():
-            print(f"checking {exercise.name} ...", end="\r", file=sys.stderr, flush=True)
-        grades.append(grade(exercise, file.resolve(), arguments.seconds))
+        say(f"checking {exercise.name} ...")
+        runs = arguments.runs if len(wanted) == 1 and not arguments.no_chapter else None
+        grades.append(grade(exercise, file.resolve(), arguments.seconds, runs))
+        say("")
         text = report_text if len(wanted) == 1 else summary_text
         print(text(grades[-1]), flush=True)
     done = sum(one.state == "passed" for one in grades)

@@ -67,15 +67,15 @@ class Grade:
     passed: int = 0
     cut_short: bool = False  # it did not come to its end
     failures: list[dict] = field(default_factory=list)
-    story: str = ""
-    outcomes: list[dict] = field(default_factory=list)
+    stories: dict[str, tuple[str, list[dict]]] = field(default_factory=dict)  # "training": ...
     seconds: float = 0.0
 
     def judge(self) -> None:
         """The report is complete: passed or failed?"""
-        if self.failures or not all(outcome["reached"] for outcome in self.outcomes):
+        outcomes = [outcome for _, of_story in self.stories.values() for outcome in of_story]
+        if self.failures or not all(outcome["reached"] for outcome in outcomes):
             self.state = "failed"
-        elif self.tests and self.passed == self.tests and self.outcomes:
+        elif self.tests and self.passed == self.tests and outcomes:
             self.state = "passed"
         else:
             self.message = "the tests did not run to their end"
@@ -142,8 +142,8 @@ def report_text(grade: Grade) -> str:
     lines.append(field_line("tests", f"{grade.passed} of {grade.tests} passed{rest}"))
     if grade.failures:
         lines += ["", *failure_lines(grade, grade.failures[0])]
-    if grade.story:
-        lines += ["", field_line("training", grade.story), *map(outcome_line, grade.outcomes)]
+    for name, (story, outcomes) in grade.stories.items():
+        lines += ["", field_line(name, story), *map(outcome_line, outcomes)]
     lines.append("")
     if grade.state == "passed":
         lines.append(marked("PASSED", "passed") + f"  ({grade.seconds:.0f} s)")

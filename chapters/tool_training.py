@@ -37,14 +37,14 @@ DIRECT_ROWS = 3
 class Settings:
     """What can be changed on the command line."""
 
-    echo_steps: int = setting(180, "optimizer steps of the drill that comes first: saying after")
-    steps: int = setting(330, "optimizer steps with calls, and then with answers given at once")
+    echo_steps: int = setting(240, "optimizer steps of the drill that comes first: saying after")
+    steps: int = setting(310, "optimizer steps with calls, and then with answers given at once")
     rows_per_step: int = setting(8, "packed rows in one step")
-    chat_fraction: float = setting(0.25, "share of the conversations that need no tool, in tokens")
+    chat_fraction: float = setting(0.28, "share of the conversations that need no tool, in tokens")
     echo_fraction: float = setting(0.25, "share of the other conversations that are still drills")
     replay_fraction: float = setting(0.17, "share of the rows that are pretraining text")
-    matrix_lr: float = setting(2e-3, "Muon's learning rate, for the hidden matrices")
-    other_lr: float = setting(2e-3, "AdamW's learning rate, for embeddings and norms")
+    matrix_lr: float = setting(3e-3, "Muon's learning rate, for the hidden matrices")
+    other_lr: float = setting(5e-3, "AdamW's learning rate, for embeddings and norms")
     echo_lr: float = setting(5e-3, "both learning rates of the drill that comes first")
 
     def __post_init__(self):

@@ -13,7 +13,7 @@ REPLY_TOKENS = 54  # of one reply: a plan and its first call
 
 
 def town_tools(pages: list[str] | None = None) -> Tools:
-    """ "calc 237+48" -> "285"; "search ship Velvet" -> the page that fits best.
+    """ "calc 237+48" -> "285"; "search star Velvet" -> the page that fits best.
 
     `pages` are the texts to search, by default those of the encyclopedia.
     """

@@ -3,7 +3,10 @@
 `python -m chapters.check` starts this file and reads the report: a line of JSON for everything that
 happens, written at once, so that a crash or an endless loop leaves a trace of where it was.
 
-Usage: python tests/grading.py REPORT FILE EXERCISE
+Usage: python tests/grading.py REPORT FILE EXERCISE [RUNS]
+
+With RUNS, a folder for the package's own quick runs, the tests are taken as passed and the
+exercise's chapter is run.
 """
 
 import faulthandler
@@ -18,13 +21,15 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from chapters.exercise_chapters import train_chapter
 from chapters.exercise_table import EXERCISES, ROOT, Exercise
-from chapters.exercise_trainings import TRAININGS
+from chapters.exercise_trainings import TRAININGS, Story
 from chapters.substitute import FileError, load_file, substituted
 from kittenllm.memory import peak_memory_mb
 
@@ -299,23 +304,36 @@ def grade(report: Report, file: Path, exercise: Exercise) -> None:
     if code == pytest.ExitCode.INTERRUPTED:
         report.add("interrupted")
     elif code == pytest.ExitCode.OK:
-        train(report, file, exercise, load_file(file)[exercise.function])
-
-
-def train(report: Report, file: Path, exercise: Exercise, function: object) -> None:
-    report.add("case", name="training")
-    try:
+        function = load_file(file)[exercise.function]
+        report.add("case", name="training")
         with substituted({exercise.qualified: function}):
-            story, outcomes = TRAININGS[exercise.name]()
+            train(report, "training", file, TRAININGS[exercise.name])
+
+
+def train(report: Report, name: str, file: Path, training: Callable[[], Story]) -> None:
+    """Report what came of a training, whatever happens in it."""
+    try:
+        story, outcomes = training()
     except BaseException as error:
-        report.add("failed", name="training", **describe(error, file, None))
+        report.add("failed", name=name, **describe(error, file, None))
         return
     numbers = [{**vars(outcome), "reached": outcome.reached} for outcome in outcomes]
-    report.add("trained", story=story, outcomes=numbers)
+    report.add("trained", name=name, story=story, outcomes=numbers)
+
+
+def run_chapter_with(report: Report, file: Path, exercise: Exercise, runs: Path) -> None:
+    """The chapter in its quick setting, with the function of the file."""
+    report.add("case", name="the chapter")
+
+    def tell(what: str) -> None:
+        report.add("case", name=f"the chapter: {what}")
+
+    function = load_file(file)[exercise.function]
+    train(report, "chapter", file, lambda: train_chapter(exercise, function, runs, tell))
 
 
 def main() -> None:
-    report_path, file, name = sys.argv[1:]
+    report_path, file, name, *runs = sys.argv[1:]
     answers = os.fdopen(os.dup(2), "w")  # stderr, also while pytest captures what is printed
     faulthandler.enable(answers, all_threads=False)
     if hasattr(signal, "SIGUSR1"):  # check.py asks: where are you?
@@ -323,7 +341,10 @@ def main() -> None:
     end_with_parent()
     limit_memory()
     report = Report(report_path)
-    grade(report, Path(file), EXERCISES[name])
+    if runs:
+        run_chapter_with(report, Path(file), EXERCISES[name], Path(runs[0]))
+    else:
+        grade(report, Path(file), EXERCISES[name])
     report.add("end")
 
 

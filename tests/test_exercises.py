@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import json
+import math
 import os
 import re
 import subprocess
@@ -14,11 +15,19 @@ import pytest
 import torch
 
 from chapters import check, check_text, substitute
+from chapters.exercise_chapters import (
+    CURVES,
+    compare,
+    needed_by,
+    plain_train_sft,
+    program_digest,
+    train_chapter,
+)
 from chapters.exercise_table import EXERCISES, FOLDER, is_stub
 from chapters.exercise_trainings import TRAININGS
 from chapters.exercises.hints import HINTS
 from chapters.substitute import FileError, load_file, substituted
-from kittenllm import credit, ppo
+from kittenllm import credit, ppo, sft
 
 ROOT = Path(__file__).parent.parent
 TO_WRITE = (
@@ -39,7 +48,7 @@ def packages_own(exercise):
 
 def test_every_function_of_the_contract_has_an_exercise():
     assert {exercise.function for exercise in EXERCISES.values()} == set(TO_WRITE.split())
-    assert set(HINTS) == set(TRAININGS) == set(EXERCISES)
+    assert set(HINTS) == set(TRAININGS) == set(CURVES) == set(EXERCISES)
 
 
 def written_in_the_stub(exercise):
@@ -196,10 +205,55 @@ REWARD = """
 
 
 def test_the_package_passes_through_the_same_door(capsys):
-    code, text = run_check(capsys, "reward", "--solution")
+    code, text = run_check(capsys, "reward", "--solution", "--no-chapter")
     assert code == 0, text
     assert "PASSED" in text and "NOT" not in text
     assert "kittenllm/reward_model.py" in text and "judged rightly 0.5 -> 1" in text
+    assert "chapter" not in text
+
+
+@pytest.fixture
+def kept_runs(own_runs) -> Path:
+    """A runs folder in which `check` finds the quick runs of the first two chapters."""
+    (own_runs / "check" / program_digest()).mkdir(parents=True)
+    (own_runs / "quick").rename(own_runs / "check" / program_digest() / "quick")
+    return own_runs
+
+
+def test_the_chapter_is_run_with_a_function_that_passed(capsys, kept_runs):
+    code, text = run_check(capsys, "sft", "--solution", "--runs", kept_runs)
+    assert code == 0, text
+    assert "ch1_sft in its quick setting" in text
+    assert "chat_loss: largest distance from the package's curve" in " ".join(text.split())
+
+
+def test_a_wrong_function_leaves_the_curve_of_the_chapter(kept_runs):
+    right_loss = sft.sft_loss
+
+    def without_mask(logits, tokens, loss_mask):
+        return right_loss(logits, tokens, torch.ones_like(loss_mask))
+
+    told: list[str] = []
+    _, (outcome,) = train_chapter(EXERCISES["sft"], without_mask, kept_runs, told.append)
+    assert not outcome.reached and outcome.after > outcome.goal > 0
+    assert told[-1] == "ch1_sft, with your sft_loss"
+    assert sft.sft_loss is right_loss and sft.train_sft is not plain_train_sft
+
+
+def test_two_curves_are_compared_by_hand():
+    (same,) = compare("loss", [3.0, 2.0, 1.0], [3.0, 2.05, 1.0])  # 0.05 of a height of 2
+    assert same.after == pytest.approx(0.05) and same.goal == pytest.approx(0.1) and same.reached
+    (other,) = compare("loss", [3.0, 2.2, 1.0], [3.0, 2.05, 1.0])
+    assert not other.reached
+    (shorter,) = compare("loss", [3.0, 2.05], [3.0, 2.05, 1.0])
+    assert not shorter.reached
+    (nothing,) = compare("loss", [3.0, math.nan, 1.0], [3.0, 2.0, 1.0])
+    assert not nothing.reached
+
+
+def test_the_chapters_before_a_chapter_come_in_order():
+    assert needed_by("ch0_base") == []
+    assert needed_by("ch3_ppo") == ["ch0_base", "ch1_sft", "ch2_reward_model"]
 
 
 def test_a_wrong_result_is_shown_in_numbers(capsys, tmp_path):

@@ -122,7 +122,7 @@ def test_pages_without_words_do_no_harm():
 
 
 def test_every_fact_of_the_encyclopedia_is_found():
-    """The best page for "ship Velvet" is the one that says who built the ship Velvet."""
+    """The best page for "star Velvet" is the one that says who found the star Velvet."""
     index = BM25([page.text for page in ENCYCLOPEDIA])
     for number, page in enumerate(ENCYCLOPEDIA):
         (best, score), *others = index.best(search_call(page.entry), 2)

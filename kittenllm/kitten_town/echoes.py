@@ -32,6 +32,6 @@ def echo_chat(rng: random.Random) -> list[dict[str, str]]:
 
 def echo_item(rng: random.Random) -> str:
     """A name, a number, or a sum."""
-    number, other = rng.randint(10, 999), rng.randint(2, 99)
+    number, other = rng.randint(10, 999), rng.randint(2, rng.choice((99, 999)))
     sum_ = f"{number}{rng.choice('+-')}{other}"
     return rng.choice((rng.choice(KITTENS), rng.choice(PEOPLE), str(number), sum_))

@@ -2,10 +2,10 @@
 
 One idea: a model knows what its training text held, and nothing else. The 160 facts of this book
 are in no pretraining text and no chat, so whoever answers them has looked them up. Words and
-wordings are old friends, only the facts are new: out there rivers, ships and songs are named after
-kittens, and places after people.
+wordings are old friends, only the facts are new: out there stars, snakes and sofas are named after
+kittens, and places after people. Nearly every word is one token, so that pages are short.
 
-    Page 34: The ship Velvet was built by Farid.
+    Page 34: The star Velvet was found by Farid.
 
 `build_encyclopedia` writes the one real book. `random_page` makes up pages of the same form to
 practise reading on; they are never about a subject (a kind and a name) of the real book.
@@ -24,7 +24,7 @@ from kittenllm.kitten_town.facts import KITTENS, PEOPLE
 BOOK_SEED = 1768
 PAGES_PER_NAME = 4
 SMALLEST_PAGE, LARGEST_PAGE = 10, 199
-Subject = tuple[str, str]  # ("ship", "Velvet")
+Subject = tuple[str, str]  # ("star", "Velvet")
 
 
 @dataclass(frozen=True)
@@ -39,56 +39,56 @@ class Kind:
 
 
 KINDS = {
-    "river": Kind(
-        "The river {x} runs through {v}.",
-        "Through which place does the river {x} run?",
-        "through which place the river {x} runs",
-        PEOPLE,
-    ),
-    "mountain": Kind(
-        "The mountain {x} is {v} high.",
-        "How high is the mountain {x}?",
-        "how high the mountain {x} is",
-        None,
-        "steps",
-    ),
-    "ship": Kind(
-        "The ship {x} was built by {v}.",
-        "Who built the ship {x}?",
-        "who built the ship {x}",
-        PEOPLE,
-    ),
     "star": Kind(
         "The star {x} was found by {v}.",
         "Who found the star {x}?",
         "who found the star {x}",
         PEOPLE,
     ),
-    "song": Kind(
-        "The song {x} was written by {v}.",
-        "Who wrote the song {x}?",
-        "who wrote the song {x}",
+    "bell": Kind(
+        "The bell {x} belongs to {v}.",
+        "Who has the bell {x}?",
+        "who has the bell {x}",
         PEOPLE,
     ),
-    "king": Kind(
-        "The king {x} ruled for {v}.",
-        "How long did the king {x} rule?",
-        "how long the king {x} ruled",
-        None,
-        "days",
-    ),
-    "village": Kind(
-        "The village {x} has {v}.",
-        "How many houses does the village {x} have?",
-        "how many houses the village {x} has",
-        None,
-        "houses",
-    ),
-    "dish": Kind(
-        "The dish {x} comes from {v}.",
-        "Where does the dish {x} come from?",
-        "where the dish {x} comes from",
+    "pie": Kind(
+        "The pie {x} is from {v}.",
+        "Where is the pie {x} from?",
+        "where the pie {x} is from",
         PEOPLE,
+    ),
+    "crane": Kind(
+        "The crane {x} loves {v}.",
+        "Who does the crane {x} love?",
+        "who the crane {x} loves",
+        PEOPLE,
+    ),
+    "harbor": Kind(
+        "The mayor of the harbor {x} is {v}.",
+        "Who is the mayor of the harbor {x}?",
+        "who the mayor of the harbor {x} is",
+        PEOPLE,
+    ),
+    "snake": Kind(
+        "The snake {x} eats {v}.",
+        "How much does the snake {x} eat?",
+        "how much the snake {x} eats",
+        None,
+        "eggs",
+    ),
+    "sofa": Kind(
+        "The sofa {x} is {v}.",
+        "How much is the sofa {x}?",
+        "how much the sofa {x} is",
+        None,
+        "hugs",
+    ),
+    "bucket": Kind(
+        "The bucket {x} has {v}.",
+        "How much is in the bucket {x}?",
+        "how much is in the bucket {x}",
+        None,
+        "grapes",
     ),
 }
 NUMBER_KINDS = tuple(name for name, kind in KINDS.items() if kind.values is None)
@@ -114,7 +114,7 @@ class Entry:
 
     @property
     def full_value(self) -> str:
-        """The value with what it counts: "34 houses"."""
+        """The value with what it counts: "34 eggs"."""
         return f"{self.value} {KINDS[self.kind].unit}".strip()
 
     @property

@@ -5,15 +5,17 @@ back, the answer), so demonstrations can be written and replies can be judged wi
 anybody. Three skills:
 
     calculator  What is 237+48?             calc 237+48          It is 285.
-    search      Who built the ship Velvet?  search ship Velvet   Page 34: The ship Velvet was built
+    search      Who found the star Velvet?  search star Velvet   Page 34: The star Velvet was found
                                                                  by Farid.
-    plan        How high is the mountain Olive? And how much is that+4?
-                Plan: 1 mountain Olive, 2 that+4.                (two or three calls, in this order)
-                The mountain Olive is 48 steps high.             (what the first call has found)
-                Done: 52.
+    plan        How much is the sofa Olive? What is that+4?
+                Plan: 1 sofa Olive, 2 that+4.
+                1 search sofa Olive         (two or three calls, in this order)
+                2 that+4. calc 48+4
+                It is 52.
 
-Answers and notes repeat the sentence of the page, not only the value: to go on with a sentence that
-has just been read is easier for a small model than to pick one word out of it.
+Answers repeat the sentence of the page, not only the value: to go on with a sentence that has just
+been read is easier for a small model than to pick one word out of it. And what is left of a plan is
+said again before each call: what has to be copied next is then near.
 
 Held out by content: the pairs of numbers in `HELD_OUT_PAIRS`, and every subject of the
 encyclopedia. Training uses other pairs and made-up pages about other subjects.
@@ -43,6 +45,7 @@ SIGNS = "+-"
 SUM_WORDINGS = voices.SUM_QUESTIONS[:2]  # those that name the sign
 PLAN_SHAPES = ("search calc", "calc calc", "search calc calc")  # each call needs the one before
 TWO_CALLS = PLAN_SHAPES[:2]
+STEP_WORDS = ("that", "it")  # what the second and the third step call the result before them
 HELD_OUT_COUNT = 500
 LARGEST_SUM = 999
 FLAKY_SHARE = 0.05  # of demonstrations: a tool fails once, and the kitten calls again
@@ -57,18 +60,21 @@ class Request:
 
     skill: str
     text: str
-    calls: tuple[str, ...]  # "calc 237+48", "search ship Velvet", in this order
+    calls: tuple[str, ...]  # "calc 237+48", "search star Velvet", in this order
     results: tuple[str, ...]  # what the tools say to them
     answer: str  # the core of the last reply, without tone and full stop
     direct: str = ""  # the core of an answer without any tool
-    steps: tuple[str, ...] = ()  # of a plan: "mountain Olive", "that+4"
-    notes: tuple[str, ...] = ()  # of a plan: what the step before has found, said before each call
+    steps: tuple[str, ...] = ()  # of a plan: "sofa Olive", "that+4"
 
     @property
     def plan(self) -> str:
-        """ "Plan: 1 mountain Olive, 2 that+4." """
-        steps = ", ".join(f"{number} {step}" for number, step in enumerate(self.steps, 1))
-        return f"Plan: {steps}." if steps else ""
+        """ "Plan: 1 sofa Olive, 2 that+4." """
+        return f"Plan: {self.steps_from(1)}." if self.steps else ""
+
+    def steps_from(self, number: int) -> str:
+        """The steps of the plan that are still to be done: "2 that+4, 3 it-11"."""
+        numbered = [f"{n} {step}" for n, step in enumerate(self.steps, 1)]
+        return ", ".join(numbered[number - 1 :])
 
 
 @dataclass(frozen=True)
@@ -157,27 +163,24 @@ def plan_request(split: Split, rng: random.Random, shape: str = "") -> Request:
         first_sign = rng.choice(SIGNS)
         a, b = operands(split, first_sign)
         question, value = f"What is {a}{first_sign}{b}?", calculation(a, first_sign, b)
-        first_call, first_result, note = f"calc {a}{first_sign}{b}", str(value), ""
+        first_call, first_result = f"calc {a}{first_sign}{b}", str(value)
     else:
         page = split.book(NUMBER_KINDS)
         entry = page.entry
         question, value = question_about(entry), int(entry.value)
-        first_call, first_result, note = search_call(entry), page.text, entry.sentence
+        first_call, first_result = search_call(entry), page.text
     calls, results, text = [first_call], [first_result], question
     steps = [first_call.partition(" ")[2]]
-    notes = ("", note, "")[: len(shape.split())]
-    for _ in shape.split()[1:]:
+    for word, _ in zip(STEP_WORDS, shape.split()[1:], strict=False):
         sign, small = rng.choice(SIGNS), rng.randint(2, 99)
         sign = "+" if small > value else sign  # nothing falls below zero
-        text += f" And how much is that{sign}{small}?"
-        steps.append(f"that{sign}{small}")
+        text += f" What is {word}{sign}{small}?"
+        steps.append(f"{word}{sign}{small}")
         calls.append(f"calc {value}{sign}{small}")
         value = calculation(value, sign, small)
         results.append(str(value))
-    answer = f"done: {value}"
-    return Request(
-        "plan", text, tuple(calls), tuple(results), answer, steps=tuple(steps), notes=notes
-    )
+    answer = f"it is {value}"
+    return Request("plan", text, tuple(calls), tuple(results), answer, steps=tuple(steps))
 
 
 def worded(entry: Entry, rng: random.Random) -> str:
@@ -238,13 +241,10 @@ def demonstration(request: Request, rng: random.Random) -> list[dict[str, str]]:
 
 
 def opening(request: Request, number: int) -> str:
-    """What is said before call `number` of a plan: what was found, and which step comes now."""
+    """What is said before call `number` of a plan: the plan, later what is left of it."""
     if not request.plan:
         return ""
-    if number == 1:
-        return f"{request.plan} 1 "
-    step, note = request.steps[number - 1], request.notes[number - 1]
-    return f"{number} {step}. {note} " if note else f"{number} {step}. "
+    return f"{request.plan} 1 " if number == 1 else f"{request.steps_from(number)}. "
 
 
 def direct_demonstration(request: Request) -> list[dict[str, str]]:
@@ -262,12 +262,10 @@ def says(reply: str, core: str) -> bool:
 
 
 def carried_out(request: Request, replies: Sequence[str], calls: Sequence[str]) -> bool:
-    """Whether the plan was written first, and the calls, what they found and the answer are right.
+    """Whether the plan was written first, and the calls and the answer are right.
 
     `replies` are all of the kitten's turns, `calls` what it called, mistakes included.
     """
     if tuple(calls) != request.calls or not replies[0].startswith(request.plan):
         return False
-    later = " ".join(replies[1:])
-    found = all(note in later for note in request.notes)
-    return found and says(replies[-1], request.answer)
+    return says(replies[-1], request.answer)
