@@ -26,7 +26,7 @@ from kittenllm.stages import Stage
 from kittenllm.tokenizer import Tokenizer
 
 # Shares of the conversations about tools. Plans are the longest, and have three shapes.
-SKILL_SHARES = {"calculator": 0.35, "search": 0.4, "plan": 0.25}
+SKILL_SHARES = {"calculator": 0.32, "search": 0.38, "plan": 0.3}
 DIRECT_SHARES = {"calculator": 0.54, "search": 0.46}
 MakeChat = Callable[[Tokenizer, random.Random], ChatTokens]
 # in one step: answers given at once are short, three rows hold nearly as many as eight with calls

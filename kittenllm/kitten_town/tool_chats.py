@@ -44,6 +44,7 @@ SKILLS = ("calculator", "search", "plan")
 SIGNS = "+-"
 SUM_WORDINGS = voices.SUM_QUESTIONS[:2]  # those that name the sign
 PLAN_SHAPES = ("search calc", "calc calc", "search calc calc")  # each call needs the one before
+SHAPE_WEIGHTS = (1, 2, 1)  # after a number it is harder to find the next step than after a page
 TWO_CALLS = PLAN_SHAPES[:2]
 STEP_WORDS = ("that", "it")  # what the second and the third step call the result before them
 HELD_OUT_COUNT = 500
@@ -158,7 +159,7 @@ def search_request(split: Split, rng: random.Random) -> Request:
 
 def plan_request(split: Split, rng: random.Random, shape: str = "") -> Request:
     """A request for two or three calls in order; without a shape any of them is drawn."""
-    shape = shape or rng.choice(PLAN_SHAPES)
+    shape = shape or rng.choices(PLAN_SHAPES, SHAPE_WEIGHTS)[0]
     if shape == "calc calc":
         first_sign = rng.choice(SIGNS)
         a, b = operands(split, first_sign)
