@@ -1,9 +1,10 @@
 """Chapter 1, language: an assistant for a programming language of our own, MeowScript.
 
-Fine-tunes the kitten of ch1_sft to write, run in its head, mend and explain little programs, in
-two ways side by side: with all weights, and with LoRA, which trains a small detour around each
-matrix. Every answer is graded by running the code. --methods chooses the ways. Run on its own; the
-language is described in chapters/MEOWSCRIPT.md, the lesson is chapters/ch1_language.md.
+Teaches the kitten of ch1_sft to copy exactly, then fine-tunes it to write, run in its head, mend
+and explain little programs, in two ways side by side: with all weights, and with LoRA, which trains
+a small detour around each matrix. Every answer is graded by running the code. --methods chooses
+the ways. Run on its own; the language is described in chapters/MEOWSCRIPT.md, the lesson is
+chapters/ch1_language.md.
 """
 
 import copy
@@ -28,6 +29,7 @@ from chapters.language_training import (
     Settings,
     exercise_rows,
     rank_of,
+    say_after,
     train,
 )
 from chapters.runner import chapter_main, ensure
@@ -61,16 +63,21 @@ def run(settings: Settings, common: Common) -> dict:
     with chapter.timing("eval"):
         before = chapter.once("before", lambda: look(chat_kitten))
 
+    # Data and loop, first a drill for all ways: saying after.
+    practised = replace(chat_kitten, gpt=copy.deepcopy(chat_kitten.gpt))
+    drill_seconds = say_after(chapter, practised, settings)
+
     # Data: exercises about taught programs, the same rows for every way.
     print(demonstration(chat_kitten))
     rows = exercise_rows(chat_kitten, settings)
 
-    # Loop and look: every way starts from the same kitten.
+    # Loop and look: every way starts from the same kitten, the one that has practised.
     results: dict[str, dict | None] = dict.fromkeys(METHODS)
     kittens = {}
     for method in settings.methods:
-        kitten = replace(chat_kitten, gpt=copy.deepcopy(chat_kitten.gpt))
+        kitten = replace(practised, gpt=copy.deepcopy(practised.gpt))
         results[method] = learn(chapter, method, kitten, rows, settings, before)
+        results[method]["seconds"] += drill_seconds
         kittens[method] = kitten
     first = settings.methods[0]
     write_samples(

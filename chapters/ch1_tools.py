@@ -64,9 +64,8 @@ def run(settings: Settings, common: Common) -> dict:
     direct = replace(kitten, gpt=copy.deepcopy(kitten.gpt))
 
     # Data and loop: conversations with calls in them.
-    rows = mixed_rows(
-        with_echoes(tool_chat, settings), kitten.tokenizer, settings, common, row_length
-    )
+    made = with_echoes(tool_chat, echo, settings.echo_fraction)
+    rows = mixed_rows(made, kitten.tokenizer, settings, common, row_length)
     train(chapter, "tools", kitten, rows, settings)
 
     # Look: each skill on held-out requests, and what became of the chats.
@@ -75,9 +74,8 @@ def run(settings: Settings, common: Common) -> dict:
 
     # The other way: the same kitten, trained for as many steps on answers given at once.
     at_once = settings.answered_at_once()
-    rows = mixed_rows(
-        with_echoes(direct_chat, settings), kitten.tokenizer, at_once, common, row_length
-    )
+    made = with_echoes(direct_chat, echo, settings.echo_fraction)
+    rows = mixed_rows(made, kitten.tokenizer, at_once, common, row_length)
     train(chapter, "direct", direct, rows, at_once)
     with chapter.timing("eval"):
         without = chapter.once("without", lambda: look_without_tools(direct))

@@ -7,12 +7,15 @@ may move.
 import random
 from dataclasses import dataclass
 
+from chapters import tool_training
 from chapters.fine_tuning import Kitten
-from chapters.tool_training import mixed_rows
+from chapters.tool_training import mixed_rows, with_echoes
 from kittenllm.batches import PackedRows, TokenStream
 from kittenllm.chat import ChatTokens, encode_chat
+from kittenllm.checks import check_count, check_positive
 from kittenllm.gpt import GPT
-from kittenllm.kitten_town.meow_tasks import draw_practice, draw_task
+from kittenllm.kitten_town.echoes import echo_chat, said_after
+from kittenllm.kitten_town.meow_tasks import draw_code, draw_practice, draw_task
 from kittenllm.lora import add_lora, trained_parameters
 from kittenllm.optim import MuonAdamW, make_optimizer
 from kittenllm.runs import Run
@@ -20,10 +23,13 @@ from kittenllm.settings import new_generator, setting
 from kittenllm.sft import SFTConfig, train_sft
 from kittenllm.tokenizer import Tokenizer
 
+DRILL_ROWS = 8  # packed rows in one step of the drill
+DRILL_CHATS = 0.1  # share of ordinary chats in the drill, in tokens
+CODE_SHARE = 0.3  # of the drill: programs and lines of them are said after, not names and numbers
 METHODS = ("full", "lora_1", "lora_4", "lora_16")
 # How often each kind of exercise is trained. What a program prints is the hardest to learn;
 # practice (sums and comparisons) is for that alone, no exam asks for it.
-KIND_SHARES = {"write": 0.2, "output": 0.35, "repair": 0.28, "explain": 0.05, "practice": 0.12}
+KIND_SHARES = {"write": 0.15, "output": 0.4, "repair": 0.25, "explain": 0.03, "practice": 0.17}
 
 
 @dataclass(frozen=True)
@@ -33,14 +39,17 @@ class Settings:
     methods: tuple[str, ...] = setting(
         ("full", "lora_16"), "ways of fine-tuning, as a comma list", choices=METHODS
     )
-    steps: int = setting(800, "optimizer steps of each way")
-    rows_per_step: int = setting(8, "packed rows in one step")
+    echo_steps: int = setting(180, "optimizer steps of the drill that comes first: saying after")
+    steps: int = setting(940, "optimizer steps of each way")
+    rows_per_step: int = setting(5, "packed rows in one step")
     chat_fraction: float = setting(0.05, "share of ordinary chats among the exercises, in tokens")
+    echo_fraction: float = setting(0.05, "share of the exercises that are still drills")
     replay_fraction: float = setting(0.1, "share of the rows that are pretraining text")
     matrix_lr: float = setting(4e-3, "Muon's learning rate, for the hidden matrices")
-    other_lr: float = setting(4e-3, "AdamW's learning rate, for embeddings and norms")
+    other_lr: float = setting(6e-3, "AdamW's learning rate, for embeddings and norms")
     lora_lr: float = setting(4e-3, "learning rate of LoRA's two thin matrices")
     lora_alpha: float = setting(32.0, "how loud LoRA's detours are")
+    echo_lr: float = setting(5e-3, "both learning rates of the drill that comes first")
 
     def __post_init__(self):
         if not self.methods or len(set(self.methods)) < len(self.methods):
@@ -49,8 +58,11 @@ class Settings:
             raise ValueError(f"methods {sorted(unknown)} do not exist; there are {METHODS}")
         if not 0 <= self.chat_fraction < 1:
             raise ValueError(f"chat_fraction must be 0 or more, below 1, got {self.chat_fraction}")
+        if not 0 <= self.echo_fraction <= 1:
+            raise ValueError(f"echo_fraction must lie in 0 .. 1, got {self.echo_fraction}")
         if not self.lora_alpha > 0:
             raise ValueError(f"lora_alpha must be above 0, got {self.lora_alpha}")
+        self.drill()  # checks its numbers
         for method in METHODS:
             self.fine_tuning(method)  # checks the other numbers
 
@@ -64,13 +76,47 @@ class Settings:
             other_lr=self.other_lr,
         )
 
+    def drill(self) -> tool_training.Settings:
+        """The settings of the drill, which is that of the tools chapter."""
+        check_count("echo_steps", self.echo_steps)
+        check_positive("echo_lr", self.echo_lr)
+        return tool_training.Settings(
+            steps=self.echo_steps,
+            rows_per_step=DRILL_ROWS,
+            chat_fraction=DRILL_CHATS,
+            replay_fraction=self.replay_fraction,
+            matrix_lr=self.echo_lr,
+            other_lr=self.echo_lr,
+        )
 
-QUICK = {"steps": 6}
+
+QUICK = {"echo_steps": 4, "steps": 6}
 
 
 def rank_of(method: str) -> int | None:
     """ "lora_16" -> 16; "full" -> None."""
     return None if method == "full" else int(method.removeprefix("lora_"))
+
+
+def say_after(chapter: Run, kitten: Kitten, settings: Settings) -> float:
+    """Teach exact copying, with all weights, before the ways part; returns the seconds.
+
+    A program is full of names and numbers that stand in the question, and whoever mends one must
+    copy the rest of it.
+    """
+    drill = settings.drill()
+    row_length = kitten.gpt.config.context_length
+    rows = mixed_rows(echo, kitten.tokenizer, drill, kitten.common, row_length)
+    tool_training.train(chapter, "echoes", kitten, rows, drill)
+    return sum(entry["seconds"] for entry in chapter.history("echoes"))
+
+
+def echo(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
+    """One drill: code, or names and numbers, said three times."""
+    if rng.random() < CODE_SHARE:
+        code = draw_code(rng)
+        return encode_chat(tokenizer, said_after(code, code))
+    return encode_chat(tokenizer, echo_chat(rng))
 
 
 def exercise(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
@@ -81,9 +127,10 @@ def exercise(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
 
 
 def exercise_rows(kitten: Kitten, settings: Settings) -> PackedRows:
-    """Fresh exercises for all steps, and ordinary chats between them."""
+    """Fresh exercises for all steps; drills and ordinary chats between them."""
+    made = with_echoes(exercise, echo, settings.echo_fraction)
     row_length = kitten.gpt.config.context_length
-    return mixed_rows(exercise, kitten.tokenizer, settings, kitten.common, row_length)
+    return mixed_rows(made, kitten.tokenizer, settings, kitten.common, row_length)
 
 
 def train(

@@ -108,11 +108,11 @@ def direct_chat(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
     return encode_tool_chat(tokenizer, tool_chats.direct_demonstration(request))
 
 
-def with_echoes(make: MakeChat, settings: Settings) -> MakeChat:
-    """`make`, but some of its conversations are drills: what is not practised fades."""
+def with_echoes(make: MakeChat, drill: MakeChat, share: float) -> MakeChat:
+    """`make`, but this share of its conversations are drills: what is not practised fades."""
 
     def made(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
-        return (echo if rng.random() < settings.echo_fraction else make)(tokenizer, rng)
+        return (drill if rng.random() < share else make)(tokenizer, rng)
 
     return made
 

@@ -23,10 +23,15 @@ TIMES = 3
 
 def echo_chat(rng: random.Random) -> list[dict[str, str]]:
     """Some names, numbers and sums, to be said three times, as messages."""
-    said = " ".join(echo_item(rng) for _ in range(rng.randint(FEWEST_ITEMS, MOST_ITEMS)))
+    items = " ".join(echo_item(rng) for _ in range(rng.randint(FEWEST_ITEMS, MOST_ITEMS)))
+    return said_after(items, f"{items}.")
+
+
+def said_after(asked: str, said: str) -> list[dict[str, str]]:
+    """Somebody asks for something to be said three times, and hears it, as messages."""
     return [
-        {"role": "user", "content": f"Say three times: {said}"},
-        {"role": "assistant", "content": " ".join([f"{said}."] * TIMES)},
+        {"role": "user", "content": f"Say three times: {asked}"},
+        {"role": "assistant", "content": " ".join([said] * TIMES)},
     ]
 
 

@@ -47,6 +47,7 @@ TYPOS = {
     "else": ("esle",),
 }
 WORDS_OF_SIGN = {"+": "plus", "-": "minus", "*": "times"}
+OPPOSITE = {"+": "-", "-": "+"}
 COMPARED = {"<": "below", ">": "above", "==": "equal to"}
 
 
@@ -149,10 +150,10 @@ def speech(rng: random.Random) -> str:
     return " ".join(lines)
 
 
-def comparison(name: str, value: int, rng: random.Random) -> str:
-    """`name`, whose value is `value`, compared with a number; 3 in 10 ask whether it is equal."""
+def comparison(name: str, value: int, rng: random.Random, *, equals: float = 0.3) -> str:
+    """`name`, whose value is `value`, compared with a number; a share `equals` asks for ==."""
     sign, other = rng.choice("<>"), rng.randint(1, LARGEST_FIRST)
-    if rng.random() < 0.3:
+    if rng.random() < equals:
         sign, other = "==", rng.choice((value, other))
     return f"{name}{sign}{other}"
 
@@ -291,11 +292,11 @@ def unknown_name(program: str, rng: random.Random) -> tuple[str, str] | None:
 
 
 def wrong_sign(program: str, rng: random.Random) -> tuple[str, str] | None:
-    """Another sign in the only calculation: the program runs and prints something else."""
+    """Plus and minus mixed up in the only calculation: the program runs and prints other things."""
     signs = [token for token in tokens_of(program) if token.kind in WORDS_OF_SIGN]
-    if len(signs) != 1:
+    if len(signs) != 1 or signs[0].text not in OPPOSITE:
         return None
-    wrong = rng.choice([sign for sign in WORDS_OF_SIGN if sign != signs[0].text])
+    wrong = OPPOSITE[signs[0].text]
     return changed(program, signs[0], wrong), f"{wrong} must be {signs[0].text}"
 
 
@@ -328,9 +329,9 @@ def draw_practice(rng: random.Random) -> Task:
     """
     asked, worked_out = [], []
     for _ in range(rng.randint(5, 9)):
-        if rng.random() < 0.5:
+        if rng.random() < 0.65:
             value = rng.randint(1, LARGEST_FIRST)
-            text = comparison(str(value), value, rng)
+            text = comparison(str(value), value, rng, equals=0.5)
             note, *_ = diary(f"if {text} {{ }}")
         else:
             value = rng.randint(1, rng.choice((LARGEST_FIRST, LARGEST_VALUE)))
@@ -349,6 +350,15 @@ def draw_line(program: str, rng: random.Random) -> str:
     lines = [program[a:b].strip() for a, b in zip(starts, [*starts[1:], None], strict=True)]
     plain = {f"purr {name};" for name in NAMES}  # too little to explain
     return rng.choice([line for line in lines if line not in plain])
+
+
+def draw_code(rng: random.Random) -> str:
+    """A taught program, or one statement of it, to be said after."""
+    while True:
+        program = draw_program(rng)
+        code = draw_line(program, rng) if rng.random() < 0.7 else program
+        if not is_held_out(program) and not is_held_out(code):
+            return code
 
 
 def make_task(kind: str, program: str, rng: random.Random) -> Task | None:
