@@ -3,9 +3,12 @@
 import random
 import re
 
-from chapters.tool_training import Settings, echo, tool_chat, with_echoes
+from chapters import language_training
+from chapters.tool_training import echo, tool_chat, with_echoes
 from kittenllm.kitten_town.echoes import MOST_ITEMS, TIMES, echo_chat, echo_item
 from kittenllm.kitten_town.facts import KITTENS, PEOPLE
+from kittenllm.kitten_town.meow_tasks import draw_code, is_held_out
+from kittenllm.meowscript import parse
 
 
 def test_an_echo_says_three_times_what_was_asked():
@@ -42,7 +45,7 @@ def test_the_same_dice_make_the_same_drill():
 
 def test_the_share_of_drills_is_the_setting(town_tokenizer):
     def count_of(fraction: float) -> int:
-        made = with_echoes(tool_chat, Settings(echo_fraction=fraction))
+        made = with_echoes(tool_chat, echo, fraction)
         rng = random.Random(4)
         chats = [made(town_tokenizer, rng) for _ in range(200)]
         return sum("three times" in town_tokenizer.decode(chat.tokens) for chat in chats)
@@ -56,3 +59,18 @@ def test_only_the_echo_is_trained(town_tokenizer):
     trained = [t for t, mask in zip(chat.tokens, chat.loss_mask, strict=True) if mask]
     text = town_tokenizer.decode(trained)
     assert "Say" not in text and text.count(".") == TIMES and text.endswith("<|im_end|>")
+
+
+def test_code_to_be_said_after_is_taught_code_that_can_be_read():
+    rng = random.Random(6)
+    codes = [draw_code(rng) for _ in range(300)]
+    assert all(parse(code).parts and not is_held_out(code) for code in codes)
+    lines = sum(len(parse(code).parts) == 1 for code in codes)
+    assert 180 < lines < 270  # seven in ten, and the programs of one statement
+
+
+def test_a_share_of_the_language_drill_is_code(town_tokenizer):
+    rng = random.Random(7)
+    chats = [language_training.echo(town_tokenizer, rng) for _ in range(300)]
+    code = sum(";" in town_tokenizer.decode(chat.tokens) for chat in chats)
+    assert 65 < code < 115  # three in ten

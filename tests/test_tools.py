@@ -24,10 +24,12 @@ from kittenllm.kitten_town.tool_chats import (
     TWO_CALLS,
     UNSEEN_PAIRS,
     UNSEEN_SUBJECTS,
+    Request,
     carried_out,
     demonstration,
     direct_demonstration,
     held_out_requests,
+    opening,
     plan_request,
     says,
     search_call,
@@ -264,6 +266,16 @@ def test_a_plan_names_its_calls_in_order(shape):
     assert request.plan == f"Plan: {', '.join(numbered)}."
     for tool, step in zip(shape.split(), request.steps, strict=True):
         assert (tool == "search") == step.replace(" ", "").isalpha()
+
+
+def test_what_is_left_of_a_plan_by_hand():
+    calls, results = ("search sofa Olive", "calc 48+4", "calc 52-9"), ("Page 3: ...", "52", "43")
+    steps = ("sofa Olive", "that+4", "it-9")
+    request = Request("plan", "?", calls, results, "it is 43", steps=steps)
+    assert request.plan == "Plan: 1 sofa Olive, 2 that+4, 3 it-9."
+    said = [opening(request, number) for number in (1, 2, 3)]
+    assert said == [f"{request.plan} 1 ", "2 that+4, 3 it-9. ", "3 it-9. "]
+    assert opening(Request("search", "?", calls[:1], results[:1], "x"), 1) == ""
 
 
 @pytest.mark.parametrize("skill", SKILLS)
