@@ -66,6 +66,7 @@ def run(settings: Settings, common: Common) -> dict:
     # Data and loop, first a drill for all ways: saying after.
     practised = replace(chat_kitten, gpt=copy.deepcopy(chat_kitten.gpt))
     drill_seconds = say_after(chapter, practised, settings)
+    save_model(chapter.folder / "drilled.pt", practised.gpt, practised.tokenizer)
 
     # Data: exercises about taught programs, the same rows for every way.
     print(demonstration(chat_kitten))
