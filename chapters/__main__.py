@@ -13,9 +13,9 @@ from chapters.report import write_report
 from chapters.runner import (
     Chapter,
     available_chapters,
+    chosen_chapters,
     default_settings,
     exit_code,
-    find_chapter,
     run_chapter,
 )
 from chapters.samples import side_by_side
@@ -58,20 +58,6 @@ def journey(argv=None) -> None:
     print(f"\n== The journey ==\n\n{table(rows)}")
     print(f"\nThe whole story, for a browser: {write_report(folders[0].parent)}")
     print(f"\n{closing_line(common, time.monotonic() - started)}")
-
-
-def chosen_chapters(names: list[str]) -> list[Chapter]:
-    """The chapters to run, in order: the journey, or the named ones with all that they need."""
-    available = available_chapters()
-    if not names:
-        return [chapter for chapter in available if chapter.in_journey]
-    wanted: set[str] = set()
-    waiting = list(names)
-    while waiting:
-        chapter = find_chapter(waiting.pop())
-        wanted.add(chapter.name)
-        waiting += [name for name in chapter.needs if name not in wanted]
-    return [chapter for chapter in available if chapter.name in wanted]
 
 
 def chapter_list() -> str:

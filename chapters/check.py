@@ -33,7 +33,7 @@ EXAMPLES = """
   python -m chapters.check --list        what there is to write
   python -m chapters.check dpo           is my dpo_loss right?
   python -m chapters.check dpo --hint    the next of three hints
-  python -m chapters.check all           everything, a line each
+  python -m chapters.check all           everything but the chapters, a line each
 """
 POLL_SECONDS = 0.1
 START_SECONDS = 120  # until torch and pytest are loaded
@@ -60,7 +60,7 @@ def grade(exercise: Exercise, file: Path, seconds: float, runs: Path | None = No
     started = time.monotonic()
     examine(found, seconds)
     if runs is not None and found.state == "passed":
-        say("running the chapter: the first time this takes half a minute ...")
+        say("running the chapter: the first time this takes up to a minute ...")
         examine(found, max(seconds, CHAPTER_SECONDS), runs.resolve())
     found.seconds = time.monotonic() - started
     return found

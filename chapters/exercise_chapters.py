@@ -11,23 +11,24 @@ Read before: substitute.py, exercise_trainings.py. Left out: the full settings, 
 """
 
 import hashlib
-import json
 import math
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from chapters.bands import read_history
 from chapters.exercise_table import FOLDER, ROOT, Exercise
 from chapters.exercise_trainings import Outcome, Story
-from chapters.runner import default_settings, find_chapter, run_chapter
+from chapters.runner import chosen_chapters, default_settings, run_chapter
 from chapters.substitute import substituted
 from kittenllm import sft
-from kittenllm.optim import learning_rate_scale
+from kittenllm.batches import PackedRows
+from kittenllm.gpt import GPT
 from kittenllm.settings import Common
-from kittenllm.training import apply_gradients
 
 CLOSE = 0.05  # a curve may leave the package's by so much of the package's height
 
@@ -74,7 +75,7 @@ def train_chapter(
     tell(f"{curve.chapter}, with your {exercise.function}")
     replaced = {exercise.qualified: function}
     if exercise.name == "sft":  # the package computes fewer logits than it takes
-        replaced["kittenllm.sft.train_sft"] = plain_train_sft
+        replaced["kittenllm.sft.packed_losses"] = plain_losses
     with tempfile.TemporaryDirectory() as folder:
         own = Common(runs=Path(folder), quick=True)
         for name in needed_by(curve.chapter):
@@ -98,16 +99,12 @@ def compare(key: str, found: list[float], expected: list[float]) -> list[Outcome
 
 def needed_by(chapter: str) -> list[str]:
     """The chapters before this one, in the order in which they have to run."""
-    names: list[str] = []
-    for name in find_chapter(chapter).needs:
-        names += [each for each in (*needed_by(name), name) if each not in names]
-    return names
+    return [needed.name for needed in chosen_chapters([chapter])][:-1]
 
 
 def read_curve(common: Common, curve: Curve) -> list[float]:
     """One number per step from the chapter's metrics.jsonl."""
-    text = (common.folder(curve.chapter) / "metrics.jsonl").read_text(encoding="utf-8")
-    steps = [json.loads(line) for line in text.splitlines()]
+    steps = read_history(common.folder(curve.chapter) / "metrics.jsonl")
     return [step[curve.key] for step in steps if step["stage"] == curve.stage]
 
 
@@ -122,31 +119,13 @@ def program_digest() -> str:
     return digest.hexdigest()[:12]
 
 
-def plain_train_sft(
-    gpt, rows, *, config, optimizer, generator, start_step=0, replay=None
-) -> Iterator[dict[str, float]]:
-    """`train_sft` in its plain form: logits for every token, and `sft_loss` of all of them."""
-    for step in range(start_step, config.steps):
-        started = time.perf_counter()
-        scale = learning_rate_scale(
-            step, config.steps, warmup=config.warmup, cooldown=config.cooldown
-        )
-        optimizer.set_scale(scale)
-        batch, chats = sft.step_rows(rows, replay, step, config, generator)
-        trained = sft.trained_positions(batch.loss_mask, batch.document_ids)
-        loss_mask = batch.loss_mask.clone()
-        loss_mask[:, 1:] = trained
-        logits = gpt(batch.tokens, document_ids=batch.document_ids)
-        loss, _ = sft.sft_loss(logits, batch.tokens, loss_mask)
-        chat_loss, _ = sft.sft_loss(logits[:chats], batch.tokens[:chats], loss_mask[:chats])
-        loss.backward()
-        yield {
-            "step": step,
-            "loss": loss.item(),
-            "chat_loss": chat_loss.item(),
-            "lr_scale": scale,
-            "tokens": int((batch.document_ids >= 0).sum()),
-            "trained_tokens": int(trained.sum()),
-            "seconds": time.perf_counter() - started,
-            "grad_norm": apply_gradients(gpt, optimizer, config.max_grad_norm),
-        }
+def plain_losses(
+    gpt: GPT, batch: PackedRows, trained: torch.Tensor, chats: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`sft.packed_losses` in its plain form: logits for every token, and `sft_loss` of them all."""
+    loss_mask = torch.zeros_like(batch.loss_mask)
+    loss_mask[:, 1:] = trained
+    logits = gpt(batch.tokens, document_ids=batch.document_ids)
+    loss, _ = sft.sft_loss(logits, batch.tokens, loss_mask)
+    chat_loss, _ = sft.sft_loss(logits[:chats], batch.tokens[:chats], loss_mask[:chats])
+    return loss, chat_loss

@@ -14,7 +14,7 @@ from kittenllm.batches import PackedRows, TokenStream
 from kittenllm.chat import ChatTokens, encode_chat
 from kittenllm.checks import check_count, check_positive
 from kittenllm.gpt import GPT
-from kittenllm.kitten_town.echoes import echo_chat, said_after
+from kittenllm.kitten_town.echoes import said_after
 from kittenllm.kitten_town.meow_tasks import draw_code, draw_practice, draw_task
 from kittenllm.lora import add_lora, trained_parameters
 from kittenllm.optim import MuonAdamW, make_optimizer
@@ -116,7 +116,7 @@ def echo(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
     if rng.random() < CODE_SHARE:
         code = draw_code(rng)
         return encode_chat(tokenizer, said_after(code, code))
-    return encode_chat(tokenizer, echo_chat(rng))
+    return tool_training.echo(tokenizer, rng)
 
 
 def exercise(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:

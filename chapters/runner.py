@@ -109,6 +109,20 @@ def find_chapter(name: str) -> Chapter:
     raise ValueError(f"there is no chapter {name!r}. {hint}")
 
 
+def chosen_chapters(names: list[str]) -> list[Chapter]:
+    """The chapters to run, in order: the journey, or the named ones with all that they need."""
+    available = available_chapters()
+    if not names:
+        return [chapter for chapter in available if chapter.in_journey]
+    wanted: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        chapter = find_chapter(waiting.pop())
+        wanted.add(chapter.name)
+        waiting += [name for name in chapter.needs if name not in wanted]
+    return [chapter for chapter in available if chapter.name in wanted]
+
+
 def run_chapter(name: str, settings, common: Common) -> tuple[dict, bool]:
     """Run a chapter -> (its summary, True if it had finished before and was only reused)."""
     module = importlib.import_module(f"chapters.{find_chapter(name).name}")

@@ -127,6 +127,17 @@ def step_rows(
     return mixed, len(chats)
 
 
+def packed_losses(
+    gpt: GPT, batch: PackedRows, trained: torch.Tensor, chats: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`sft_loss` of all packed rows, and of the first `chats` of them, nats per trained token.
+
+    trained (B, T-1): only for these actions logits are computed.
+    """
+    logprobs = action_logprobs(gpt, batch.tokens, trained, document_ids=batch.document_ids)
+    return -masked_mean(logprobs, trained), -masked_mean(logprobs[:chats], trained[:chats])
+
+
 def train_sft(
     gpt: GPT,
     rows: PackedRows,
@@ -158,14 +169,13 @@ def train_sft(
         batch = batch.to(gpt.device)
         trained = trained_positions(batch.loss_mask, batch.document_ids)  # (B, T-1)
 
-        logprobs = action_logprobs(gpt, batch.tokens, trained, document_ids=batch.document_ids)
-        loss = -masked_mean(logprobs, trained)
+        loss, chat_loss = packed_losses(gpt, batch, trained, chats)
         loss.backward()
         grad_norm = apply_gradients(gpt, optimizer, config.max_grad_norm)
         yield {
             "step": step,
             "loss": loss.item(),
-            "chat_loss": -masked_mean(logprobs[:chats], trained[:chats]).item(),
+            "chat_loss": chat_loss.item(),
             "lr_scale": scale,
             "tokens": int((batch.document_ids >= 0).sum()),
             "trained_tokens": int(trained.sum()),

@@ -17,7 +17,7 @@ def ids(text: str) -> list[int]:
     return TOKENIZER.encode(text)
 
 
-def new_gpt(context_length: int) -> GPT:
+def new_gpt(context_length: int = 128) -> GPT:
     """A small kitten that has never learnt anything."""
     config = GPTConfig(
         TOKENIZER.vocab_size,

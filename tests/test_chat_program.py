@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from chapters import chat as chat_program
 from chapters.chat import ReplyText, find_model, main
@@ -17,24 +16,9 @@ from chapters.conversation import Conversation, PlainText
 from chapters.terminal import safe_text
 from kittenllm.chat import encode_chat
 from kittenllm.checkpoints import CheckpointError, save_model, write_json_atomic
-from kittenllm.gpt import GPT, GPTConfig
-from kittenllm.tokenizer import Tokenizer
+from tests.byte_kitten import TOKENIZER, new_gpt
 
 ROOT = Path(__file__).parent.parent
-TOKENIZER = Tokenizer({bytes([byte]): byte for byte in range(256)})  # a token is a byte
-
-
-def new_gpt(context_length: int = 128) -> GPT:
-    config = GPTConfig(
-        TOKENIZER.vocab_size,
-        context_length=context_length,
-        layers=1,
-        channels=32,
-        ffn_channels=32,
-        stop_ids=(TOKENIZER.im_end_id, TOKENIZER.endoftext_id),
-        pad_id=TOKENIZER.pad_id,
-    )
-    return GPT(config, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from chapters.exercise_chapters import (
     CURVES,
     compare,
     needed_by,
-    plain_train_sft,
+    plain_losses,
     program_digest,
     train_chapter,
 )
@@ -237,7 +237,7 @@ def test_a_wrong_function_leaves_the_curve_of_the_chapter(kept_runs):
     _, (outcome,) = train_chapter(EXERCISES["sft"], without_mask, kept_runs, told.append)
     assert not outcome.reached and outcome.after > outcome.goal > 0
     assert told[-1] == "ch1_sft, with your sft_loss"
-    assert sft.sft_loss is right_loss and sft.train_sft is not plain_train_sft
+    assert sft.sft_loss is right_loss and sft.packed_losses is not plain_losses
 
 
 def test_two_curves_are_compared_by_hand():
