@@ -7,6 +7,7 @@ measured.
 
 import json
 import random
+import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -49,9 +50,14 @@ def test_text_of_holds_everything_that_is_said():
 
 
 def test_normal_form():
-    assert cleaning.normal_form("  Hello,\n HELLO 22! ") == "hellohello22"
-    assert cleaning.normal_form("Ärger, STRASSE und Straße") == "ärgerstrasseundstrasse"
-    assert cleaning.normal_form("!? ...") == ""
+    assert cleaning.normal_form("  Hello,\n HELLO 22! ") == "hello, hello 22!"
+    assert cleaning.normal_form("Ärger, STRASSE und Straße...") == "ärger, strasse und strasse"
+    assert cleaning.normal_form("Why?!") == "why?"
+    assert cleaning.normal_form("Why?!", marks=".!?") == "why"
+    assert cleaning.normal_form("!? ...") == "!? ..."  # nothing but marks: they are the words
+    assert cleaning.normal_form("the sign !") == "the sign !"
+    assert cleaning.normal_form("5!") == "5!"  # 120
+    assert cleaning.normal_form("5.") == cleaning.normal_form("5") == "5"
 
 
 def test_the_first_of_several_stays():
@@ -73,11 +79,64 @@ def test_the_first_of_several_stays():
         (chat("Hello 2!", "Hi, my dear."), False, False),
         (chat("Hi, my dear.", "Hello!"), False, False),  # the other way round
         (with_system(HELLO, "Be kind."), False, False),
+        (chat("Hello!", "Hi my dear."), False, False),
     ],
 )
 def test_copies(copy, same, nearly):
     assert cleaning.find_duplicates([HELLO, copy]) == ([1] if same else [])
     assert cleaning.find_near_duplicates([HELLO, copy]) == ([1] if nearly else [])
+
+
+@pytest.mark.parametrize(
+    "text, other",
+    [
+        ("What is 0-5?", "What is 0+5?"),
+        ("2+2", "2*2"),
+        ("-5", "5"),
+        ("1.5", "15"),
+        ("1 2", "12"),
+        ("5!", "5"),
+        ("x²", "x2"),
+        ("a == b", "a != b"),
+        ("a > b", "a < b"),
+        ("$5", "€5"),
+        ("5%", "5"),
+        ("C++", "C"),
+        (":)", ":("),
+        ("!", "?"),
+        ("Really.", "Really?"),
+        ("👍", "👎"),
+        ("👍🏻", "👍🏿"),
+        ("दिन", "दीन"),  # day, poor: the vowel is a combining mark
+        ("ใกล้", "ไกล"),  # near, far
+        ("عَلِمَ", "عُلِمَ"),  # he knew, it was known
+        ("the rapist", "therapist"),
+        ("Let's eat, Pip", "Let's eat Pip"),
+    ],
+)
+def test_signs_that_change_the_meaning_count(text, other):
+    as_answers = [chat("Say it", text), chat("Say it", other)]
+    assert cleaning.find_near_duplicates(as_answers) == []
+    if not text.startswith("Really"):  # a question is the same without its question mark
+        as_questions = [chat(text, "ok"), chat(other, "ok")]
+        assert cleaning.find_near_duplicates(as_questions) == []
+
+
+def test_a_turn_cannot_be_forged():
+    """Words that look like the next turn are no turn."""
+    one = chat("a\nassistant: b", "c")
+    other = chat("a", "b\nassistant: c")
+    assert cleaning.find_duplicates([one, other]) == []
+    assert cleaning.find_near_duplicates([one, other]) == []
+
+
+def test_what_is_trained_makes_a_difference():
+    """The first answer is trained in one of them and only read in the other."""
+    trained = chat("2+2?", "5", "No.", "4")
+    read = chat("2+2?", "5", "No.", "4")
+    read["messages"][1]["train"] = False
+    assert cleaning.find_duplicates([read, trained, read]) == [2]
+    assert cleaning.find_near_duplicates([read, trained, read]) == [2]
 
 
 def test_who_said_it_makes_a_difference():
@@ -113,6 +172,19 @@ def test_who_said_it_makes_a_difference():
 def test_secrets(words, private):
     assert cleaning.find_secrets([chat("Tell me.", words), HELLO]) == ([0] if private else [])
     assert cleaning.find_secrets([HELLO, chat(words, "Hm.")]) == ([1] if private else [])
+
+
+@pytest.mark.parametrize(
+    "unit", ["x", "x.", "x-", "0", "0123-", "sk-", "1234 ", "a@", "@", "@a-", "password is "]
+)
+def test_the_filters_take_time_in_proportion_to_the_text(unit):
+    """With the square of the length the third of a million characters would take minutes."""
+    text = unit * (300_000 // len(unit))
+    started = time.process_time()
+    cleaning.find_secrets([chat("Tell me.", text)])
+    cleaning.find_forbidden([chat("Tell me.", text)])
+    cleaning.find_near_duplicates([chat("Tell me.", text)])
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(
