@@ -12,8 +12,10 @@ Two file forms, told apart by looking: JSON (a list of records) and JSONL (one r
     load_preferences   {"prompt", "chosen", "rejected"}, as strings or as message lists
     load_questions     GSM8K {"question", "answer"}, the final answer behind ####
 
-Read before:  chat.py, for what makes a conversation valid.
-Left out:  files larger than memory, other encodings than UTF-8, compressed files.
+Each takes a path, or a file that was read already (data_file.py).
+
+Read before:  data_file.py; chat.py, for what makes a conversation valid.
+Left out:  compressed files.
 """
 
 import json
@@ -24,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kittenllm.chat import check_messages
+from kittenllm.data_file import DataFile, RecordError, read_data_file
 
 SHAREGPT_ROLES = {
     "human": "user",
@@ -36,10 +39,6 @@ SHAREGPT_ROLES = {
 }
 _SPACE = re.compile(r"[ \t\n\r]*")
 MAX_NAMED = 60  # characters of a file's own words that a message repeats
-
-
-class RecordError(ValueError):
-    """A file that cannot be used; the message names the file, the place and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -65,37 +64,16 @@ def report_problems(problems: list[Problem], limit: int = 5) -> str:
     return "\n".join(lines)
 
 
-def load_text(path: str | Path) -> str:
+def load_text(path: str | Path | DataFile) -> str:
     """Read a plain UTF-8 text; a byte order mark is dropped, every line end becomes \\n.
 
-    Raises:  RecordError for a file that is missing, empty, binary or no UTF-8.
+    Raises:  RecordError for a file that is missing, empty, packed, binary or no UTF-8.
     """
-    try:
-        raw = Path(path).read_bytes()
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be read: {error.strerror}") from error
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise RecordError(f"{path}: this is UTF-16 text; save it as UTF-8")
-    zero = raw.find(0)
-    if zero >= 0:
-        raise RecordError(
-            f"{path}: this is no text, byte {zero} is zero; give a plain text file, "
-            "not an archive, a picture or a word processor's document"
-        )
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        wrong = raw[error.start]
-        raise RecordError(
-            f"{path}: byte {error.start} (0x{wrong:02x}) is no UTF-8; save the file as UTF-8"
-        ) from error
-    if not text.strip():
-        raise RecordError(f"{path}: the file is empty; give a file with some text in it")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return read_data_file(path).text
 
 
 def load_chats(
-    path: str | Path, *, strict: bool = False
+    path: str | Path | DataFile, *, strict: bool = False
 ) -> tuple[list[dict[str, list]], list[Problem]]:
     """Read conversations -> ([{"messages": [{"role", "content"}, ...], "line": 3}, ...], problems).
 
@@ -108,7 +86,7 @@ def load_chats(
 
 
 def load_preferences(
-    path: str | Path, *, strict: bool = False
+    path: str | Path | DataFile, *, strict: bool = False
 ) -> tuple[list[dict[str, list | str]], list[Problem]]:
     """Read pairs -> ([{"prompt": messages, "chosen": str, "rejected": str}, ...], problems).
 
@@ -118,7 +96,7 @@ def load_preferences(
 
 
 def load_questions(
-    path: str | Path, *, strict: bool = False
+    path: str | Path | DataFile, *, strict: bool = False
 ) -> tuple[list[dict[str, str]], list[Problem]]:
     """Read word problems -> ([{"question", "solution", "answer"}, ...], problems).
 
@@ -236,12 +214,14 @@ def _read_question(record: dict) -> dict[str, str]:
 
 
 def _load(
-    path: str | Path, read: Callable[[dict], dict], *, strict: bool
+    source: str | Path | DataFile, read: Callable[[dict], dict], *, strict: bool
 ) -> tuple[list[dict], list[Problem]]:
     """Read every record of a file with `read`; its ValueErrors become problems."""
+    data = read_data_file(source)
+    path = data.path
     records: list[dict] = []
     problems: list[Problem] = []
-    for line, value, reason in _json_values(load_text(path)):
+    for line, value, reason in _json_values(data.text):
         try:
             if reason:
                 raise ValueError(reason)
@@ -251,7 +231,7 @@ def _load(
             _check_surrogates(record)
             records.append({**record, "line": line})
         except (ValueError, RecursionError) as error:  # the latter from repr of deep brackets
-            problem = Problem(str(path), line, str(error))
+            problem = Problem(path, line, str(error))
             if strict:
                 raise RecordError(f"{problem}; correct or remove this record") from error
             problems.append(problem)

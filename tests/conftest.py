@@ -1,9 +1,12 @@
 """What several test files need: the devices of this machine, a tiny kitten, the town's tokens, and
 two chapters that were run once."""
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -156,3 +159,50 @@ def own_runs(quick_runs, tmp_path) -> Path:
     for name in ("ch0_base", "ch1_sft"):
         shutil.copytree(quick_runs / "quick" / name, runs / "quick" / name)
     return runs
+
+
+_watched_opens: list[tuple[str, list[str]]] = []  # (path, the opens of it so far)
+
+
+def _note_open(event: str, arguments: tuple) -> None:
+    if event == "open" and _watched_opens:
+        for path, opens in _watched_opens:
+            if str(arguments[0]) == path:
+                opens.append(path)
+
+
+sys.addaudithook(_note_open)  # sees every way to open a file; it can never be removed again
+
+
+@pytest.fixture
+def count_opens():
+    """opens = count_opens(path): from now on a list with an entry for every time it is opened."""
+
+    def start(path) -> list[str]:
+        opens: list[str] = []
+        _watched_opens.append((str(path), opens))
+        return opens
+
+    yield start
+    _watched_opens.clear()
+
+
+@pytest.fixture
+def fill_pipe(tmp_path):
+    """fill_pipe(b"...") -> a FIFO that gives these bytes once; a second reader waits for ever, so
+    the test fails after 60 s."""
+
+    def too_late(signal_number, frame):
+        raise TimeoutError("the pipe was opened a second time, or never read to its end")
+
+    def fill(content: bytes) -> Path:
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        threading.Thread(target=pipe.write_bytes, args=(content,), daemon=True).start()
+        return pipe
+
+    earlier = signal.signal(signal.SIGALRM, too_late)
+    signal.alarm(60)
+    yield fill
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, earlier)

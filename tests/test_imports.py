@@ -17,7 +17,7 @@ ALGORITHMS = ("sft", "reward_model", "ppo", "dpo", "orpo", "grpo")
 
 # A file imports only from layers above its own, and from no other file of its own layer.
 LAYERS = (
-    ("ground", "checks tokenizer settings memory progress meowscript"),
+    ("ground", "checks tokenizer settings memory progress meowscript data_file"),
     ("the language", "meowscript_format"),
     ("the town", "kitten_town"),  # the world knows nothing about models
     ("the model", "gpt chat"),
@@ -31,7 +31,8 @@ LAYER_OF = {name: place for place, (_, names) in enumerate(LAYERS) for name in n
 # Forbidden though the layers would allow it.
 NEVER = {
     **dict.fromkeys(
-        ("pretrain", *ALGORITHMS), {"kitten_town", "settings", "checkpoints", "records"}
+        ("pretrain", *ALGORITHMS),
+        {"kitten_town", "settings", "checkpoints", "records", "data_file"},
     ),
     **dict.fromkeys(("evaluation", "plots", "runs"), {"pretrain", *ALGORITHMS}),
 }
