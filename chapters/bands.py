@@ -25,6 +25,7 @@ from statistics import fmean, median
 from chapters.key_numbers import CURVES, KEY_NUMBERS, KeyNumber
 from chapters.terminal import wrap
 from kittenllm.checkpoints import plain_numbers, write_text_atomic
+from kittenllm.door import Parser, path_argument
 from kittenllm.runs import differences, read_json
 
 FILE = Path(__file__).with_name("bands.json")
@@ -302,17 +303,25 @@ def report(content: dict) -> str:
 
 def bands(argv=None) -> None:
     """The whole program."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="chapters.bands",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUNS_DIR", help="a runs folder, one for each seed"
+        "runs",
+        nargs="+",
+        type=path_argument,
+        metavar="RUNS_DIR",
+        help="a runs folder, one for each seed",
     )
     parser.add_argument(
-        "--output", type=Path, default=FILE, metavar="FILE", help="default: chapters/bands.json"
+        "--output",
+        type=path_argument,
+        default=FILE,
+        metavar="FILE",
+        help="default: chapters/bands.json",
     )
     parser.add_argument(
         "--only",

@@ -19,6 +19,7 @@ from chapters.terminal import safe_text, use_colour, wrap
 from chapters.tool_talk import NO_TOOLS, ToolTalk
 from kittenllm.chat import colour_view
 from kittenllm.checkpoints import CheckpointError, load_model
+from kittenllm.door import Parser, path_argument
 from kittenllm.sampling import stream
 from kittenllm.settings import DEVICES, Common, new_generator, pick_device
 from kittenllm.tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -249,7 +250,7 @@ def find_model(runs: Path, quick: bool, chapter: str | None) -> tuple[Path, bool
 
 
 def parse_arguments(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="chapters.chat",
         description=__doc__,
         epilog="commands in the chat:\n" + HELP,
@@ -257,9 +258,9 @@ def parse_arguments(argv=None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--model", type=Path, metavar="FILE", help="a model.pt")
+    which.add_argument("--model", type=path_argument, metavar="FILE", help="a model.pt")
     which.add_argument("--chapter", help="the kitten of this chapter (default: the latest)")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR")
+    parser.add_argument("--runs", type=path_argument, default=Path("runs"), metavar="DIR")
     parser.add_argument("--quick", action="store_true", help="look in <runs>/quick")
     parser.add_argument("--temperature", type=float, default=0.7, help="default: 0.7")
     parser.add_argument("--max-new-tokens", type=int, default=120, help="default: 120")

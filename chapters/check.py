@@ -28,6 +28,7 @@ from chapters.check_text import (
 )
 from chapters.exercise_table import EXERCISES, ROOT, Exercise, is_stub
 from chapters.terminal import make_output_forgiving
+from kittenllm.door import Parser, path_argument
 
 EXAMPLES = """
   python -m chapters.check --list        what there is to write
@@ -251,7 +252,7 @@ def written() -> dict[str, bool]:
 
 
 def new_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m chapters.check",
         description=__doc__,
         epilog=f"examples:{EXAMPLES}",
@@ -262,12 +263,14 @@ def new_parser() -> argparse.ArgumentParser:
     add("--list", action="store_true", help="list the exercises and stop")
     add("--hint", nargs="?", type=int, const=0, metavar="N", help="the next hint, or hint N again")
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--file", type=Path, help="grade this file and not chapters/exercises/")
+    source.add_argument(
+        "--file", type=path_argument, help="grade this file and not chapters/exercises/"
+    )
     source.add_argument("--solution", action="store_true", help="grade the package's own function")
     add("--seconds", type=float, default=30.0, help="longest time for one case (default 30)")
     add("--no-chapter", action="store_true", help="tests and the little training only, as for all")
     runs = "where to note the hints you have seen, and to keep quick runs (default: runs)"
-    add("--runs", type=Path, default=Path("runs"), help=runs)
+    add("--runs", type=path_argument, default=Path("runs"), help=runs)
     return parser
 
 

@@ -32,6 +32,7 @@ from chapters.report_views import life_table, samples_fold
 from chapters.report_words import HEADLINES, SHORT, STORIES, WORDS
 from chapters.runner import CHAPTERS, exit_code
 from kittenllm.checkpoints import CheckpointError, write_text_atomic
+from kittenllm.door import Parser, path_argument
 from kittenllm.settings import Common
 
 HERE = Path(__file__).resolve().parent
@@ -288,13 +289,13 @@ def words_section() -> Markup:
 
 
 def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="chapters.report",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR")
+    parser.add_argument("--runs", type=path_argument, default=Path("runs"), metavar="DIR")
     parser.add_argument("--quick", action="store_true", help="of the runs in <runs>/quick")
     arguments = parser.parse_args(argv)
 

@@ -14,6 +14,7 @@ import difflib
 import importlib
 import importlib.util
 import os
+import re
 import signal
 import sys
 import threading
@@ -22,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from chapters.bands import print_verdicts
-from chapters.terminal import make_output_forgiving
+from chapters.terminal import make_output_forgiving, safe_text
 from kittenllm.checkpoints import CheckpointError, plain_numbers
 from kittenllm.runs import differences, read_json
 from kittenllm.settings import Common, parse_settings, restore_settings
@@ -104,9 +105,19 @@ def find_chapter(name: str) -> Chapter:
     chapters = {chapter.name: chapter for chapter in available_chapters()}
     if name in chapters:
         return chapters[name]
-    near = difflib.get_close_matches(name, chapters, n=1, cutoff=0.4)
-    hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(chapters)}."
+    parts = re.findall(r"[a-z0-9]+", name.lower())
+    near: list[str] = []
+    for wanted in (parts, parts[:1], parts[-1:]):  # "ch4-dpo", then "ch4", then "dpo"
+        near = near or [row.name for row in chapters.values() if _is_called(row, wanted)]
+    near = near or difflib.get_close_matches(name, chapters, n=1, cutoff=0.8)  # "ch3_poo"
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(chapters)}."
     raise ValueError(f"there is no chapter {name!r}. {hint}")
+
+
+def _is_called(chapter: Chapter, wanted: list[str]) -> bool:
+    """Whether its name or title has all of these words."""
+    words = re.findall(r"[a-z0-9]+", f"{chapter.name} {chapter.title}".lower())
+    return bool(wanted) and set(wanted) <= set(words)
 
 
 def chosen_chapters(names: list[str]) -> list[Chapter]:
@@ -182,7 +193,7 @@ def exit_code(work: Callable) -> int:
     """
     make_output_forgiving()
     try:
-        with _terminate_is_ctrl_c():
+        with _signals_stop_politely():
             work()
         sys.stdout.flush()
         return 0
@@ -197,6 +208,7 @@ def exit_code(work: Callable) -> int:
         message = _readable(error)
         if message is None or sys.flags.dev_mode:
             raise
+        message = safe_text(message, keep="\n")
         print(f"error: {message}", file=sys.stderr)
         return 1
 
@@ -214,8 +226,9 @@ def _readable(error: Exception) -> str | None:
 
 
 @contextmanager
-def _terminate_is_ctrl_c() -> Iterator[None]:
-    """While this is open a terminate signal stops the program as politely as Ctrl-C."""
+def _signals_stop_politely() -> Iterator[None]:
+    """While this is open, Ctrl-C and a terminate signal raise KeyboardInterrupt: also in a run that
+    a shell has started in the background, for which it lets Ctrl-C be ignored."""
 
     def stop(signal_number, frame):
         raise KeyboardInterrupt
@@ -223,11 +236,13 @@ def _terminate_is_ctrl_c() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # Python delivers signals to the main thread only
         return
-    earlier = signal.signal(signal.SIGTERM, stop)
+    signals = (signal.SIGINT, signal.SIGTERM)
+    earlier = [signal.signal(number, stop) for number in signals]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, earlier or signal.SIG_DFL)
+        for number, handler in zip(signals, earlier, strict=True):
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _settings_of_earlier_run(name: str, common: Common):

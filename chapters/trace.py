@@ -20,6 +20,7 @@ from chapters.terminal import use_colour
 from chapters.trace_page import Page
 from chapters.tracer import Recording, record
 from kittenllm.batches import pad_rows
+from kittenllm.door import Parser
 from kittenllm.dpo import DPOConfig, dpo_loss, ipo_loss, preference_metrics
 from kittenllm.gpt import GPT, GPTConfig
 from kittenllm.grpo import group_advantages, grpo_loss
@@ -267,7 +268,7 @@ def topic_list() -> str:
 
 def trace(argv=None) -> None:
     """Read the command line, print the walk.  Raises: ValueError for an unknown topic."""
-    parser = argparse.ArgumentParser(prog="chapters.trace", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="chapters.trace", description=__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("topic", nargs="?", metavar="NAME", help=f"one of {', '.join(TOPICS)}")
     parser.add_argument("--list", action="store_true", help="list the names and stop")

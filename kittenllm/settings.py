@@ -18,6 +18,8 @@ from pathlib import Path
 
 import torch
 
+from kittenllm.door import Parser, path_argument, plain_text
+
 DEVICES = ("auto", "cpu", "cuda", "mps")
 MODEL_SIZES = ("small", "medium")
 MAX_SEED = 2**32 - 1
@@ -73,7 +75,7 @@ def parse_settings(
 def new_parser(description: str, prog=None) -> argparse.ArgumentParser:
     """A parser with the flags that every chapter has; `description` is usually the module's
     docstring."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=prog,
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -96,7 +98,7 @@ def new_parser(description: str, prog=None) -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--runs",
-        type=Path,
+        type=path_argument,
         default=Path("runs"),
         metavar="DIR",
         help="folder for models, numbers and pictures (default: runs)",
@@ -225,8 +227,10 @@ def _converter(kind, choices):
         return _choice(choices), "{" + ",".join(choices) + "}"
     if kind in (int, float):
         return _number(kind), "N" if kind is int else "X"
-    if kind in (str, Path):
-        return kind, "TEXT" if kind is str else "FILE"
+    if kind is str:
+        return plain_text, "TEXT"
+    if kind is Path:
+        return path_argument, "FILE"
     raise TypeError(f"a setting can be bool, int, float, str, Path, or a tuple of them, not {kind}")
 
 

@@ -11,6 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+import kittenllm  # noqa: F401 (before torch: see there)
+
+# isort: split
 import torch
 
 from chapters.exercise_table import EXERCISES

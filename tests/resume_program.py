@@ -8,6 +8,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import kittenllm  # noqa: F401 (before torch: see there)
+
+# isort: split
 import torch
 from torch.nn import functional as F
 

@@ -17,7 +17,8 @@ ALGORITHMS = ("sft", "reward_model", "ppo", "dpo", "orpo", "grpo")
 
 # A file imports only from layers above its own, and from no other file of its own layer.
 LAYERS = (
-    ("ground", "checks tokenizer settings memory progress meowscript data_file"),
+    ("the door", "door"),
+    ("ground", "kittenllm checks tokenizer settings memory progress meowscript data_file"),
     ("the language", "meowscript_format"),
     ("the town", "kitten_town"),  # the world knows nothing about models
     ("the model", "gpt chat"),
@@ -93,7 +94,7 @@ def own_parts(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", PACKAGE_FILES, ids=short_name)
 def test_imports_point_down(path):
     if path == ROOT / "kittenllm" / "__init__.py":
-        assert not imported(path)
+        assert imported(path) == {"os", "sys", "kittenllm.door.enter"}
         return
     mine = part(path)
     assert mine in LAYER_OF, f"{mine} is new: give it a place in LAYERS"

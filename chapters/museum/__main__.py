@@ -31,6 +31,7 @@ from chapters.runner import exit_code
 from chapters.terminal import wrap
 from kittenllm import plots
 from kittenllm.checkpoints import write_text_atomic
+from kittenllm.door import Parser, path_argument
 
 HALLS = {
     "Hall 1: what a kitten reads and repeats": hall_chat.EXHIBITS,
@@ -219,18 +220,22 @@ def minutes_of(text: str) -> float:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m chapters.museum",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", nargs="?", help="the exhibit to look at")
     parser.add_argument("--answer", action="store_true", help="show the answer at once")
-    parser.add_argument("--file", type=Path, help="write the wrong function to this Python file")
+    parser.add_argument(
+        "--file", type=path_argument, help="write the wrong function to this Python file"
+    )
     parser.add_argument("--hunt", action="store_true", help="hunt bugs against the clock")
     parser.add_argument("--minutes", type=minutes_of, default=15.0, help="length of the hunt")
     parser.add_argument("--seed", type=int, default=0, help="order of the hunt")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder for pictures")
+    parser.add_argument(
+        "--runs", type=path_argument, default=Path("runs"), help="folder for pictures"
+    )
     return parser.parse_args(argv)
 
 

@@ -5,12 +5,12 @@ The data are committed, so nobody has to run this; a test checks that the files 
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 from pathlib import Path
 
 from kittenllm.checkpoints import write_text_atomic
+from kittenllm.door import Parser, path_argument
 from kittenllm.kitten_town import countdown, stories
 from kittenllm.kitten_town.chats import ask_any, demonstrate
 from kittenllm.kitten_town.facts import TOWN_SEED, Town, build_town
@@ -75,10 +75,15 @@ def generate_files() -> dict[str, str]:
 
 def main(argv: list[str] | None = None) -> None:
     """Write the files into `data/`, or into another folder."""
-    parser = argparse.ArgumentParser(prog="python -m kittenllm.kitten_town", description=__doc__)
-    parser.add_argument("--out", type=Path, default=DATA, help="folder to write to (default: data)")
+    parser = Parser(prog="python -m kittenllm.kitten_town", description=__doc__)
+    parser.add_argument(
+        "--out", type=path_argument, default=DATA, help="folder to write to (default: data)"
+    )
     out = parser.parse_args(argv).out
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out {out}: {error.strerror}")
     for name, content in generate_files().items():
         write_text_atomic(out / name, content)
         print(f"{name}: {content.count(chr(10)):,} lines, {len(content):,} characters")

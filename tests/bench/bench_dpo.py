@@ -20,10 +20,13 @@ from collections.abc import Iterator
 from itertools import combinations, islice
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import kittenllm  # noqa: E402, F401 (before torch: see there)
+
+# isort: split
 import torch
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from kittenllm.batches import pad_rows  # noqa: E402
 from kittenllm.chat import chat_prompt  # noqa: E402

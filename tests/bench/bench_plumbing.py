@@ -19,10 +19,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import kittenllm  # noqa: E402, F401 (before torch: see there)
+
+# isort: split
 import torch
 from torch.nn import functional as F
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from kittenllm.batches import TokenStream  # noqa: E402
 from kittenllm.gpt import GPT, SIZES, GPTConfig  # noqa: E402

@@ -14,9 +14,12 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import kittenllm  # noqa: E402, F401 (before torch: see there)
+
+# isort: split
+import torch
 
 from kittenllm import sampling  # noqa: E402
 from kittenllm.gpt import GPT, SIZES, GPTConfig  # noqa: E402
