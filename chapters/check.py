@@ -15,7 +15,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from chapters.check_text import (
@@ -40,6 +43,8 @@ POLL_SECONDS = 0.1
 START_SECONDS = 120  # until torch and pytest are loaded
 CHAPTER_SECONDS = 300  # longest quick run of a chapter; most take 10
 MEMORY_CODE = 77  # tests/grading.py ends with this code if it has grown too large
+FULL_CODE = 78  # ... and with this one if it cannot write its report
+MARK = "KITTENLLM_CHECK"  # in the environment of a worker and of all that it starts
 
 
 # ------------------------------------------------------------------------ in another process
@@ -59,25 +64,30 @@ def grade(exercise: Exercise, file: Path, seconds: float, runs: Path | None = No
         found.state, found.message = "unusable", str(error)
         return found
     started = time.monotonic()
-    examine(found, seconds)
-    if runs is not None and found.state == "passed":
-        say("running the chapter: the first time this takes up to a minute ...")
-        examine(found, max(seconds, CHAPTER_SECONDS), runs.resolve())
+    try:
+        examine(found, seconds)
+        if runs is not None and found.state == "passed":
+            say("running the chapter: the first time this takes up to a minute ...")
+            examine(found, max(seconds, CHAPTER_SECONDS), runs.resolve())
+    except OSError as error:  # no room or no right to write a temporary file
+        found.state, found.message = "broken", str(error)
     found.seconds = time.monotonic() - started
     return found
 
 
 def examine(found: Grade, seconds: float, *runs: Path) -> None:
     """Let another process look at the function, and fill the grade with what it reports."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         report, complaints = Path(folder, "report.jsonl"), Path(folder, "stderr.txt")
         report.touch()
         with open(complaints, "wb") as stderr:
-            worker = start_worker([report, found.file, found.exercise.name, *runs], stderr)
+            mark = uuid.uuid4().hex
+            arguments = [report, found.file, found.exercise.name, *runs]
+            worker = start_worker(arguments, stderr, folder, mark)
             try:
                 stuck = wait(worker, report, seconds)
             finally:
-                stop(worker)
+                stop(worker, mark)
         text = complaints.read_text(encoding="utf-8", errors="replace")
         last_case, ended = read_report(found, report)
     if not ended:
@@ -91,10 +101,15 @@ def say(what: str) -> None:
         print(f"{what:<70}", end="\r", file=sys.stderr, flush=True)
 
 
-def start_worker(arguments: list, stderr) -> subprocess.Popen:
-    """tests/grading.py on the CPU, without settings and plugins of the reader's own pytest."""
+def start_worker(arguments: list, stderr, folder: str, mark: str) -> subprocess.Popen:
+    """tests/grading.py on the CPU, without settings and plugins of the reader's own pytest.
+
+    Its temporary files go into `folder`, and all that it starts carries the mark.
+    """
     environment = {
         **os.environ,
+        **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), folder),
+        MARK: mark,
         "PYTHONPATH": str(ROOT),
         "PYTHONIOENCODING": "utf-8",
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -136,14 +151,31 @@ def wait(worker: subprocess.Popen, report: Path, seconds: float) -> bool:
             return True
 
 
-def stop(worker: subprocess.Popen) -> None:
-    """End the worker and everything that it has started."""
+def stop(worker: subprocess.Popen, mark: str) -> None:
+    """End the worker and everything that it has started, in other sessions too (on Linux)."""
     if hasattr(os, "killpg"):
         with contextlib.suppress(ProcessLookupError, PermissionError):  # all have ended already
             os.killpg(worker.pid, signal.SIGKILL)
     else:
         worker.kill()
     worker.wait()
+    for _ in range(10):  # what is ended may just have started another one
+        left = marked_processes(mark)
+        for process in left:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(process, signal.SIGKILL)
+        if not left:
+            break
+
+
+def marked_processes(mark: str) -> list[int]:
+    """Numbers of the living processes that have the mark in their environment; Linux only."""
+    wanted, found = f"{MARK}={mark}".encode(), []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):  # ended meanwhile, or somebody else's
+            if wanted in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+    return found
 
 
 # --------------------------------------------------------------------------- what it reported
@@ -168,13 +200,15 @@ def read_report(found: Grade, report: Path) -> tuple[str | None, bool]:
             found.failures.append(event)
         elif kind == "unusable":
             found.state, found.message = "unusable", event["message"]
+        elif kind == "broken":
+            found.state, found.message = "broken", event["message"]
         elif kind == "trained":
             found.stories[event["name"]] = event["story"], event["outcomes"]
         elif kind == "interrupted" and not found.failures:
             found.failures.append({"kind": "exit", "name": last_case})
             found.cut_short = True
         elif kind == "end":
-            if found.state != "unusable":
+            if not found.message:
                 found.judge()
             return last_case, True
     return last_case, False
@@ -183,6 +217,8 @@ def read_report(found: Grade, report: Path) -> tuple[str | None, bool]:
 def ended_how(code: int, complaints: str) -> str:
     """What an exit code and stderr say about a process that ended before its time."""
     killed = -code == getattr(signal, "SIGKILL", None)  # as systems do that have no memory left
+    if code == FULL_CODE:
+        return "full"
     if code == MEMORY_CODE or killed or "MemoryError" in complaints:
         return "memory"
     return "exit" if code >= 0 else "crash"
@@ -190,6 +226,10 @@ def ended_how(code: int, complaints: str) -> str:
 
 def note_ending(found: Grade, last_case: str | None, how: str, complaints: str) -> None:
     """The process did not come to its end: the student's doing, or ours if nothing had begun."""
+    if how == "full":
+        found.state = "broken"
+        found.message = f"the report cannot be written to {tempfile.gettempdir()}: is it full?"
+        return
     if last_case is None:
         found.state, found.message = "broken", complaints.strip()[-400:] or how
         return
@@ -308,10 +348,31 @@ def check(argv=None) -> int:
     return 0 if done == len(grades) else 1
 
 
+@contextlib.contextmanager
+def terminate_is_ctrl_c() -> Iterator[None]:
+    """While this is open, a terminate or hang-up signal ends the worker and the files as well."""
+
+    def stop_here(number, frame):
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python delivers signals to the main thread only
+        return
+    numbers = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
+    wanted = [n for n in numbers if n is not None and signal.getsignal(n) != signal.SIG_IGN]
+    earlier = {number: signal.signal(number, stop_here) for number in wanted}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
 def main(argv=None) -> int:
     make_output_forgiving()
     try:
-        return check(argv)
+        with terminate_is_ctrl_c():
+            return check(argv)
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130

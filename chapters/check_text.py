@@ -1,6 +1,5 @@
 """What `python -m chapters.check` says: for a beginner, in 60 columns, without a traceback."""
 
-import re
 import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,38 +11,64 @@ from chapters.terminal import safe_text, use_colour, wrap
 WIDTH = 60
 COLOURS = {"passed": "\x1b[32m", "failed": "\x1b[31m"}
 
-# What to say about a failing case, by words of its name; otherwise the exercise's first hint.
-CASE_HINTS = (
-    (
-        "refused|named|impossible|bad_conv|no_pairs|a_reply_needs|wrong_.*sizes",
-        "This case hands over something wrong on purpose and expects a ValueError with the value "
-        "in it. The checks at the top of the stub do that: keep them.",
-    ),
-    (
-        "never_matter|ignore_what|padding|nan|nothing_|empty",
-        "What stands where the mask is False must not matter, not even NaN, and an empty mask "
-        "gives 0. Put torch.where(mask, x, 0.0) before exp, log_softmax and sums: NaN * 0 is NaN.",
-    ),
-    (
-        "dtype|half_precision",
-        "The result must have the dtype that came in. A torch.tensor(1.0) or .float() inside "
-        "changes it.",
-    ),
-    (
-        "never_changed|change_nothing",
-        "An input was changed. Look for x += 1, x[...] = 0 or a function that ends in _ and write "
-        "the result into a new tensor.",
-    ),
-    (
-        "metrics|detached",
-        "Look at the metrics: their names, means over counted places only, each a 0-d tensor "
-        "without gradient (.detach() or torch.no_grad()).",
-    ),
-    (
-        "only_.*gradient|gets_no_gradient|without_gradient|get_no_gradient",
-        "A gradient flows where none should. Old, reference, reward and advantage inputs are "
-        "fixed numbers: .detach() them.",
-    ),
+REFUSED = (
+    "This case hands over something wrong on purpose and expects a ValueError with the value in "
+    "it. The checks at the top of the stub do that: keep them."
+)
+MASKED = (
+    "What stands where the mask is False must not matter, not even NaN. Put torch.where(mask, x, "
+    "0.0) before exp, log_softmax and sums: NaN * 0 is NaN."
+)
+EMPTY = "An empty mask gives 0 and not NaN: divide by mask.sum().clamp(min=1)."
+DTYPE = (
+    "The digits get lost, or it fails, with another float type than float32. Make new tensors "
+    "with zeros_like or new_zeros, and add up half floats in float32."
+)
+CHANGED = (
+    "An input was changed. Look for x += 1, x[...] = 0 or a function that ends in _ and write the "
+    "result into a new tensor."
+)
+METRICS = (
+    "Look at the metrics: their names, means over counted places only, each a 0-d tensor without "
+    "gradient (.detach() or torch.no_grad())."
+)
+DETACH = (
+    "A gradient flows where none should. Old, reference, reward and advantage inputs are fixed "
+    "numbers: .detach() them."
+)
+LOST_GRADIENT = (
+    "No gradient flows through the result: there is a .detach(), .item(), torch.no_grad() or "
+    "torch.tensor(...) on the way."
+)
+
+# What to say about a failing case of this very name, if no typical mistake was found.
+CASE_HINTS = {
+    "test_values_at_masked_out_places_never_matter": MASKED,
+    "test_padding_columns_never_matter": MASKED,
+    "test_helpers_ignore_what_is_masked_out_and_change_nothing": MASKED,
+    "test_nothing_counted_is_zero_and_not_nan": EMPTY,
+    "test_nothing_trained_is_zero_and_not_nan": EMPTY,
+    "test_one_empty_row_makes_no_nan_in_the_mean_of_rows": EMPTY,
+    "test_the_values_are_right_in_every_dtype": DTYPE,
+    "test_token_logprobs_dtypes": DTYPE,
+    "test_inputs_are_never_changed": CHANGED,
+    "test_metrics_are_detached_single_numbers": METRICS,
+    "test_only_what_is_learnt_gets_a_gradient": DETACH,
+    "test_old_logprobs_and_advantages_get_no_gradient": DETACH,
+    "test_the_reference_gets_no_gradient": DETACH,
+    "test_only_the_policy_gets_a_gradient": DETACH,
+    "test_rewards_are_numbers_without_gradient": DETACH,
+}
+
+# What to say about a message of Python, PyTorch or pytest, by its beginning or a part of it.
+MESSAGE_HINTS = (
+    ("DID NOT RAISE", REFUSED),
+    ("Regex pattern did not match", REFUSED),
+    ("does not require grad", LOST_GRADIENT),
+    ("in-place operation", CHANGED),
+    ("an inplace operation", CHANGED),
+    ("expected scalar type", DTYPE),
+    ("must have the same dtype", DTYPE),
 )
 
 KINDS = {  # a failure that is no comparison of numbers
@@ -137,6 +162,8 @@ def report_text(grade: Grade) -> str:
         message = grade.message.splitlines()[-1] if grade.message else "no message"
         if "No module named 'pytest'" in grade.message:
             message = "pytest is missing; install it with: python -m pip install pytest"
+        if grade.tests and grade.passed == grade.tests:
+            lines.insert(2, field_line("tests", f"{grade.passed} of {grade.tests} passed"))
         return "\n".join([*lines, paragraph(message, indent="    ")])
     rest = "; the others did not run" if grade.cut_short else ""
     lines.append(field_line("tests", f"{grade.passed} of {grade.tests} passed{rest}"))
@@ -204,14 +231,24 @@ def advice_lines(grade: Grade) -> list[str]:
     """A hint that fits to the failing case, and the way to the next one."""
     exercise = grade.exercise
     failure = grade.failures[0] if grade.failures else {}
-    advice = HINTS[exercise.name][0]
-    case = failure.get("name", "").split("::")[-1]
-    if failure.get("kind") in ("numbers", "statement", "Failed") or "message" in failure:
-        fitting = [text for words, text in CASE_HINTS if re.search(words, case)]
-        advice = (fitting or [advice])[0]
     if failure.get("kind") in KINDS:
         return [more_hints(exercise)]
+    advice = fitting_hint(failure) or HINTS[exercise.name][0]
     return [paragraph(advice, first="Hint: "), "", more_hints(exercise)]
+
+
+def fitting_hint(failure: dict) -> str | None:
+    """The typical mistake that was found, or what the message says, or what the case is about."""
+    if failure.get("advice"):
+        return failure["advice"]
+    message = failure.get("message", "")
+    said = [text for words, text in MESSAGE_HINTS if words in message]
+    if said:
+        return said[0]
+    if failure.get("line"):  # an error inside the function: the case may be about anything
+        return None
+    case = failure.get("name", "").split("::")[-1].partition("[")[0]
+    return CASE_HINTS.get(case)
 
 
 def more_hints(exercise: Exercise) -> str:
@@ -221,6 +258,7 @@ def more_hints(exercise: Exercise) -> str:
 def summary_text(grade: Grade) -> str:
     """One line of `check all`."""
     states = {"unwritten": "to be written", "failed": "NOT PASSED", "unusable": "cannot be used"}
+    states["broken"] = "not graded"
     state = states.get(grade.state, grade.state)
     count = f"{grade.passed}/{grade.tests} tests" if grade.tests else ""
     seconds = f"{grade.seconds:.1f} s" if grade.seconds else ""

@@ -33,6 +33,10 @@ from kittenllm.settings import Common
 CLOSE = 0.05  # a curve may leave the package's by so much of the package's height
 
 
+class NotTheirFault(Exception):
+    """The chapter cannot be run, whatever the reader wrote; the message says why."""
+
+
 @dataclass(frozen=True)
 class Curve:
     """What is compared: one number of every step of one stage of a chapter."""
@@ -63,14 +67,12 @@ def train_chapter(
 ) -> Story:
     """Run the exercise's chapter twice, with the package's function and with `function`.
 
-    `tell` hears the name of each chapter before it runs.
+    `tell` hears the name of each chapter before it runs. Raises: NotTheirFault if the package's
+    own runs cannot be made: the folder is locked, full or read-only.
     """
     curve = CURVES[exercise.name]
     package = Common(runs=runs / "check" / program_digest(), quick=True)
-    for name in [*needed_by(curve.chapter), curve.chapter]:
-        tell(f"{name}, as the package has it")
-        run_chapter(name, default_settings(name, package), package)
-    expected = read_curve(package, curve)
+    expected = package_curve(package, curve, tell)
 
     tell(f"{curve.chapter}, with your {exercise.function}")
     replaced = {exercise.qualified: function}
@@ -85,6 +87,20 @@ def train_chapter(
         found = read_curve(own, curve)
     story = f"{curve.chapter} in its quick setting, {len(found)} steps with your function"
     return story, compare(curve.key, found, expected)
+
+
+def package_curve(package: Common, curve: Curve, tell: Callable[[str], None]) -> list[float]:
+    """The package's own runs, made or found. Raises: NotTheirFault."""
+    try:
+        for name in [*needed_by(curve.chapter), curve.chapter]:
+            tell(f"{name}, as the package has it")
+            run_chapter(name, default_settings(name, package), package)
+        expected = read_curve(package, curve)
+    except Exception as error:
+        raise NotTheirFault(str(error) or type(error).__name__) from error
+    if not expected:
+        raise NotTheirFault(f"{package.folder(curve.chapter)} holds no curve of {curve.stage}")
+    return expected
 
 
 def compare(key: str, found: list[float], expected: list[float]) -> list[Outcome]:

@@ -224,10 +224,17 @@ def is_stub(file: Path, function: str) -> bool:
     The file is read and not run. Raises: ValueError for a file that is not there, is no Python, or
     does not hold the function.
     """
+    if file.exists() and not file.is_file():
+        raise ValueError(f"{file} is not a file")
     try:
         top = ast.parse(file.read_bytes()).body
     except SyntaxError as error:
-        raise ValueError(f"{file.name}, line {error.lineno}: {error.msg}") from error
+        line = f", line {error.lineno}" if error.lineno else ""
+        raise ValueError(f"{file.name}{line}: {error.msg}") from error
+    except (RecursionError, MemoryError) as error:  # 100,000 minus signs, or a.b.b.b...
+        raise ValueError(f"{file.name}: something in it is nested too deeply") from error
+    except ValueError as error:  # a null byte, in older versions of Python
+        raise ValueError(f"{file.name}: {error}") from error
     except OSError as error:
         raise ValueError(f"{file}: {error.strerror}") from error
     if not any(function in _names(statement) for statement in top):

@@ -50,6 +50,11 @@ def pytest_addoption(parser) -> None:
     )
 
 
+def pytest_configure(config) -> None:
+    text = "asks for more than the stub of an exercise states: `check` leaves the test out"
+    config.addinivalue_line("markers", f"package_only: {text}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def implementation(request):
     """Which implementation is under test: the package's own, or that of --implementation."""

@@ -3,9 +3,10 @@
 A test that compares with a *wrong* version shows that the assertion can tell the two apart.
 """
 
+from functools import partial
+
 import pytest
 import torch
-from torch.testing import assert_close
 
 from kittenllm.credit import (
     ValueModel,
@@ -17,6 +18,9 @@ from kittenllm.credit import (
     whiten,
 )
 from kittenllm.sampling import Rollout
+
+# Numbers are graded, not their types: a metric may be float32 where ours is float64.
+assert_close = partial(torch.testing.assert_close, check_dtype=False)
 
 NAN = float("nan")
 
@@ -209,7 +213,7 @@ def test_a_perfect_value_model_leaves_no_advantage():
     rewards = torch.tensor([[0.0, 0.0, 0.0, 2.0]])
     values = torch.full((1, 4), 2.0)
     advantages, _ = gae(rewards, values, torch.ones(1, 4).bool(), gamma=1.0, lam=0.95)
-    assert torch.equal(advantages, torch.zeros(1, 4))
+    assert advantages.abs().max() < 1e-6
 
 
 def test_prompt_and_padding_have_no_advantage():

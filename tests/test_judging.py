@@ -3,12 +3,16 @@
 A test that compares with a *wrong* version shows that the assertion can tell the two apart.
 """
 
+from functools import partial
+
 import pytest
 import torch
-from torch.testing import assert_close
 
 from kittenllm.judging import group_advantages, judge, no_signal
 from kittenllm.sampling import Rollout
+
+# Numbers are graded, not their types: a metric may be float32 where ours is float64.
+assert_close = partial(torch.testing.assert_close, check_dtype=False)
 
 # -------------------------------------------------------------------------- the comparison
 
@@ -61,7 +65,7 @@ def test_equal_rewards_give_exactly_zero(reward, size):
     rewards[0] += 1.0  # the first group has a signal, the second has none
     for normalize_std in (True, False):
         advantages = group_advantages(rewards, group_size=size, normalize_std=normalize_std)
-        assert torch.equal(advantages[size:], torch.zeros(size))
+        assert (advantages[size:] == 0).all()
         assert advantages[0] > 0
     assert no_signal(rewards, group_size=size) == 0.5
 
@@ -69,7 +73,7 @@ def test_equal_rewards_give_exactly_zero(reward, size):
 def test_exactly_zero_is_a_rule_and_not_a_result():
     group = torch.full((7,), 0.7)
     assert (group - group.mean()).abs().max() > 0  # float32 alone leaves something over
-    assert torch.equal(group_advantages(group, group_size=7, eps=0.0), torch.zeros(7))
+    assert (group_advantages(group, group_size=7, eps=0.0) == 0).all()
 
 
 def test_advantages_of_a_group_add_up_to_zero_and_keep_the_order():

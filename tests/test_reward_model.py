@@ -5,10 +5,10 @@ A test that compares with a *wrong* version shows that the assertion can tell th
 
 import copy
 import math
+from functools import partial
 
 import pytest
 import torch
-from torch.testing import assert_close
 
 from kittenllm.batches import pad_rows
 from kittenllm.calibration import calibration_bins, calibration_error
@@ -22,6 +22,9 @@ from kittenllm.reward_model import (
     score_sequences,
     train_reward_model,
 )
+
+# Numbers are graded, not their types: a metric may be float32 where ours is float64.
+assert_close = partial(torch.testing.assert_close, check_dtype=False)
 
 
 @pytest.fixture
@@ -113,13 +116,13 @@ def test_tokens_of_another_tokenizer_are_refused(reward_model):
 
 
 def test_bradley_terry_by_hand():
-    chosen = torch.tensor([1.0, 0.0, 2.0])
-    rejected = torch.tensor([0.0, 1.0, 2.0])
+    chosen = torch.tensor([3.0, 0.0, 2.0, 1.5])  # not symmetric: a flipped sign must show
+    rejected = torch.tensor([1.0, 1.0, 2.0, 1.0])
     loss, metrics = bradley_terry_loss(chosen, rejected)
-    surprise = [-math.log(1 / (1 + math.exp(-d))) for d in (1.0, -1.0, 0.0)]
-    assert_close(loss, torch.tensor(sum(surprise) / 3))
-    assert metrics["accuracy"] == 0.5  # one right, one wrong, one tie that counts half
-    assert metrics["margin"] == 0.0
+    surprise = [-math.log(1 / (1 + math.exp(-d))) for d in (2.0, -1.0, 0.0, 0.5)]
+    assert_close(loss, torch.tensor(sum(surprise) / 4))
+    assert metrics["accuracy"] == 2.5 / 4  # two right, one wrong, one tie that counts half
+    assert metrics["margin"] == 1.5 / 4
 
 
 def test_log_2_when_nothing_is_known_and_no_overflow():
@@ -142,6 +145,9 @@ def test_only_differences_count():
     chosen, rejected = torch.randn(5), torch.randn(5)
     shifted, _ = bradley_terry_loss(chosen + 7, rejected + 7)
     assert_close(shifted, bradley_terry_loss(chosen, rejected)[0], atol=1e-5, rtol=0)
+    differences = (chosen - rejected).tolist()
+    surprise = [math.log1p(math.exp(-d)) for d in differences]
+    assert_close(shifted, torch.tensor(sum(surprise) / 5), atol=1e-5, rtol=0)
 
 
 def test_rankings_become_all_their_pairs():
