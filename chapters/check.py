@@ -159,13 +159,16 @@ def stop(worker: subprocess.Popen, mark: str) -> None:
     else:
         worker.kill()
     worker.wait()
-    for _ in range(10):  # what is ended may just have started another one
+    looks_without = 0
+    for _ in range(20):  # what was just being started shows its environment a moment later
         left = marked_processes(mark)
         for process in left:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(process, signal.SIGKILL)
-        if not left:
+        looks_without = 0 if left else looks_without + 1
+        if looks_without == 3:
             break
+        time.sleep(0.03)
 
 
 def marked_processes(mark: str) -> list[int]:

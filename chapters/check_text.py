@@ -68,7 +68,7 @@ MESSAGE_HINTS = (
     ("in-place operation", CHANGED),
     ("an inplace operation", CHANGED),
     ("expected scalar type", DTYPE),
-    ("must have the same dtype", DTYPE),
+    ("same dtype", DTYPE),
 )
 
 KINDS = {  # a failure that is no comparison of numbers

@@ -151,7 +151,7 @@ EXERCISES = {
             chapter="ch4_preferences",
             title="DPO: learn from pairs without a reward model",
             tests=(
-                ("test_dpo.py", r"test_dpo|smoothing|at_the_reference|extreme|best_policy|\[dpo\]"),
+                ("test_dpo.py", r"test_dpo|smoothing|test_at_the_ref|extreme|best_policy|\[dpo\]"),
                 _contract("dpo"),
             ),
         ),
@@ -163,7 +163,7 @@ EXERCISES = {
             chapter="ch4_preferences",
             title="IPO: the same pairs, but with a goal",
             tests=(
-                ("test_dpo.py", r"test_ipo|at_the_reference|\[ipo\]"),
+                ("test_dpo.py", r"test_ipo|test_at_the_ref|\[ipo\]"),
                 _contract("ipo"),
             ),
         ),

@@ -7,6 +7,7 @@ mistake? Nothing is guessed from the name of a test.
 Read before: chapters/exercise_table.py. Left out: the mistakes themselves, see mistakes.py.
 """
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -161,7 +162,8 @@ def advice_for(name: str, function: object) -> str | None:
     for mistake in MISTAKES[name]:
         if is_made(mistake, name, function, calls[mistake.example]):
             return mistake.sentence
-    return float64_trouble(name, function, calls["plain"])
+    call = calls["kl" if name == "grpo" else "plain"]
+    return leaking_gradient(name, function, call) or float64_trouble(name, function, call)
 
 
 def is_made(mistake: Mistake, name: str, function: object, call: Call) -> bool:
@@ -331,13 +333,42 @@ def changed_input(function: Callable, calls: dict[str, Call]) -> str | None:
     return None
 
 
+def leaking_gradient(name: str, function: Callable, call: Call) -> str | None:
+    """Does a gradient reach an input that is a fixed number?"""
+    if name in ("chat_mask", "cache", "token_logprobs"):
+        return None
+
+    def leaf(x: object) -> object:
+        return x.clone().requires_grad_() if is_float(x) else x
+
+    inputs, settings = list(map(leaf, call.inputs)), {k: leaf(v) for k, v in call.settings.items()}
+    parts = parts_of(name, function, Call(tuple(inputs), settings))
+    if name in ("gae", "group_advantages"):
+        if any(part.requires_grad for part in parts.values()):
+            return "The result carries a gradient. It must be plain numbers: .detach() the inputs."
+        return None
+    if "loss" not in parts or not parts["loss"].requires_grad:
+        return None
+    parts["loss"].backward()
+    names = list(inspect.signature(RIGHT[name]).parameters)
+    fixed = dict(zip(names[call.learnt :], inputs[call.learnt :], strict=False)) | settings
+    for input_name, value in fixed.items():
+        if is_float(value) and value.grad is not None and value.grad.any():
+            return f"A gradient reaches {input_name}. These are fixed numbers: .detach() them."
+    return None
+
+
+def is_float(x: object) -> bool:
+    return isinstance(x, Tensor) and x.is_floating_point()
+
+
 def float64_trouble(name: str, function: Callable, call: Call) -> str | None:
     """Right in float32, but not in float64."""
     if name in ("chat_mask", "cache"):
         return None
 
     def in_float64(x: object) -> object:
-        return x.double() if isinstance(x, Tensor) and x.is_floating_point() else x
+        return x.double() if is_float(x) else x
 
     exact = Call(
         tuple(map(in_float64, call.inputs)),

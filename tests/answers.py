@@ -407,8 +407,8 @@ def changed_input(chosen_rewards, rejected_rewards):
 @wrong("reward", "With float64 inputs")
 def only_float32(chosen_rewards, rejected_rewards):
     check_rewards(chosen_rewards, rejected_rewards)
-    d = chosen_rewards.float() - rejected_rewards.float()
-    return -F.logsigmoid(d).mean(), reward_metrics(d)
+    d = chosen_rewards - rejected_rewards
+    return F.softplus(-d) @ (torch.ones(len(d)) / len(d)), reward_metrics(d)
 
 
 @wrong("reward", "a ValueError with the value in it")

@@ -6,9 +6,12 @@ import json
 import math
 import os
 import re
+import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -261,10 +264,10 @@ def test_a_wrong_result_is_shown_in_numbers(capsys, tmp_path):
     code, text = run_check(capsys, "reward", "--file", hand_in(tmp_path, REWARD.format(line)))
     assert code == 1 and "NOT PASSED" in text and "Hint: " in text
     assert "First case that fails: bradley terry by hand" in text
-    assert "expected  0.77322" in text and "got       1.5464" in text
+    assert "expected  0.65185" in text and "got       1.3037" in text
     assert "printed   here" in text
     passed = int(text.split("tests")[1].split(" of ")[0])
-    assert 0 < passed < 60
+    assert 0 < passed < 10
 
 
 @pytest.mark.parametrize(
@@ -282,17 +285,119 @@ def test_a_crash_and_an_endless_loop_are_reported(line, words, capsys, tmp_path)
         assert "6 of mine.py" in text  # the line it was in
 
 
+DEEP = "def gae():\n    return {}{}"
+
+
 @pytest.mark.parametrize(
     "text, words",
     [
         ("x = 1\ndef gae(:\n    pass", "line 2"),
         ("def gae(a)\n    return a", "line 1"),
+        (DEEP.format("-" * 100_000, "1"), "nested too deeply"),
+        (DEEP.format("a", ".b" * 100_000), "nested too deeply"),
+        (DEEP.format("lambda: " * 50_000, "1"), "nested too deeply"),
+        (DEEP.format("(" * 100_000, ""), "too many nested parentheses"),
+        ("def gae():\n    pass\0", "null byte"),
     ],
+    ids=["no name", "no colon", "minus", "dots", "lambdas", "brackets", "null"],
 )
 def test_files_that_are_no_python(text, words, capsys, tmp_path):
     code, said = run_check(capsys, "gae", "--file", hand_in(tmp_path, text))
     assert code == 1 and "cannot be used" in said and words in said
     assert "No such file" in run_check(capsys, "gae", "--file", tmp_path / "none.py")[1]
+    assert "is not a file" in run_check(capsys, "gae", "--file", tmp_path)[1]
+
+
+# A worker that reports one case and then does what it is told, without torch: quick to start.
+WORKER = """
+import json, os, subprocess, sys, tempfile, time
+
+with open(sys.argv[1], "a") as report:
+    report.write(json.dumps({"event": "case", "name": "a"}) + "\\n")
+tempfile.mkdtemp()
+code = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
+file = os.path.join(os.path.dirname(sys.argv[2]), "number")
+subprocess.Popen([sys.executable, "-c", code, file], start_new_session=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def restless_worker(tmp_path, monkeypatch):
+    """A project whose grader starts a process in a session of its own and does not end."""
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "grading.py").write_text(WORKER)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(check, "ROOT", tmp_path)
+    monkeypatch.setattr(check.tempfile, "tempdir", str(tmp_path / "temporary"))
+    return tmp_path
+
+
+def is_alive(number: int) -> bool:
+    try:
+        state = Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems show no environments")
+@pytest.mark.parametrize("ending", ["too long", "terminated"])
+def test_nothing_is_left_of_a_worker(ending, restless_worker, capsys):
+    file = hand_in(restless_worker, "def gae(rewards): pass")
+    number = restless_worker / "number"
+    if ending == "terminated":
+
+        def terminate():
+            while not (number.exists() and number.read_text()):
+                time.sleep(0.02)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=terminate).start()
+        assert check.main(["gae", "--file", str(file), "--seconds", "30"]) == 130
+        assert "stopped" in capsys.readouterr().err
+    else:
+        assert (
+            "did not come to an end" in run_check(capsys, "gae", "--file", file, "--seconds", 1)[1]
+        )
+    assert not is_alive(int(number.read_text()))
+    assert list((restless_worker / "temporary").iterdir()) == []
+
+
+def test_a_run_folder_that_cannot_be_used_is_not_the_readers_fault(grading, tmp_path):
+    class Notes(list):
+        def add(self, event, **details):
+            self.append((event, details))
+
+    (tmp_path / "runs").write_text("in the way")
+    notes = Notes()
+    grading.run_chapter_with(notes, EXERCISES["gae"].solution, EXERCISES["gae"], tmp_path / "runs")
+    assert notes[-1][0] == "broken" and "cannot be used as a run folder" in notes[-1][1]["message"]
+
+    def full_disk():
+        raise OSError(28, "No space left on device")
+
+    grading.train(notes, "chapter", tmp_path / "mine.py", full_disk)
+    assert notes[-1] == ("broken", {"message": "[Errno 28] No space left on device"})
+
+    def theirs():
+        return load_file(hand_in(tmp_path, "def f(): open('no such file')"))["f"]()
+
+    grading.train(notes, "chapter", tmp_path / "mine.py", theirs)
+    assert notes[-1][0] == "failed" and notes[-1][1]["line"] == 1
+
+
+def test_what_is_not_the_readers_fault_stays_so_to_the_end(tmp_path):
+    report = tmp_path / "report"
+    events = [{"event": "case", "name": "the chapter"}, {"event": "broken", "message": "locked"}]
+    report.write_text("".join(json.dumps(event) + "\n" for event in [*events, {"event": "end"}]))
+    grade = check_text.Grade(EXERCISES["gae"], Path("mine.py"), "passed", tests=3, passed=3)
+    check.read_report(grade, report)
+    text = check_text.report_text(grade)
+    assert grade.state == "broken" and "not your fault" in text and "locked" in text
+    assert "3 of 3 passed" in text and "Hint" not in text and "NOT PASSED" not in text
+    check.note_ending(grade, "a", check.ended_how(check.FULL_CODE, ""), "")
+    assert grade.state == "broken" and "is it full?" in grade.message
 
 
 @pytest.fixture
