@@ -17,7 +17,6 @@ import sys
 import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,13 +80,12 @@ def examine(found: Grade, seconds: float, *runs: Path) -> None:
         report, complaints = Path(folder, "report.jsonl"), Path(folder, "stderr.txt")
         report.touch()
         with open(complaints, "wb") as stderr:
-            mark = uuid.uuid4().hex
             arguments = [report, found.file, found.exercise.name, *runs]
-            worker = start_worker(arguments, stderr, folder, mark)
+            worker = start_worker(arguments, stderr, folder)
             try:
                 stuck = wait(worker, report, seconds)
             finally:
-                stop(worker, mark)
+                stop(worker, folder)
         text = complaints.read_text(encoding="utf-8", errors="replace")
         last_case, ended = read_report(found, report)
     if not ended:
@@ -101,15 +99,15 @@ def say(what: str) -> None:
         print(f"{what:<70}", end="\r", file=sys.stderr, flush=True)
 
 
-def start_worker(arguments: list, stderr, folder: str, mark: str) -> subprocess.Popen:
+def start_worker(arguments: list, stderr, folder: str) -> subprocess.Popen:
     """tests/grading.py on the CPU, without settings and plugins of the reader's own pytest.
 
-    Its temporary files go into `folder`, and all that it starts carries the mark.
+    Its temporary files go into `folder`, whose name marks all that it starts.
     """
     environment = {
         **os.environ,
         **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), folder),
-        MARK: mark,
+        MARK: folder,
         "PYTHONPATH": str(ROOT),
         "PYTHONIOENCODING": "utf-8",
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -151,7 +149,7 @@ def wait(worker: subprocess.Popen, report: Path, seconds: float) -> bool:
             return True
 
 
-def stop(worker: subprocess.Popen, mark: str) -> None:
+def stop(worker: subprocess.Popen, folder: str) -> None:
     """End the worker and everything that it has started, in other sessions too (on Linux)."""
     if hasattr(os, "killpg"):
         with contextlib.suppress(ProcessLookupError, PermissionError):  # all have ended already
@@ -161,7 +159,7 @@ def stop(worker: subprocess.Popen, mark: str) -> None:
     worker.wait()
     looks_without = 0
     for _ in range(20):  # what was just being started shows its environment a moment later
-        left = marked_processes(mark)
+        left = marked_processes(folder)
         for process in left:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(process, signal.SIGKILL)
@@ -171,9 +169,9 @@ def stop(worker: subprocess.Popen, mark: str) -> None:
         time.sleep(0.03)
 
 
-def marked_processes(mark: str) -> list[int]:
-    """Numbers of the living processes that have the mark in their environment; Linux only."""
-    wanted, found = f"{MARK}={mark}".encode(), []
+def marked_processes(folder: str) -> list[int]:
+    """Numbers of the living processes that have the folder as their mark; Linux only."""
+    wanted, found = os.fsencode(f"{MARK}={folder}"), []
     for path in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):  # ended meanwhile, or somebody else's
             if wanted in path.read_bytes().split(b"\0"):
