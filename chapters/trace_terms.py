@@ -36,6 +36,7 @@ MASK = Term("which t count", "1 where a token of the reply is produced, its end 
 CLIP_EPS = Term("eps", "how far a ratio may move from 1 before the pay stops")
 LOG_RATIO = Term("log p_t - log p_old_t", "how far the update has moved this token already; nats")
 RATIO = Term("ratio_t = p_t / p_old_t", "how many times likelier the token is than when sampled")
+HELD = Term("log ratio_t, at most 1 + log(1+eps)", "so that e^1000 need not be computed: no pay")
 PLAIN = Term("ratio_t * A_t", "what the step would be paid without the clip")
 CLIPPED = Term("clip(ratio_t, 1-eps, 1+eps) * A_t", "the pay with the ratio held near 1")
 LOSS = Term("the loss", "minus the mean of the smaller of the two over all counted tokens")
@@ -147,6 +148,7 @@ TERMS: dict[str, Function] = {
             "mask": MASK,
             "clip_eps": CLIP_EPS,
             "log_ratio": LOG_RATIO,
+            "held": HELD,
             "ratio": RATIO,
             "plain": PLAIN,
             "clipped": CLIPPED,
@@ -269,6 +271,7 @@ TERMS: dict[str, Function] = {
             "ref_logprobs": LOG_REF,
             "kl_coef": Term("kl_coef", "price of one nat away from the reference"),
             "log_ratio": LOG_RATIO,
+            "held": HELD,
             "ratio": RATIO,
             "reply_advantages": Term("A_i as a column", "the same for all tokens of a reply"),
             "plain": PLAIN,

@@ -9,6 +9,7 @@ Letters: N predictions, P pairs. Read before: reward_model.py. Left out: bins of
 import torch
 
 from kittenllm.checks import check_between, check_count, check_float_tensor, check_same_shape
+from kittenllm.logprobs import widen
 
 
 def calibration_bins(
@@ -19,12 +20,16 @@ def calibration_bins(
     predicted (N,) probabilities, observed (N,) 1.0 or 0.0 -> mean prediction, mean outcome and
     count of each bin, three times (bins,); an empty bin holds 0.
 
-    Raises: ValueError for integer tensors, different shapes, or a probability outside 0 .. 1.
+    Raises: ValueError for integer tensors, different shapes, no predictions, or a probability
+    outside 0 .. 1.
     """
     check_float_tensor("predicted", predicted, dims=1)
     check_float_tensor("observed", observed, dims=1)
     check_same_shape("predicted", predicted, "observed", observed)
+    check_count("number of predictions", len(predicted))
     check_count("bins", bins)
+    dtype = predicted.dtype
+    predicted, observed = widen(predicted), widen(observed)
     for extreme in (predicted.min().item(), predicted.max().item()):
         check_between("predicted", extreme, 0, 1)
     place = (predicted * bins).long().clamp(max=bins - 1)  # (N,) exactly 1.0 joins the last bin
@@ -32,7 +37,7 @@ def calibration_bins(
     counts = zeros.index_add(0, place, torch.ones_like(predicted))
     mean_predicted = zeros.index_add(0, place, predicted) / counts.clamp(min=1)
     mean_observed = zeros.index_add(0, place, observed) / counts.clamp(min=1)
-    return mean_predicted, mean_observed, counts
+    return mean_predicted.to(dtype), mean_observed.to(dtype), counts.to(dtype)
 
 
 def calibration_error(chosen_rewards: torch.Tensor, rejected_rewards: torch.Tensor) -> float:
@@ -46,7 +51,7 @@ def calibration_error(chosen_rewards: torch.Tensor, rejected_rewards: torch.Tens
 
     Raises: ValueError as `calibration_bins`.
     """
-    margin = chosen_rewards - rejected_rewards  # (P,)
+    margin = widen(chosen_rewards) - widen(rejected_rewards)  # (P,)
     predicted = torch.cat([margin, -margin]).sigmoid()  # (2P,)
     observed = torch.cat([torch.ones_like(margin), torch.zeros_like(margin)])
     mean_predicted, mean_observed, counts = calibration_bins(predicted, observed)

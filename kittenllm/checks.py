@@ -38,6 +38,18 @@ def check_float_tensor(name: str, tensor: torch.Tensor, *, dims: int | None = No
         raise ValueError(f"{name} must hold real numbers (float), got dtype {tensor.dtype}")
 
 
+def check_finite(name: str, tensor: torch.Tensor) -> None:
+    """Refuse NaN and infinity; `name` and the number of the row say where: "score of reply", 7.
+
+    Raises: ValueError.
+    """
+    check_float_tensor(name, tensor)
+    wrong = (~tensor.isfinite()).nonzero()
+    if len(wrong) > 0:
+        value = tensor[tuple(wrong[0])].item()
+        raise ValueError(f"{name} {int(wrong[0, 0])} must be a finite number, got {value}")
+
+
 def check_bool_mask(name: str, mask: torch.Tensor, shape: Sequence[int]) -> None:
     """Refuse a mask that is not bool or not of the given shape.
 

@@ -22,10 +22,13 @@ from kittenllm.checks import check_between, check_frames, check_rows
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import (
     action_hidden,
+    all_equal,
     kl_k1,
     masked_mean,
     sequence_logprobs,
     to_action_frame,
+    weighted,
+    widen,
 )
 from kittenllm.sampling import Rollout
 
@@ -36,18 +39,21 @@ def kl_shaped_rewards(
     """One reward per token: -kl_coef * (log p_t - log ref_t), and the score on the last token.
 
     scores (B,), the others (B, T-1) -> (B, T-1), 0 outside the mask. "Last" is the last True of
-    the row; a row without a True drops its score. No gradient flows through rewards.
+    the row; a row without a True drops its score. No gradient flows through rewards. kl_coef = 0
+    switches the penalty off, whatever the log-probs are.
 
     Raises: ValueError for wrong shapes or dtypes, or a negative kl_coef.
     """
     check_frames({"logprobs": logprobs, "ref_logprobs": ref_logprobs}, mask)
     check_rows("scores", scores, mask)
     check_between("kl_coef", kl_coef, 0, float("inf"))
+    dtype = torch.promote_types(scores.dtype, logprobs.dtype)
+    scores, logprobs, ref_logprobs = widen(scores), widen(logprobs), widen(ref_logprobs)
     kl = torch.where(mask, kl_k1(logprobs, ref_logprobs), 0.0).detach()  # (B, T-1) nats
     trues_from_here = mask.flip(1).cumsum(1).flip(1)  # (B, T-1) this one and later ones
     is_last = mask & (trues_from_here == 1)
     score_at_end = torch.where(is_last, scores.detach()[:, None], 0.0)
-    return score_at_end - kl_coef * kl
+    return (score_at_end - weighted(kl_coef, kl)).to(dtype)
 
 
 def gae(
@@ -67,18 +73,20 @@ def gae(
     check_frames({"rewards": rewards, "values": values}, mask)
     check_between("gamma", gamma, 0, 1)
     check_between("lam", lam, 0, 1)
+    dtype = values.dtype
+    rewards, values = widen(rewards), widen(values)
     rewards = torch.where(mask, rewards, 0.0).detach()
     values = torch.where(mask, values, 0.0).detach()
     advantages = torch.zeros_like(values)
     next_value = values.new_zeros(len(values))  # (B,)
     next_advantage = values.new_zeros(len(values))  # (B,)
     for t in reversed(range(mask.shape[1])):
-        delta = rewards[:, t] + gamma * next_value - values[:, t]
-        advantage = delta + gamma * lam * next_advantage
+        delta = rewards[:, t] + weighted(gamma, next_value) - values[:, t]
+        advantage = delta + weighted(gamma * lam, next_advantage)
         advantages[:, t] = torch.where(mask[:, t], advantage, 0.0)
         next_advantage = torch.where(mask[:, t], advantage, next_advantage)
         next_value = torch.where(mask[:, t], values[:, t], next_value)
-    return advantages, advantages + values
+    return advantages.to(dtype), (advantages + values).to(dtype)
 
 
 @dataclass(frozen=True)
@@ -120,14 +128,17 @@ def token_credit(
 def whiten(advantages: Tensor, mask: Tensor) -> Tensor:
     """Shift and scale the counted advantages of the batch to mean 0, variance 1; 0 elsewhere.
 
-    The size of a step then no longer depends on how large the scores happen to be.
+    The size of a step then no longer depends on how large the scores happen to be. Equal
+    advantages give exactly 0: no token was better than another.
 
     Raises: ValueError for wrong shapes or dtypes.
     """
     check_frames({"advantages": advantages}, mask)
-    centred = torch.where(mask, advantages - masked_mean(advantages, mask), 0.0)
+    wide_advantages = widen(advantages)
+    centred = torch.where(mask, wide_advantages - masked_mean(wide_advantages, mask), 0.0)
     deviation = masked_mean(centred.square(), mask).sqrt()
-    return centred / (deviation + 1e-8)
+    white = torch.where(all_equal(advantages, mask), 0.0, centred / (deviation + 1e-8))
+    return white.to(advantages.dtype)
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
@@ -136,10 +147,14 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
     1: the value model guessed everything; 0: no better than a constant; below 0: worse. Equal
     returns leave nothing to explain and give 0.
     """
+    check_frames({"values": values, "returns": returns}, mask)
+    dtype = returns.dtype
+    values, returns = widen(values), widen(returns)
     errors = returns - values
     error_variance = masked_mean((errors - masked_mean(errors, mask)).square(), mask)
     variance = masked_mean((returns - masked_mean(returns, mask)).square(), mask)
-    return torch.where(variance > 0, 1 - error_variance / variance, 0.0)
+    nothing = all_equal(returns, mask) | (variance == 0)  # a spread can be too small to be squared
+    return torch.where(nothing, 0.0, 1 - error_variance / variance).to(dtype)
 
 
 class ValueModel(nn.Module):
@@ -152,7 +167,8 @@ class ValueModel(nn.Module):
     def __init__(self, gpt: GPT):
         super().__init__()
         self.gpt = gpt
-        self.head = nn.Parameter(torch.zeros(gpt.config.channels, device=gpt.device))  # (C,)
+        zeros = torch.zeros(gpt.config.channels, device=gpt.device, dtype=gpt.dtype)
+        self.head = nn.Parameter(zeros)  # (C,)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """tokens (B, T), mask (B, T-1) -> values (B, T-1), 0 outside the mask."""

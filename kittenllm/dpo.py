@@ -25,7 +25,7 @@ from torch import Tensor
 
 from kittenllm import checks
 from kittenllm.gpt import GPT
-from kittenllm.logprobs import action_logprobs, sequence_logprobs
+from kittenllm.logprobs import action_logprobs, sequence_logprobs, weighted, widen
 from kittenllm.optim import learning_rate_scale
 from kittenllm.pairs import PreferencePair, check_pairs, comparisons, pair_rows, pairs_of_step
 from kittenllm.training import Optimizer, Stopwatch, apply_gradients
@@ -55,13 +55,13 @@ def dpo_loss(
     metrics = preference_metrics(
         chosen_logprobs, rejected_logprobs, ref_chosen_logprobs, ref_rejected_logprobs, beta=beta
     )
-    policy_margin = chosen_logprobs - rejected_logprobs  # (P,) hover here
-    reference_margin = (ref_chosen_logprobs - ref_rejected_logprobs).detach()
+    policy_margin = widen(chosen_logprobs) - widen(rejected_logprobs)  # (P,) hover here
+    reference_margin = (widen(ref_chosen_logprobs) - widen(ref_rejected_logprobs)).detach()
     margin = beta * (policy_margin - reference_margin)  # difference of the hidden rewards
     label_right = -F.logsigmoid(margin)  # the surprise if the label is right
     label_wrong = -F.logsigmoid(-margin)  # and if it was flipped
-    losses = (1 - label_smoothing) * label_right + label_smoothing * label_wrong
-    return losses.mean(), metrics
+    losses = (1 - label_smoothing) * label_right + weighted(label_smoothing, label_wrong)
+    return losses.mean().to(chosen_logprobs.dtype), metrics
 
 
 def ipo_loss(
@@ -84,12 +84,12 @@ def ipo_loss(
     metrics = preference_metrics(
         chosen_logprobs, rejected_logprobs, ref_chosen_logprobs, ref_rejected_logprobs, beta=beta
     )
-    policy_margin = chosen_logprobs - rejected_logprobs  # (P,) hover here
-    reference_margin = (ref_chosen_logprobs - ref_rejected_logprobs).detach()
+    policy_margin = widen(chosen_logprobs) - widen(rejected_logprobs)  # (P,) hover here
+    reference_margin = (widen(ref_chosen_logprobs) - widen(ref_rejected_logprobs)).detach()
     gap = policy_margin - reference_margin  # (P,) h, nats
     target = 1 / (2 * beta)
     losses = (gap - target).square()
-    return losses.mean(), metrics
+    return losses.mean().to(chosen_logprobs.dtype), metrics
 
 
 @torch.no_grad()
@@ -119,10 +119,10 @@ def preference_metrics(
         checks.check_float_tensor(name, logprobs, dims=1)
         checks.check_same_shape(name, logprobs, "chosen_logprobs", chosen_logprobs)
     checks.check_count("number of pairs", len(chosen_logprobs))
-    chosen_rewards = beta * (chosen_logprobs - ref_chosen_logprobs)  # (P,)
-    rejected_rewards = beta * (rejected_logprobs - ref_rejected_logprobs)  # (P,)
+    chosen_rewards = beta * (widen(chosen_logprobs) - ref_chosen_logprobs)  # (P,)
+    rejected_rewards = beta * (widen(rejected_logprobs) - ref_rejected_logprobs)  # (P,)
     margin = chosen_rewards - rejected_rewards  # (P,)
-    return {
+    metrics = {
         "chosen_reward": chosen_rewards.mean(),
         "rejected_reward": rejected_rewards.mean(),
         "margin": margin.mean(),
@@ -130,6 +130,7 @@ def preference_metrics(
         "chosen_logprob": chosen_logprobs.mean(),
         "rejected_logprob": rejected_logprobs.mean(),
     }
+    return {name: number.to(chosen_logprobs.dtype) for name, number in metrics.items()}
 
 
 def pair_logprobs(gpt: GPT, pairs: Sequence[PreferencePair]) -> Tensor:
@@ -202,12 +203,14 @@ def train_preferences(
     Keys: step, loss, those of `preference_metrics`, pairs, pairs_per_second, lr_scale, grad_norm,
     seconds.
 
-    Raises: ValueError for pairs that cannot be trained on, or ref_logprobs of another shape.
+    Raises: ValueError for pairs that cannot be trained on, or ref_logprobs of another shape or
+    that are not finite numbers.
     """
     check_pairs(pairs, policy.config)
     if ref_logprobs.shape != (len(pairs), 2):
         shape = tuple(ref_logprobs.shape)
         raise ValueError(f"ref_logprobs must have shape ({len(pairs)}, 2), got {shape}")
+    checks.check_finite("ref_logprobs of pair", ref_logprobs)
     groups = comparisons(pairs)
     for step in range(start_step, config.steps):
         watch = Stopwatch()

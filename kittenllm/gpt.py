@@ -81,8 +81,8 @@ SIZES: dict[str, dict[str, int]] = {
 class KVCache:
     """Keys and values of the tokens already read: a new token then costs one step and not T.
 
-    All memory is taken at once. Rows of different length are padded on the left, and `valid` says
-    which columns are real.
+    All memory is taken at once; `dtype` is that of the model. Rows of different length are padded
+    on the left, and `valid` says which columns are real.
     """
 
     def __init__(
@@ -304,6 +304,11 @@ class GPT(nn.Module):
         return self.embed_tokens.weight.device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """The kind of number that the weights are."""
+        return self.embed_tokens.weight.dtype
+
+    @property
     def parameter_count(self) -> int:
         """How many numbers are trained; the tied embedding counts once."""
         return sum(parameter.numel() for parameter in self.parameters())
@@ -354,6 +359,11 @@ class GPT(nn.Module):
             check_token_ids("tokens", tokens, self.config.vocab_size)
         if cache is not None and len(tokens) != cache.rows:
             raise ValueError(f"tokens have {len(tokens)} rows, the cache has {cache.rows}")
+        if cache is not None and cache.keys.dtype != self.dtype:
+            raise ValueError(
+                f"the cache holds {cache.keys.dtype} and the model {self.dtype}: make it with "
+                "KVCache(..., dtype=gpt.dtype)"
+            )
         if valid is not None:
             check_bool_mask("valid", valid, tokens.shape)
         if document_ids is not None and document_ids.shape != tokens.shape:

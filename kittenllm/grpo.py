@@ -16,6 +16,7 @@ Read before: ppo.py, sampling.py. Left out: dynamic sampling until every group h
 penalties for length.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,7 +25,16 @@ from torch import Tensor
 
 from kittenllm import checks, judging, training
 from kittenllm.gpt import GPT
-from kittenllm.logprobs import action_logprobs, average, frozen_logprobs, kl_k3, masked_mean
+from kittenllm.logprobs import (
+    action_logprobs,
+    average,
+    excess,
+    frozen_logprobs,
+    kl_k3,
+    masked_mean,
+    weighted,
+    widen,
+)
 from kittenllm.optim import learning_rate_scale
 from kittenllm.sampling import Rollout, generate
 
@@ -70,23 +80,26 @@ def grpo_loss(
     frames = {"logprobs": logprobs, "old_logprobs": old_logprobs, "ref_logprobs": ref_logprobs}
     checks.check_frames(frames, mask)
 
+    dtype = logprobs.dtype
+    logprobs, old_logprobs, advantages = map(widen, (logprobs, old_logprobs, advantages))
     log_ratio = torch.where(mask, logprobs - old_logprobs.detach(), 0.0)  # (N, T-1)
-    ratio = log_ratio.exp()
     reply_advantages = advantages.detach()[:, None]  # (N, 1) the same for all tokens of a reply
+    held = log_ratio.clamp(max=1 + math.log1p(clip_eps_high))  # as in ppo.py: no 0 * inf
+    ratio = torch.where(reply_advantages < 0, log_ratio, held).exp()
     plain = ratio * reply_advantages
     clipped = ratio.clamp(1 - clip_eps, 1 + clip_eps_high) * reply_advantages
-    ref_logprobs = torch.where(mask, ref_logprobs, 0.0).detach()
+    ref_logprobs = torch.where(mask, widen(ref_logprobs), 0.0).detach()
     kl = kl_k3(torch.where(mask, logprobs, 0.0), ref_logprobs)  # (N, T-1) nats
-    token_losses = kl_coef * kl - torch.minimum(plain, clipped)  # (N, T-1)
+    token_losses = weighted(kl_coef, kl) - torch.minimum(plain, clipped)  # (N, T-1)
     loss = average(token_losses, mask, normalize=normalize, max_tokens=max_tokens)
     with torch.no_grad():
         outside = (ratio < 1 - clip_eps) | (ratio > 1 + clip_eps_high)
         metrics = {
             "clip_fraction": masked_mean(outside.to(ratio.dtype), mask),
-            "approx_kl": masked_mean(torch.expm1(log_ratio) - log_ratio, mask),
+            "approx_kl": masked_mean(excess(log_ratio), mask),
             "kl": masked_mean(kl, mask),
         }
-    return loss, metrics
+    return loss.to(dtype), {name: number.to(dtype) for name, number in metrics.items()}
 
 
 @dataclass(frozen=True)
@@ -143,6 +156,8 @@ def update(
     """
     mask, with_kl = rollout.response_mask, config.kl_coef > 0
     ref_logprobs = frozen_logprobs(reference, rollout.tokens, mask) if with_kl else None
+    if ref_logprobs is not None:
+        checks.check_finite("the reference's log-probs of reply", ref_logprobs)
     keep_all = with_kl or not config.skip_equal_groups
     groups = torch.arange(len(mask), device=mask.device).view(-1, config.group_size)
     numbers = training.Means("loss", "grad_norm", "clip_fraction", "approx_kl", "kl")

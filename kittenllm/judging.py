@@ -13,13 +13,13 @@ Letters: N replies = prompts x G replies per prompt; siblings stand side by side
 Read before: sampling.py. Left out: rules that run in parallel processes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from kittenllm.checks import check_between, check_count, check_float_tensor
-from kittenllm.logprobs import masked_mean
+from kittenllm.logprobs import masked_mean, widen
 from kittenllm.sampling import Rollout
 
 Reward = Callable[[int, list[int], bool], tuple[float, dict[str, float]]]
@@ -35,7 +35,8 @@ def judge(
     token included), truncated (share that was cut off), no_signal (share of groups whose rewards
     are all equal), entropy (nats per token, estimated as -mean log p of the sampled tokens).
 
-    Raises: ValueError if the numbers and replies do not fit, or if replies have different parts.
+    Raises: ValueError if the numbers and replies do not fit, if replies have different parts, or if
+    the rule returns something else than a finite number and a dict of finite numbers.
     """
     replies = rollout.replies()
     if len(prompt_numbers) * group_size != len(replies):
@@ -43,7 +44,10 @@ def judge(
         raise ValueError(f"{wanted} replies are expected, got {len(replies)}")
     worth, parts = [], []
     for number, (reply, ended) in enumerate(zip(replies, rollout.ended.tolist(), strict=True)):
-        reply_reward, reply_parts = reward(prompt_numbers[number // group_size], reply, ended)
+        prompt_number = prompt_numbers[number // group_size]
+        verdict = reward(prompt_number, reply, ended)
+        check_verdict(verdict, f"reply {number % group_size} to prompt {prompt_number}")
+        reply_reward, reply_parts = verdict
         if parts and reply_parts.keys() != parts[0].keys():
             raise ValueError(f"parts differ: {sorted(parts[0])} and {sorted(reply_parts)}")
         worth.append(float(reply_reward))
@@ -59,6 +63,35 @@ def judge(
         "entropy": -float(masked_mean(rollout.logprobs, mask)),
     }
     return rewards, numbers
+
+
+def check_verdict(verdict: object, whose: str) -> None:
+    """Refuse what is no (reward, parts), as from a rule that divides 0 by 0 or forgets to return.
+
+    Raises: ValueError naming the value and the reply.
+    """
+    if not isinstance(verdict, tuple | list) or len(verdict) != 2:
+        raise ValueError(
+            f"the reward function must return (reward, parts), such as (1.0, {{}}); for {whose} it "
+            f"returned {verdict!r}"
+        )
+    reward, parts = verdict
+    if not isinstance(parts, Mapping):
+        raise ValueError(f"the parts must be a dict, such as {{}}; for {whose} they are {parts!r}")
+    numbers = {"reward": reward} | {f"part {name!r}": value for name, value in parts.items()}
+    for name, value in numbers.items():
+        if not is_finite_number(value):
+            raise ValueError(f"the {name} of {whose} must be a finite number, got {value!r}")
+
+
+def is_finite_number(value: object) -> bool:
+    """Is it one number that a float32 can hold: no NaN, infinity, text, None or table?"""
+    if isinstance(value, str):
+        return False
+    try:
+        return abs(float(value)) <= torch.finfo(torch.float32).max  # False for NaN
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return False
 
 
 def group_advantages(
@@ -77,13 +110,14 @@ def group_advantages(
     check_between("eps", eps, 0, float("inf"))
     if len(rewards) % group_size:
         raise ValueError(f"group_size {group_size} does not divide the {len(rewards)} rewards")
+    rewards, dtype = widen(rewards), rewards.dtype
     groups = rewards.detach().view(-1, group_size)  # (N/G, G)
     advantages = groups - groups.mean(dim=1, keepdim=True)
     if normalize_std:
         advantages = advantages / (groups.std(dim=1, keepdim=True) + eps)
     # 0.1 minus the mean of equal 0.1s is not 0 in float32: equal is a rule, not a result.
     all_equal = (groups == groups[:, :1]).all(dim=1, keepdim=True)  # (N/G, 1)
-    return torch.where(all_equal, 0.0, advantages).flatten()
+    return torch.where(all_equal, 0.0, advantages).flatten().to(dtype)
 
 
 def no_signal(rewards: Tensor, *, group_size: int) -> float:

@@ -54,9 +54,7 @@ def token_logprobs(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
 
 def pick_logprobs(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """log softmax(logits) at the target ids, with no shift: (..., V), (...) -> (...)."""
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
-    all_logprobs = F.log_softmax(logits, dim=-1)  # (..., V)
+    all_logprobs = F.log_softmax(widen(logits), dim=-1)  # (..., V)
     picked = all_logprobs.gather(-1, targets.long().unsqueeze(-1))  # (..., 1)
     return picked.squeeze(-1)
 
@@ -66,14 +64,48 @@ def entropy(logits: torch.Tensor) -> torch.Tensor:
 
     H = -sum_v p(v) log p(v): 0 when one token is certain, log V when all are equally likely.
 
-    Raises: ValueError for logits that are not float.
+    Raises: ValueError for logits that are not float, or not of three dimensions.
     """
-    check_float_tensor("logits", logits)
-    all_logprobs = F.log_softmax(logits, dim=-1)
+    check_float_tensor("logits", logits, dims=3)
+    all_logprobs = F.log_softmax(widen(logits), dim=-1)
     probs = all_logprobs.exp()
     # A forbidden token has p = 0 and log p = -inf; its share of the entropy is 0, not NaN.
     all_logprobs = torch.where(probs > 0, all_logprobs, 0.0)
-    return -(probs * all_logprobs).sum(dim=-1)
+    return -(probs * all_logprobs).sum(dim=-1).to(logits.dtype)
+
+
+# ------------------------------------------------------- numbers that a float cannot hold
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The dtype to compute in: float32 for half and bfloat16, which lose count early."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def widen(values: torch.Tensor) -> torch.Tensor:
+    """The same values with room for sums: half and bfloat16 as float32, others as they are."""
+    return values.to(wide(values.dtype))
+
+
+def weighted(coefficient: float, term: torch.Tensor) -> torch.Tensor:
+    """coefficient * term. A coefficient of 0 switches the term off: 0 even if the term is infinite,
+    where the product would be NaN.
+    """
+    return coefficient * term if coefficient != 0 else torch.zeros_like(term)
+
+
+def all_equal(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Are the counted values equal, but for the last digits? 0-d bool; True if none is counted.
+
+    Equal is a rule and not a result: 0.1 minus the mean of equal 0.1s is not 0 in float32, and
+    division by the spread would make a full-size signal of that. Two sums of the same numbers in
+    another order differ in the last digits, too; so does value + (0.7 - value) from 0.7.
+    """
+    counted = widen(values)[mask]  # (n,)
+    if len(counted) == 0:
+        return torch.tensor(True, device=values.device)
+    rounding = 8 * torch.finfo(counted.dtype).eps * counted.abs().max()
+    return counted.max() - counted.min() <= rounding
 
 
 # ------------------------------------------------------------------------ sums over a mask
@@ -89,11 +121,6 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     kept = torch.where(mask, values, 0.0)  # what is masked out may even be NaN
     total = kept.sum(dtype=wide(values.dtype))
     return (total / mask.sum().clamp(min=1)).to(values.dtype)
-
-
-def wide(dtype: torch.dtype) -> torch.dtype:
-    """The dtype to add up in: float32 for half and bfloat16, which lose count early."""
-    return torch.promote_types(dtype, torch.float32)
 
 
 def sequence_logprobs(logprobs: torch.Tensor, mask: torch.Tensor, *, reduce: str) -> torch.Tensor:
@@ -124,14 +151,17 @@ def average(
     Raises: ValueError for wrong shapes or dtypes, an unknown normalize, or "constant" without a
     whole max_tokens of at least 1.
     """
+    check_float_tensor("values", values)
     check_one_of("normalize", normalize, ("reply", "token", "constant"))
     if normalize == "token":
         return masked_mean(values, mask)
     rows = max(1, len(mask))
     if normalize == "reply":
-        return sequence_logprobs(values, mask, reduce="mean").sum() / rows
-    check_count("max_tokens", max_tokens)
-    return sequence_logprobs(values, mask, reduce="sum").sum() / (rows * max_tokens)
+        mean = sequence_logprobs(widen(values), mask, reduce="mean").sum() / rows
+    else:
+        check_count("max_tokens", max_tokens)
+        mean = sequence_logprobs(widen(values), mask, reduce="sum").sum() / (rows * max_tokens)
+    return mean.to(values.dtype)
 
 
 # ------------------------------------------------------- how far apart two models are (KL)
@@ -156,15 +186,24 @@ def kl_k2(logprobs: torch.Tensor, ref_logprobs: torch.Tensor) -> torch.Tensor:
 
     Raises: ValueError for different shapes or integer tensors.
     """
-    return 0.5 * kl_k1(logprobs, ref_logprobs).square()
+    log_ratio = kl_k1(logprobs, ref_logprobs)
+    return (0.5 * widen(log_ratio).square()).to(log_ratio.dtype)
 
 
 def kl_k3(logprobs: torch.Tensor, ref_logprobs: torch.Tensor) -> torch.Tensor:
     """k3 = (r - 1) - log r with r = ref / p: never negative, and right on average.
 
+    Where r is beyond what a float can hold, k3 is infinite, as is right.
+
     Raises: ValueError for different shapes or integer tensors.
     """
     log_r = -kl_k1(logprobs, ref_logprobs)
+    return excess(widen(log_r)).to(log_r.dtype)
+
+
+def excess(log_r: torch.Tensor) -> torch.Tensor:
+    """e^x - 1 - x, how far the exponential is above its tangent at 0; infinite for x = inf."""
+    log_r = log_r.clamp(max=torch.finfo(log_r.dtype).max)  # inf - inf is NaN
     return torch.expm1(log_r) - log_r  # expm1(x) = e^x - 1 keeps its digits near 0
 
 

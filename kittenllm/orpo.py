@@ -22,7 +22,13 @@ from torch import Tensor
 
 from kittenllm import checks
 from kittenllm.gpt import GPT
-from kittenllm.logprobs import action_logprobs, sequence_logprobs
+from kittenllm.logprobs import (
+    action_logprobs,
+    masked_mean,
+    sequence_logprobs,
+    weighted,
+    widen,
+)
 from kittenllm.optim import learning_rate_scale
 from kittenllm.pairs import PreferencePair, check_pairs, comparisons, pair_rows, pairs_of_step
 from kittenllm.training import Optimizer, Stopwatch, apply_gradients
@@ -44,9 +50,11 @@ def log1mexp(x: Tensor) -> Tensor:
 
 def log_odds(logprobs: Tensor) -> Tensor:
     """log(p / (1 - p)) from log p (arXiv 2403.07691, eq. 4); p = 1 within rounding stays finite."""
+    dtype = logprobs.dtype
+    logprobs = widen(logprobs)
     ceiling = -min(1e-7, torch.finfo(logprobs.dtype).eps)
     logprobs = logprobs.clamp(max=ceiling)
-    return logprobs - log1mexp(logprobs)
+    return (logprobs - log1mexp(logprobs)).to(dtype)
 
 
 def orpo_loss(
@@ -68,10 +76,15 @@ def orpo_loss(
             raise ValueError(f"{name}_logprobs must not be above 0, got {highest}")
     checks.check_count("number of pairs", len(chosen_logprobs))
     checks.check_between("weight", weight, 0, float("inf"))
+    dtype = chosen_logprobs.dtype
+    chosen_logprobs, rejected_logprobs = widen(chosen_logprobs), widen(rejected_logprobs)
     margin = log_odds(chosen_logprobs) - log_odds(rejected_logprobs)  # (P,) log of the odds ratio
     odds_loss = -F.logsigmoid(margin).mean()
     nll = -chosen_logprobs.mean()
-    loss = nll + weight * odds_loss
+    loss = nll + weighted(weight, odds_loss)
+    if weight == 0:  # plain SFT: the gradient of the rejected reply is 0, whatever its log-prob
+        nothing = torch.zeros_like(rejected_logprobs, dtype=torch.bool)
+        loss = loss + masked_mean(rejected_logprobs, nothing)
     metrics = {
         "nll": nll,
         "odds_loss": odds_loss,
@@ -80,7 +93,7 @@ def orpo_loss(
         "chosen_logprob": chosen_logprobs.mean(),
         "rejected_logprob": rejected_logprobs.mean(),
     }
-    return loss, {name: number.detach() for name, number in metrics.items()}
+    return loss.to(dtype), {name: number.detach().to(dtype) for name, number in metrics.items()}
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ Read before: credit.py, sampling.py. Left out: an entropy bonus, an adaptive kl_
 gradients mixed in, reward scaling by a running mean.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ from torch import Tensor
 from kittenllm import checks, credit, training
 from kittenllm.credit import Credit, ValueModel
 from kittenllm.gpt import GPT
-from kittenllm.logprobs import action_logprobs, frozen_logprobs, masked_mean
+from kittenllm.logprobs import action_logprobs, excess, frozen_logprobs, masked_mean, widen
 from kittenllm.optim import learning_rate_scale
 from kittenllm.sampling import Rollout, generate
 from kittenllm.training import Optimizer
@@ -40,7 +41,8 @@ def ppo_policy_loss(
 
     All (B, T-1) -> 0-d, the mean over all counted tokens of the batch. The min takes the worse
     of the two: a good token earns nothing above 1 + eps, a bad one nothing below 1 - eps, but a
-    step in the wrong direction is never excused.
+    step in the wrong direction is never excused. Where the ratio is beyond what a float can hold,
+    a good token still has the clip's loss, and no gradient.
     Metrics: clip_fraction (share of ratios outside the interval), approx_kl (k3, nats per token).
 
     Raises: ValueError for wrong shapes or dtypes, or clip_eps not above 0.
@@ -48,9 +50,14 @@ def ppo_policy_loss(
     frames = {"logprobs": logprobs, "old_logprobs": old_logprobs, "advantages": advantages}
     checks.check_frames(frames, mask)
     checks.check_positive("clip_eps", clip_eps)
+    dtype = logprobs.dtype
+    logprobs, old_logprobs, advantages = map(widen, (logprobs, old_logprobs, advantages))
     log_ratio = torch.where(mask, logprobs - old_logprobs.detach(), 0.0)  # (B, T-1)
     advantages = torch.where(mask, advantages, 0.0).detach()
-    ratio = log_ratio.exp()
+    # Above the clip a good token earns the same, however large its ratio. Held at e (1 + eps) it
+    # cannot become inf, of which the gradient would be 0 * inf = NaN.
+    held = log_ratio.clamp(max=1 + math.log1p(clip_eps))
+    ratio = torch.where(advantages < 0, log_ratio, held).exp()
     plain = ratio * advantages
     clipped = ratio.clamp(1 - clip_eps, 1 + clip_eps) * advantages
     loss = -masked_mean(torch.minimum(plain, clipped), mask)
@@ -58,9 +65,9 @@ def ppo_policy_loss(
         outside = ((ratio - 1).abs() > clip_eps).to(ratio.dtype)
         metrics = {
             "clip_fraction": masked_mean(outside, mask),
-            "approx_kl": masked_mean(torch.expm1(log_ratio) - log_ratio, mask),
+            "approx_kl": masked_mean(excess(log_ratio), mask),
         }
-    return loss, metrics
+    return loss.to(dtype), {name: number.to(dtype) for name, number in metrics.items()}
 
 
 def ppo_value_loss(
@@ -76,6 +83,8 @@ def ppo_value_loss(
     """
     checks.check_frames({"values": values, "old_values": old_values, "returns": returns}, mask)
     checks.check_positive("clip_eps", clip_eps)
+    dtype = values.dtype
+    values, old_values, returns = map(widen, (values, old_values, returns))
     values = torch.where(mask, values, 0.0)  # (B, T-1)
     old_values = torch.where(mask, old_values, 0.0).detach()
     returns = torch.where(mask, returns, 0.0).detach()
@@ -83,7 +92,8 @@ def ppo_value_loss(
     clipped_values = old_values + change.clamp(-clip_eps, clip_eps)
     worse = torch.maximum((values - returns).square(), (clipped_values - returns).square())
     outside = (change.detach().abs() > clip_eps).to(values.dtype)
-    return 0.5 * masked_mean(worse, mask), {"clip_fraction": masked_mean(outside, mask)}
+    loss = 0.5 * masked_mean(worse, mask)
+    return loss.to(dtype), {"clip_fraction": masked_mean(outside, mask).to(dtype)}
 
 
 @dataclass(frozen=True)
@@ -182,6 +192,8 @@ def train_ppo(
 
     Keys: step, lr_scale, those of `update` and of `credit.rollout_numbers`, and seconds,
     seconds_sampling, seconds_scoring, seconds_training.
+
+    Raises: ValueError for a score, or a log-prob of the reference, that is not a finite number.
     """
     models, optimizers = (policy, value_model), (optimizer, value_optimizer)
     for step in range(start_step, config.steps):
@@ -207,7 +219,11 @@ def train_ppo(
         prices = {"kl_coef": config.kl_coef, "gamma": config.gamma, "lam": config.lam}
         ref_logprobs = frozen_logprobs(reference, rollout.tokens, mask)  # (N, T-1)
         with torch.no_grad():
-            scores = score(rollout) - config.no_end_penalty * (~rollout.ended).float()  # (N,)
+            scores = score(rollout)  # (N,)
+            checks.check_finite("score of reply", scores)
+            if config.kl_coef > 0:
+                checks.check_finite("the reference's log-probs of reply", ref_logprobs)
+            scores = scores - config.no_end_penalty * (~rollout.ended).float()
             values = value_model(rollout.tokens, mask)  # (N, T-1)
         credits = credit.token_credit(
             scores, rollout.logprobs, ref_logprobs, values, mask, **prices

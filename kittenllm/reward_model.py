@@ -32,7 +32,7 @@ from kittenllm.checks import (
     check_token_ids,
 )
 from kittenllm.gpt import GPT
-from kittenllm.logprobs import hidden_at
+from kittenllm.logprobs import hidden_at, widen
 from kittenllm.optim import learning_rate_scale
 from kittenllm.pairs import compared_together, pairs_of_step
 from kittenllm.training import Optimizer, apply_gradients
@@ -47,7 +47,8 @@ class RewardModel(nn.Module):
     def __init__(self, gpt: GPT):
         super().__init__()
         self.gpt = gpt
-        self.head = nn.Parameter(torch.zeros(gpt.config.channels, device=gpt.device))  # (C,)
+        zeros = torch.zeros(gpt.config.channels, device=gpt.device, dtype=gpt.dtype)
+        self.head = nn.Parameter(zeros)  # (C,)
 
     def forward(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Score of each sequence, read at its last real token: (B, T), (B,) -> (B,).
@@ -83,10 +84,12 @@ def bradley_terry_loss(
     check_float_tensor("rejected_rewards", rejected_rewards, dims=1)
     check_same_shape("chosen_rewards", chosen_rewards, "rejected_rewards", rejected_rewards)
     check_count("number of pairs", len(chosen_rewards))
-    margin = chosen_rewards - rejected_rewards  # (P,)
+    dtype = chosen_rewards.dtype
+    margin = widen(chosen_rewards) - widen(rejected_rewards)  # (P,)
     loss = -F.logsigmoid(margin).mean()
     accuracy = (margin.sign() + 1) / 2  # 1 right, 0 wrong, 1/2 tie
-    return loss, {"accuracy": accuracy.detach().mean(), "margin": margin.detach().mean()}
+    metrics = {"accuracy": accuracy.mean(), "margin": margin.mean()}
+    return loss.to(dtype), {name: number.detach().to(dtype) for name, number in metrics.items()}
 
 
 def ranking_to_pairs(ranking: Sequence) -> list[tuple]:

@@ -26,6 +26,8 @@ from torch import Tensor
 from kittenllm.checks import check_count, check_number
 from kittenllm.gpt import GPT, KVCache
 
+COLDEST = 1e-30  # logits / temperature must stay below 3e38, the largest float32
+
 # (drawn tokens (B,), their rows in the result (B,), step) -> (B,) bool: which replies end here
 StopRule = Callable[[Tensor, Tensor, int], Tensor]
 
@@ -36,7 +38,7 @@ class Rollout:
 
     tokens: Tensor  # (N, T) int64: prompt + reply, padded on the right
     response_mask: Tensor  # (N, T-1) bool, action frame: True for each token of the reply
-    logprobs: Tensor  # (N, T-1) float32, nats, 0 outside the mask
+    logprobs: Tensor  # (N, T-1) float32 (float64 of a float64 model), nats, 0 outside the mask
     ended: Tensor  # (N,) bool: the reply stopped by itself; its stop token is inside the mask
 
     @property
@@ -66,12 +68,13 @@ def generate(
 
     A reply ends with the first token of `stop_ids` (None: those of the model's config), or after
     `max_new_tokens`. The recorded log-probs are those of the distribution that was really sampled;
-    at temperature 0, where nothing is sampled, those of temperature 1. `generator` lives on the
-    model's device; temperature 0 does not need one. `drop_finished=False` keeps finished rows in
-    the batch; it is there to measure what dropping them is worth.
+    at temperature 0, where nothing is sampled, those of temperature 1. A temperature below 1e-30
+    is 0 for a float32. `generator` lives on the model's device; temperature 0 does not need one.
+    `drop_finished=False` keeps finished rows in the batch; it is there to measure what dropping
+    them is worth.
 
     Raises: ValueError for an empty prompt, an unknown token id, a negative temperature, or if
-    prompt and reply do not fit into the context.
+    prompt and reply do not fit into the context, or if the model's log-probs are no numbers.
     """
     stops = stop_rule(gpt, stop_ids)
     check_sampling(gpt, prompts, max_new_tokens, temperature, generator)
@@ -105,13 +108,15 @@ def _stream(
     stops: StopRule,
 ) -> Iterator[int]:
     """The loop of `stream`."""
-    cache = KVCache(gpt.config, 1, len(prompt) + max_new_tokens, device=gpt.device)
+    room = len(prompt) + max_new_tokens
+    cache = KVCache(gpt.config, 1, room, device=gpt.device, dtype=gpt.dtype)
     row = torch.zeros(1, dtype=torch.int64, device=gpt.device)
     tokens = torch.tensor([list(prompt)], device=gpt.device)  # (1, P)
     for step in range(max_new_tokens):
         with torch.inference_mode():  # not around the yield: the caller has its own mode
             logits = gpt.logits(gpt.hidden(tokens, cache=cache)[:, -1])  # (1, V)
-            token, _ = draw(logits, temperature, generator)  # (1,)
+            token, logprob = draw(logits, temperature, generator)  # (1,)
+            check_drawn(logprob)
             ended = bool(stops(token, row, step))
         if ended:
             return
@@ -122,8 +127,12 @@ def _stream(
 def draw(
     logits: Tensor, temperature: float, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
-    """Draws one token per row: logits (B, V) -> tokens (B,) and their log-probs (B,), nats."""
-    if temperature == 0:
+    """Draws one token per row: logits (B, V) -> tokens (B,) and their log-probs (B,), nats.
+
+    Half and bfloat16 have too few digits for the line: they are drawn, and scored, as float32.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if temperature < COLDEST:
         tokens = logits.argmax(dim=-1, keepdim=True)  # (B, 1)
         logprobs = logits.log_softmax(dim=-1)
         return tokens.squeeze(1), logprobs.gather(1, tokens).squeeze(1)
@@ -150,12 +159,14 @@ def _generate(
     N = len(prompts)
     tokens, valid = pad_left(prompts, gpt.config.pad_id, device)  # (N, P), (N, P)
     replies = torch.full((N, max_new_tokens), gpt.config.pad_id, device=device)  # (N, R)
-    logprobs = torch.zeros(N, max_new_tokens, device=device)  # (N, R)
+    wide = torch.promote_types(gpt.dtype, torch.float32)  # what `draw` computes in
+    logprobs = torch.zeros(N, max_new_tokens, device=device, dtype=wide)  # (N, R)
     counts = torch.full((N,), max_new_tokens, device=device)  # (N,) tokens of each reply
     ended = torch.zeros(N, dtype=torch.bool, device=device)  # (N,)
 
     with torch.inference_mode():
-        cache = KVCache(gpt.config, N, tokens.shape[1] + max_new_tokens, device=device)
+        room = tokens.shape[1] + max_new_tokens
+        cache = KVCache(gpt.config, N, room, device=device, dtype=gpt.dtype)
         hidden = gpt.hidden(tokens, cache=cache, valid=valid)[:, -1:]  # (B, 1, C) read the prompts
         rows = torch.arange(N, device=device)  # (B,) which prompt each row of the batch serves
         growing = torch.ones(N, dtype=torch.bool, device=device)  # (B,) not finished yet
@@ -175,7 +186,17 @@ def _generate(
                 cache.keep(kept)
                 rows, token, growing = rows[kept], token[kept], growing[kept]
             hidden = gpt.hidden(token[:, None], cache=cache)  # (B, 1, C) one new token per row
+    check_drawn(logprobs)
     return _right_padded(gpt.config.pad_id, tokens, valid, replies, logprobs, counts, ended)
+
+
+def check_drawn(logprobs: Tensor) -> None:
+    """Raises ValueError if the model had no probabilities to draw from."""
+    if logprobs.isnan().any():
+        raise ValueError(
+            "the model's log-probs are nan: its weights are no numbers any more. The file is "
+            "damaged, or a training went wrong: take an earlier model"
+        )
 
 
 def fill_holes(growing: Tensor, count: int) -> Tensor:
@@ -219,7 +240,7 @@ def _right_padded(
     source = column + P - prompt_lengths  # (N, T) where the token stands now
     source = source.clamp(max=P + replies.shape[1] - 1)
     tokens = torch.cat([prompts, replies], dim=1).gather(1, source)  # (N, T)
-    all_logprobs = torch.cat([torch.zeros_like(prompts, dtype=torch.float32), logprobs], dim=1)
+    all_logprobs = torch.cat([torch.zeros_like(prompts, dtype=logprobs.dtype), logprobs], dim=1)
     all_logprobs = all_logprobs.gather(1, source)  # (N, T)
     in_reply = real & (column >= prompt_lengths)  # (N, T)
     return Rollout(

@@ -20,6 +20,7 @@ from torch import Tensor
 from kittenllm.checkpoints import CheckpointError, load_model, save_model
 from kittenllm.checks import check_count
 from kittenllm.gpt import GPT
+from kittenllm.logprobs import all_equal, widen
 from kittenllm.reward_model import RewardModel
 from kittenllm.sampling import Rollout
 from kittenllm.tokenizer import Tokenizer
@@ -82,7 +83,7 @@ class Scorer:
     def of_tokens(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """The same for rows of prompt and reply: (N, T), (N,) -> (N,)."""
         parts = zip(tokens.split(ROWS_AT_ONCE), lengths.split(ROWS_AT_ONCE), strict=True)
-        rewards = torch.cat([self.reward_model(rows, ends) for rows, ends in parts])
+        rewards = torch.cat([widen(self.reward_model(rows, ends)) for rows, ends in parts])
         return (rewards - self.mean) / self.std
 
     def standardised_on(self, rollout: Rollout) -> "Scorer":
@@ -94,4 +95,6 @@ class Scorer:
         check_count("replies to standardise on", len(rollout.tokens), low=2)
         rewards = replace(self, mean=0.0, std=1.0)(rollout)
         std = float(rewards.std())
-        return replace(self, mean=float(rewards.mean()), std=std if std > 1e-6 else 1.0)
+        equal = all_equal(rewards, torch.ones_like(rewards, dtype=torch.bool))
+        has_spread = std > 1e-6 and not equal
+        return replace(self, mean=float(rewards.mean()), std=std if has_spread else 1.0)

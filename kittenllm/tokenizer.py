@@ -14,13 +14,16 @@ Words used here:  *rank* is the number of a token, and also the order in which i
 *special token* is a mark such as <|im_end|> that no text can spell, it has an id but no bytes.
 """
 
+import heapq
 import operator
 import re
 import unicodedata
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 import tiktoken
+from tqdm import tqdm
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",  # end of a document
@@ -69,25 +72,67 @@ def _without_lone_surrogates(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _merge(pieces: list[bytes], pair: tuple[bytes, bytes]) -> list[bytes]:
-    """Join every neighbouring `pair` in `pieces`, from left to right: a b a b -> ab ab."""
-    merged = []
-    i = 0
-    while i < len(pieces):
-        if i + 1 < len(pieces) and (pieces[i], pieces[i + 1]) == pair:
-            merged.append(pieces[i] + pieces[i + 1])
-            i += 2
-        else:
-            merged.append(pieces[i])
-            i += 1
-    return merged
+class _Words:
+    """All distinct words as chains of pieces, and how often each pair of neighbours occurs.
+
+    Each piece has a place. Joining two pieces touches only them and their neighbours, so a merge
+    costs as much as it changes, in a word of three letters and in one of three million.
+    """
+
+    def __init__(self, word_counts: Counter[str], ranks: dict[bytes, int]):
+        self.piece: list[bytes] = []  # at each place
+        self.left, self.right = array("q"), array("q")  # places of the neighbours; -1: none
+        self.weight = array("q")  # how often the word occurs that the place belongs to
+        self.counts: Counter[tuple[bytes, bytes]] = Counter()
+        self.places: defaultdict[tuple[bytes, bytes], array] = defaultdict(lambda: array("q"))
+        for word, count in word_counts.items():
+            word_bytes = word.encode()
+            pieces = [word_bytes] if word_bytes in ranks else [bytes([b]) for b in word_bytes]
+            first, behind = len(self.piece), len(self.piece) + len(pieces)
+            self.piece += pieces
+            self.left.extend([-1, *range(first, behind - 1)])
+            self.right.extend([*range(first + 1, behind), -1])
+            self.weight.extend([count] * len(pieces))
+            for place in range(first, behind - 1):
+                self._count(place, place + 1, +1)
+
+    def _count(self, place: int, after: int, sign: int) -> tuple[bytes, bytes]:
+        """Count, or with sign -1 no longer count, the pair at these two places."""
+        pair = self.piece[place], self.piece[after]
+        self.counts[pair] += sign * self.weight[place]
+        if sign > 0:
+            self.places[pair].append(place)
+        return pair
+
+    def merge(self, pair: tuple[bytes, bytes]) -> set[tuple[bytes, bytes]]:
+        """Join this pair wherever it stands, from left to right; returns the pairs recounted."""
+        token, changed = pair[0] + pair[1], set()
+        for place in sorted(self.places.pop(pair)):
+            after = self.right[place]
+            if self.piece[place] != pair[0] or after < 0 or self.piece[after] != pair[1]:
+                continue  # one of the two was joined with another piece since it was noted down
+            before, behind = self.left[place], self.right[after]
+            self.counts[pair] -= self.weight[place]
+            if before >= 0:
+                changed.add(self._count(before, place, -1))
+            if behind >= 0:
+                changed.add(self._count(after, behind, -1))
+                self.left[behind] = place
+            self.piece[place], self.piece[after] = token, b""
+            self.right[place] = behind
+            if before >= 0:
+                changed.add(self._count(before, place, +1))
+            if behind >= 0:
+                changed.add(self._count(place, behind, +1))
+        return changed
 
 
 def train_bpe(text_or_texts: str | Iterable[str], vocab_size: int) -> dict[bytes, int]:
     """Learn the tokens of a vocabulary of `vocab_size`, the special tokens counted.
 
     Works on the counts of distinct words, so that a word that occurs 10,000 times costs no more
-    than one that occurs once, and recounts only the words that a merge has changed.
+    than one that occurs once, and recounts only the pairs that a merge has changed. A bar appears
+    where it takes longer than two seconds, as in a long text without spaces.
 
     Returns:  token bytes -> rank. Ranks 0-255 are the single bytes, the next 90 are the numbers
         10 to 99, then come the merges in the order they were learnt; of pairs that occur equally
@@ -105,36 +150,24 @@ def train_bpe(text_or_texts: str | Iterable[str], vocab_size: int) -> dict[bytes
     for number in FIRST_WORDS:
         ranks[number] = len(ranks)
 
-    words: list[list[bytes]] = []  # each distinct word as its current pieces
-    counts: list[int] = []  # how often that word occurs
-    pair_counts: Counter[tuple[bytes, bytes]] = Counter()
-    pair_words: defaultdict[tuple[bytes, bytes], set[int]] = defaultdict(set)  # who holds the pair
-    for word, count in word_counts.items():
-        word_bytes = word.encode()
-        pieces = [word_bytes] if word_bytes in ranks else [bytes([byte]) for byte in word_bytes]
-        for pair in zip(pieces, pieces[1:], strict=False):
-            pair_counts[pair] += count
-            pair_words[pair].add(len(words))
-        words.append(pieces)
-        counts.append(count)
-
-    while len(ranks) < vocab_size - len(SPECIAL_TOKENS) and pair_counts:
-        highest = max(pair_counts.values())
-        best = min(pair for pair, count in pair_counts.items() if count == highest)
-        token = best[0] + best[1]
-        assert token not in ranks  # no other pair spells it: ab+c and a+bc never both occur
-        ranks[token] = len(ranks)
-        for index in pair_words.pop(best):
-            before = words[index]
-            after = _merge(before, best)
-            for pair in zip(before, before[1:], strict=False):
-                pair_counts[pair] -= counts[index]
-                if pair_counts[pair] == 0:
-                    del pair_counts[pair]
-            for pair in zip(after, after[1:], strict=False):
-                pair_counts[pair] += counts[index]
-                pair_words[pair].add(index)
-            words[index] = after
+    words = _Words(word_counts, ranks)
+    # The most frequent pair is on top, of equals the first in byte order. An entry whose count is
+    # not true any more is passed over: its pair stands there again with the new one.
+    queue = [(-count, pair) for pair, count in words.counts.items()]
+    heapq.heapify(queue)
+    merges = vocab_size - len(SPECIAL_TOKENS) - len(ranks)
+    bar = tqdm(total=merges, desc="learning the tokens", delay=2, leave=False, dynamic_ncols=True)
+    with bar:
+        while bar.n < merges and queue:
+            negative_count, best = heapq.heappop(queue)
+            if words.counts[best] != -negative_count or negative_count == 0:
+                continue
+            token = best[0] + best[1]
+            assert token not in ranks  # no other pair spells it: ab+c and a+bc never both occur
+            ranks[token] = len(ranks)
+            for pair in words.merge(best):
+                heapq.heappush(queue, (-words.counts[pair], pair))
+            bar.update()
     return ranks
 
 

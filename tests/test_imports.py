@@ -57,7 +57,7 @@ TEXT_FILES = [
     ROOT / "data" / "README.md",
 ]
 
-FILE_LINES, ALGORITHM_LINES, FUNCTION_LINES = 300, 150, 60
+FILE_LINES, ALGORITHM_LINES, FUNCTION_LINES = 300, 200, 60
 
 
 def short_name(path: Path) -> str:

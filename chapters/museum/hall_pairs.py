@@ -67,8 +67,8 @@ EXHIBITS = (
         target="kittenllm.dpo.dpo_loss",
         changes=(
             (
-                "reference_margin = (ref_chosen_logprobs - ref_rejected_logprobs).detach()",
-                "reference_margin = ref_chosen_logprobs - ref_rejected_logprobs",
+                "(widen(ref_chosen_logprobs) - widen(ref_rejected_logprobs)).detach()",
+                "widen(ref_chosen_logprobs) - widen(ref_rejected_logprobs)",
             ),
         ),
         symptom=Symptom(

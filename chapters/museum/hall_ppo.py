@@ -110,7 +110,7 @@ EXHIBITS = (
                 "next_value = values[:, t]",
             ),
             (
-                "return advantages, advantages + values",
+                "return advantages.to(dtype), (advantages + values).to(dtype)",
                 "return advantages, torch.where(mask, advantages + values, 0.0)",
             ),
         ),
