@@ -81,11 +81,13 @@ def gae(
     next_value = values.new_zeros(len(values))  # (B,)
     next_advantage = values.new_zeros(len(values))  # (B,)
     for t in reversed(range(mask.shape[1])):
-        delta = rewards[:, t] + weighted(gamma, next_value) - values[:, t]
-        advantage = delta + weighted(gamma * lam, next_advantage)
+        delta = rewards[:, t] + gamma * next_value - values[:, t]
+        advantage = delta + gamma * lam * next_advantage
         advantages[:, t] = torch.where(mask[:, t], advantage, 0.0)
-        next_advantage = torch.where(mask[:, t], advantage, next_advantage)
-        next_value = torch.where(mask[:, t], values[:, t], next_value)
+        if gamma * lam > 0:  # else it is never looked at, and stays 0: 0 * inf would be NaN
+            next_advantage = torch.where(mask[:, t], advantage, next_advantage)
+        if gamma > 0:
+            next_value = torch.where(mask[:, t], values[:, t], next_value)
     return advantages.to(dtype), (advantages + values).to(dtype)
 
 

@@ -92,8 +92,8 @@ def ppo_value_loss(
     clipped_values = old_values + change.clamp(-clip_eps, clip_eps)
     worse = torch.maximum((values - returns).square(), (clipped_values - returns).square())
     outside = (change.detach().abs() > clip_eps).to(values.dtype)
-    loss = 0.5 * masked_mean(worse, mask)
-    return loss.to(dtype), {"clip_fraction": masked_mean(outside, mask).to(dtype)}
+    metrics = {"clip_fraction": masked_mean(outside, mask).to(dtype)}
+    return (0.5 * masked_mean(worse, mask)).to(dtype), metrics
 
 
 @dataclass(frozen=True)

@@ -274,7 +274,7 @@ def test_numbers_of_a_rollout_are_divided_by_the_right_count():
     mask = torch.tensor([[1, 1, 1], [0, 1, 0]]).bool()
     logprobs = torch.tensor([[-1.0, -2.0, -3.0], [0.0, -4.0, 0.0]])
     ref_logprobs = torch.tensor([[-2.0, -2.0, -4.0], [0.0, -9.0, 0.0]])
-    rollout = Rollout(torch.zeros(2, 4).long(), mask, logprobs, torch.tensor([True, False]))
+    rollout = Rollout(torch.zeros(2, 4).long(), mask, logprobs, torch.tensor([True, True]))
     scores, values = torch.tensor([1.0, 3.0]), torch.zeros(2, 3)
     credit = token_credit(
         scores, logprobs, ref_logprobs, values, mask, kl_coef=0.0, gamma=1.0, lam=1.0
@@ -284,7 +284,7 @@ def test_numbers_of_a_rollout_are_divided_by_the_right_count():
     assert numbers["kl"] == (2.0 + 5.0) / 2  # summed over the reply, then the mean of 2 replies
     assert numbers["entropy"] == 10 / 4  # per token
     assert numbers["reply_tokens"] == 2.0
-    assert numbers["ended"] == 0.5
+    assert numbers["ended"] == 1.0  # a half would be right the wrong way round, too
     assert numbers["explained_variance"] == 0.0
 
 

@@ -132,6 +132,24 @@ def test_metrics_by_hand():
     assert metrics["chosen_logprob"] == -7 and metrics["rejected_logprob"] == -7.5
 
 
+def test_accuracy_is_about_the_gain_over_the_reference():
+    """Pair 0: the chosen reply is likelier, but less so than it was. Pair 1: the other way round.
+    Pair 2: it has gained more, and is likelier. Without the reference it would be 2 of 3, too,
+    but for the tie of pair 3."""
+    chosen, rejected = (
+        torch.tensor([-1.0, -9.0, -1.0, -5.0]),
+        torch.tensor([-2.0, -8.0, -2.0, -4.0]),
+    )
+    ref_chosen = torch.tensor([-1.0, -12.0, -3.0, -5.0])
+    ref_rejected = torch.tensor([-9.0, -8.0, -2.0, -4.0])
+    metrics = preference_metrics(chosen, rejected, ref_chosen, ref_rejected, beta=0.5)
+    assert metrics["accuracy"] == (0 + 1 + 1 + 0.5) / 4
+    no_reference = preference_metrics(chosen, rejected, 0 * chosen, 0 * chosen, beta=0.5)
+    assert no_reference["accuracy"] == (1 + 0 + 1 + 0) / 4
+    upside_down = preference_metrics(chosen, rejected, ref_rejected, ref_chosen, beta=0.5)
+    assert upside_down["accuracy"] != metrics["accuracy"]
+
+
 def test_extreme_log_probs_stay_finite():
     far = torch.tensor([-800.0], requires_grad=True)
     near = torch.tensor([-1.0], requires_grad=True)

@@ -36,6 +36,15 @@ def test_rms_norm_by_hand():
     torch.testing.assert_close(out, torch.tensor([3 / rms, 40 / rms]))
 
 
+def test_rms_norm_s_eps_is_inside_the_root():
+    """x / sqrt(mean x^2 + eps): with an eps as large as the mean, vectors shrink by sqrt(2)."""
+    out = RMSNorm(2, eps=12.5)(torch.tensor([3.0, 4.0]))
+    torch.testing.assert_close(out, torch.tensor([3 / 5, 4 / 5]))
+    gpt = GPT(GPTConfig(layers=1, norm_eps=0.25))
+    norms = [gpt.norm, gpt.layers[0].input_layernorm, gpt.layers[0].post_attention_layernorm]
+    assert [norm.eps for norm in norms] == [0.25] * 3
+
+
 def test_rotation_by_hand():
     # One head of 4 channels, base 100: pair 0 (channels 0 and 2) turns 1 radian per position,
     # pair 1 (channels 1 and 3) turns 100^(-1/2) = 0.1 radian.

@@ -68,6 +68,8 @@ def test_equal_rewards_give_exactly_zero(reward, size):
         assert (advantages[size:] == 0).all()
         assert advantages[0] > 0
     assert no_signal(rewards, group_size=size) == 0.5
+    three = torch.cat([rewards, rewards[size:]])  # one group with a signal, two without
+    assert no_signal(three, group_size=size) == pytest.approx(2 / 3)
 
 
 def test_exactly_zero_is_a_rule_and_not_a_result():
@@ -138,8 +140,10 @@ def test_the_rule_sees_prompt_number_reply_and_end():
 
 
 def test_replies_that_were_cut_off_are_counted_even_if_the_rule_ignores_it():
-    _, numbers = judge(make_rollout(), [0, 1], lambda *_: (0.0, {}), group_size=2)
-    assert numbers["truncated"] == 0.5 and numbers["no_signal"] == 1.0
+    rollout = make_rollout()
+    rollout.ended[3] = True  # one of four is cut off: the share is not its own complement
+    _, numbers = judge(rollout, [0, 1], lambda *_: (0.0, {}), group_size=2)
+    assert numbers["truncated"] == 0.25 and numbers["no_signal"] == 1.0
 
 
 def test_the_judge_refuses_what_does_not_fit():

@@ -112,6 +112,9 @@ def test_entropy_in_nats():
     assert_close(entropy(certain), torch.zeros(1, 1))
     assert_close(entropy(half_half), torch.full((1, 1), math.log(2)))
     assert entropy(torch.randn(2, 4, 5)).shape == (2, 4)
+    for shape in ((4, 5), (5,), (1, 2, 4, 5)):
+        with pytest.raises(ValueError, match=r"logits must have 3 dimension.*5\)|5,"):
+            entropy(torch.zeros(shape))
 
 
 # --------------------------------------------------------------------------------- masks
