@@ -62,6 +62,7 @@ def examples() -> dict[str, dict[str, Call]]:
 
     logits = torch.randn(3, 6, 7, generator=generator)
     tokens = torch.randint(7, (3, 6), generator=generator)
+    tokens[0, 2], tokens[1, 1] = logits[0, 1].argmax(), logits[1, 0].argmax()  # two hits
     loss_mask = torch.tensor([[0, 0, 1, 1, 0, 0], [0, 1, 0, 0, 1, 1], [0, 0, 0, 0, 1, 0]]).bool()
     producing = torch.cat([loss_mask[:, 1:], torch.zeros(3, 1).bool()], dim=1)
     spoilt = torch.where(producing[..., None], logits, NAN), torch.where(loss_mask, tokens, -100)
@@ -160,21 +161,29 @@ def advice_for(name: str, function: object) -> str | None:
         if told:
             return told
     for mistake in MISTAKES[name]:
-        if is_made(mistake, name, function, calls[mistake.example]):
+        if is_made(mistake, name, function, calls):
             return mistake.sentence
     call = calls["kl" if name == "grpo" else "plain"]
     return leaking_gradient(name, function, call) or float64_trouble(name, function, call)
 
 
-def is_made(mistake: Mistake, name: str, function: object, call: Call) -> bool:
+def is_made(mistake: Mistake, name: str, function: object, calls: dict[str, Call]) -> bool:
     """Does the function give what the mistake gives, and not what is right?"""
+    call = calls[mistake.example]
     right = parts_of(name, RIGHT[name], call).get(mistake.part)
     found = parts_of(name, function, call).get(mistake.part)
     if right is None or found is None or same(found, right):
         return False
     if mistake.wrong is None:
+        if mistake.or_other and is_right(name, function, calls["plain"], mistake.part):
+            return True
         return bool(right.isfinite().all()) and not bool(found.isfinite().all())
     return same(found, wrong_part(mistake, name, call))
+
+
+def is_right(name: str, function: object, call: Call, part: str) -> bool:
+    found = parts_of(name, function, call).get(part)
+    return found is not None and same(found, parts_of(name, RIGHT[name], call)[part])
 
 
 def wrong_part(mistake: Mistake, name: str, call: Call) -> Tensor:
@@ -293,6 +302,8 @@ def wrong_loss(result: object, names: list[str]) -> str | None:
         )
     if loss.dim() > 0:
         return f"The loss has shape {tuple(loss.shape)}. It must be one number: take the mean."
+    if metrics is None:
+        return "The metrics are missing: return loss, metrics."
     if not isinstance(metrics, dict):
         return f"The metrics are a {kind_of(metrics)}. They must be a dict of names and tensors."
     missing = [name for name in names if name not in metrics]

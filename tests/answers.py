@@ -274,6 +274,13 @@ def sft_loss_alone(logits, tokens, loss_mask):
     return F.cross_entropy(logits[:, :-1][mask], tokens[:, 1:][mask])
 
 
+@wrong("sft", "The accuracy compares")
+def accuracy_not_shifted(logits, tokens, loss_mask):
+    loss, metrics = picked_by_index(logits, tokens, loss_mask)
+    hits = (logits.argmax(-1) == tokens)[loss_mask].float().sum() / loss_mask.sum().clamp(min=1)
+    return loss, {**metrics, "accuracy": hits}
+
+
 @wrong("sft", "accuracy is missing")
 def no_metric(logits, tokens, loss_mask):
     mask = loss_mask[:, 1:]
@@ -335,6 +342,12 @@ def overflowing(chosen_rewards, rejected_rewards):
 def overflowing_otherwise(chosen_rewards, rejected_rewards):
     d = chosen_rewards - rejected_rewards
     return (1 + (-d).exp()).log().mean(), reward_metrics(d)
+
+
+@wrong("reward", "F.logsigmoid(x) is log(sigmoid(x)) without the overflow")
+def held_back(chosen_rewards, rejected_rewards):
+    d = chosen_rewards - rejected_rewards
+    return -torch.log(torch.sigmoid(d) + 1e-8).mean(), reward_metrics(d)
 
 
 @wrong("reward", "This is the sum")
@@ -495,6 +508,13 @@ def returns_forgotten(rewards, values, mask, *, gamma, lam):
     step = lambda r, v, n, a: r + gamma * n - v + gamma * lam * a  # noqa: E731
     advantages, _ = gae_loop(rewards, values, mask, step)
     return advantages, advantages
+
+
+@wrong("gae", "It must begin at the last one")
+def forwards(rewards, values, mask, *, gamma, lam):
+    step = lambda r, v, n, a: r + gamma * n - v + gamma * lam * a  # noqa: E731
+    turned = gae_loop(rewards.flip(1), values.flip(1), mask.flip(1), step)
+    return turned[0].flip(1), turned[1].flip(1)
 
 
 @wrong("gae", "return advantages, returns")

@@ -30,13 +30,15 @@ RIGHT = {  # the package's own, also while another one is put in their place
 class Mistake:
     """A wrong answer: `wrong` gives what it gives for one part of the result.
 
-    Without `wrong`, the mistake is a result that is not finite where the right one is.
+    Without `wrong`, the mistake is a result that is not finite where the right one is; with
+    `or_other` also one that is wrong in this example, but right in the plain one.
     """
 
     sentence: str
     wrong: Callable | None = None
     example: str = "plain"
     part: str = "loss"
+    or_other: bool = False
 
 
 # ------------------------------------------------------------------------------- the mistakes
@@ -69,6 +71,12 @@ def smoothed_with(right_share: Callable[[float], float]) -> Callable:
         return -(share * F.logsigmoid(margin) + (1 - share) * F.logsigmoid(-margin)).mean()
 
     return wrong
+
+
+def minus_flipped(chosen, rejected, ref_chosen, ref_rejected, *, beta, label_smoothing):
+    margin = beta * (chosen - rejected - ref_chosen + ref_rejected)
+    right, flipped = F.logsigmoid(margin), F.logsigmoid(-margin)
+    return -((1 - label_smoothing) * right - label_smoothing * flipped).mean()
 
 
 def without_reference(loss: Callable) -> Callable:
@@ -191,16 +199,16 @@ def gae_with(
     delta: Callable | None = None,
     pull: Callable | None = None,
     gap: str = "skipped",
-    part: str = "advantages",
+    order: Callable = reversed,
 ) -> Callable:
-    """GAE with another delta(r, v, next v, gamma), pull(gamma, lam), or treatment of gaps."""
+    """GAE with another delta(r, v, next v, gamma), pull(gamma, lam), gaps, or order of steps."""
 
     def wrong(rewards, values, mask, *, gamma, lam):
         rewards, kept = torch.where(mask, rewards, 0.0), torch.where(mask, values, 0.0)
         factor = pull(gamma, lam) if pull else gamma * lam
         advantages = torch.zeros_like(kept)
         next_value = next_advantage = torch.zeros(len(mask))
-        for t in reversed(range(mask.shape[1])):
+        for t in order(range(mask.shape[1])):
             here = mask[:, t] if gap == "skipped" else torch.ones(len(mask), dtype=torch.bool)
             value = kept[:, t]
             change = (
@@ -348,8 +356,8 @@ NO_MINUS = (
 )
 SUMMED = "This is the sum. The loss is the mean: divide by how many are counted."
 OVERFLOW = (
-    "The loss overflows for scores that are far apart: sigmoid gives 0 there, and its log is minus "
-    "infinity. F.logsigmoid(x) is log(sigmoid(x)) without the overflow."
+    "The loss is wrong for scores that are far apart: sigmoid gives 0 there, and the log of 0 is "
+    "an overflow. F.logsigmoid(x) is log(sigmoid(x)) without the overflow."
 )
 MEAN_FIRST = (
     "The mean is taken too early: first the loss of every single pair, then the mean of these "
@@ -537,7 +545,18 @@ MISTAKES: dict[str, list[Mistake]] = {
         Mistake(ROW_MEANS, sft_with(row_means)),
         Mistake(SUMMED, sft_with(total)),
         Mistake(NO_MINUS, sft_with(masked_mean, sign=1)),
-        Mistake(MASKED_NAN, example="padding"),
+        Mistake(
+            "The accuracy compares the likeliest token with the one at the same place. Logits at "
+            "position t speak about token t + 1.",
+            lambda x, y, mask: (x.argmax(-1) == y)[mask].float().mean(),
+            part="accuracy",
+        ),
+        Mistake(
+            "The accuracy is that of all tokens. Only the trained ones count.",
+            lambda x, y, mask: (x[:, :-1].argmax(-1) == y[:, 1:]).float().mean(),
+            part="accuracy",
+        ),
+        Mistake(MASKED_NAN, example="padding", or_other=True),
         Mistake(EMPTY, example="empty"),
     ],
     "reward": [
@@ -563,7 +582,7 @@ MISTAKES: dict[str, list[Mistake]] = {
             "This is a hinge loss. The loss is -log sigmoid of the difference.",
             per_pair(lambda d: (1 - d).clamp(min=0).mean()),
         ),
-        Mistake(OVERFLOW, example="far"),
+        Mistake(OVERFLOW, example="far", or_other=True),
         Mistake(
             "A tie counts half in the accuracy: here it counts as wrong.",
             per_pair(lambda d: (d > 0).float().mean()),
@@ -606,6 +625,12 @@ MISTAKES: dict[str, list[Mistake]] = {
             "The value of this token is not subtracted: delta = reward + gamma * next value - "
             "value.",
             gae_with(lambda r, v, after, gamma: r + gamma * after),
+            part="advantages",
+        ),
+        Mistake(
+            "The walk goes from the first token to the last. It must begin at the last one: "
+            "reversed(range(...)).",
+            gae_with(order=list),
             part="advantages",
         ),
         Mistake(
@@ -686,7 +711,7 @@ MISTAKES: dict[str, list[Mistake]] = {
         Mistake(MASK_IGNORED, clipped_with(smaller, ignored_mask)),
         Mistake(ROW_MEANS, clipped_with(smaller, row_means)),
         Mistake(ROW_MEANS, clipped_with(smaller, all_row_means)),
-        Mistake(MASKED_NAN, example="padding"),
+        Mistake(MASKED_NAN, example="padding", or_other=True),
         Mistake(EMPTY, example="empty"),
         Mistake(
             "clip_fraction counts ratios above 1 + eps only. Those below 1 - eps count too.",
@@ -735,7 +760,7 @@ MISTAKES: dict[str, list[Mistake]] = {
             "The log is missing: the loss is -log of what sigmoid gives.",
             of_ratios(lambda c, r, beta: -(beta * (c - r)).sigmoid()),
         ),
-        Mistake(OVERFLOW, example="far"),
+        Mistake(OVERFLOW, example="far", or_other=True),
         Mistake(
             "label_smoothing is ignored: with it a share s of the labels is believed wrong.",
             smoothed_with(lambda s: 1.0),
@@ -745,6 +770,12 @@ MISTAKES: dict[str, list[Mistake]] = {
             "The two shares of label_smoothing have changed places: 1 - s is for the label as it "
             "is, s for the flipped one.",
             smoothed_with(lambda s: s),
+            example="smoothed",
+        ),
+        Mistake(
+            "The flipped label's part has the wrong sign. Both parts are surprises, and both are "
+            "added.",
+            minus_flipped,
             example="smoothed",
         ),
         Mistake(
@@ -905,6 +936,11 @@ MISTAKES: dict[str, list[Mistake]] = {
             part="result",
         ),
         Mistake(
+            "eps is missing: the divisor is the std plus eps.",
+            in_groups(lambda g, eps: centred(g) / spread(g)),
+            part="result",
+        ),
+        Mistake(
             "The variance divides here. It is the std, its square root.",
             in_groups(lambda g, eps: centred(g) / (g.var(1, keepdim=True) + eps)),
             part="result",
@@ -1043,7 +1079,7 @@ MISTAKES: dict[str, list[Mistake]] = {
             with_kl(lambda x: 2 * k3(x)),  # the example has kl_coef 1/2
             example="kl",
         ),
-        Mistake(MASKED_NAN, example="padding"),
+        Mistake(MASKED_NAN, example="padding", or_other=True),
         Mistake(EMPTY, example="empty"),
     ],
     "cache": [

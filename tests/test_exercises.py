@@ -452,6 +452,11 @@ def test_a_wrong_signature_is_named(grading, tmp_path):
     complaint = grading.wrong_shape(load_file(hand_in(tmp_path, text)), EXERCISES["gae"])
     assert "(rewards, values, mask, *, gamma, lam)" in complaint
     assert "(rewards, values, mask, lam, gamma)" in complaint
+    same = "def gae(rewards: list, values, mask, *, gamma, lam) -> tuple: pass"
+    assert grading.wrong_shape(load_file(hand_in(tmp_path, same)), EXERCISES["gae"]) is None
+    four = "chosen_logprobs, rejected_logprobs, ref_chosen_logprobs, ref_rejected_logprobs"
+    text = f"def dpo_loss({four}, *, beta, label_smoothing=0): pass"  # 0 and 0.0 are one number
+    assert grading.wrong_shape(load_file(hand_in(tmp_path, text)), EXERCISES["dpo"]) is None
     assert "does not define the function dpo_loss" in grading.wrong_shape({}, EXERCISES["dpo"])
     for exercise in EXERCISES.values():
         assert grading.wrong_shape(load_file(exercise.stub), exercise) is None
