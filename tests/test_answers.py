@@ -38,8 +38,8 @@ class Notes:
         return [one for one in self.events if one["event"] == event]
 
 
-# Whole replies sampled with a cache of plain loops: the check does it, here it takes too long.
-SLOW = "recorded|greedy_replies|layout|drop|take_nothing|cost_nothing|stream"
+# Whole replies and models, again for every answer: the check does it, here it takes too long.
+SLOW = "recorded|greedy|layout|drop|take_nothing|cost_nothing|stream|add_up_to_grpo_loss"
 
 
 class Rounds(grading.Recorder):
