@@ -10,6 +10,7 @@ import pytest
 import tiktoken
 import torch
 
+from kittenllm import tokenizer as tokenizer_module
 from kittenllm.tokenizer import (
     SMALLEST_VOCABULARY,
     SPECIAL_TOKENS,
@@ -141,6 +142,21 @@ def test_training_is_deterministic_and_takes_any_iterable():
     lines = STORY.splitlines(keepends=True)
     assert train_bpe(lines, 420) == train_bpe(iter(lines), 420)
     assert list(train_bpe(reversed(lines), 420)) == list(train_bpe(lines, 420))
+
+
+def test_one_long_word_costs_as_much_per_letter_as_short_ones(monkeypatch):
+    """Work is counted, not seconds: each merge touches only the places where its pair stands."""
+    counted = tokenizer_module._Words._count
+    calls = []
+    monkeypatch.setattr(
+        tokenizer_module._Words, "_count", lambda *given: calls.append(1) or counted(*given)
+    )
+    letters = "".join(random.Random(0).choices("ACGT", k=3000))
+    for text in (letters, " ".join(letters[i : i + 10] for i in range(0, 3000, 10))):
+        calls.clear()
+        train_bpe(text, 500)
+        assert len(text) < len(calls) < 6 * len(text)
+    assert train_bpe(letters, 420) == recounting_bpe(letters, 420)
 
 
 def test_a_short_text_gives_a_smaller_vocabulary():
