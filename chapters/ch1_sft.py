@@ -34,14 +34,12 @@ from kittenllm.evaluation import (
     rate,
 )
 from kittenllm.gpt import GPT
+from kittenllm.kitten_town import DATA
 from kittenllm.kitten_town.facts import build_town
 from kittenllm.records import RecordError, load_chats, report_problems
 from kittenllm.runs import Run, file_digest, fingerprint_of
 from kittenllm.settings import Common, new_generator, new_random
 from kittenllm.tokenizer import Tokenizer
-
-DATA = Path(__file__).resolve().parents[1] / "data"
-
 
 QUICK = {"most_chats": 400}
 

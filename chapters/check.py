@@ -304,9 +304,7 @@ def new_parser() -> argparse.ArgumentParser:
     add("--list", action="store_true", help="list the exercises and stop")
     add("--hint", nargs="?", type=int, const=0, metavar="N", help="the next hint, or hint N again")
     source = parser.add_mutually_exclusive_group()
-    source.add_argument(
-        "--file", type=path_argument, help="grade this file and not chapters/exercises/"
-    )
+    source.add_argument("--file", type=path_argument, help="grade this file, not your exercise")
     source.add_argument("--solution", action="store_true", help="grade the package's own function")
     add("--seconds", type=float, default=30.0, help="longest time for one case (default 30)")
     add("--no-chapter", action="store_true", help="tests and the little training only, as for all")
@@ -321,6 +319,8 @@ def check(argv=None) -> int:
     if arguments.list:
         print(list_text(written()))
         return 0
+    if not (ROOT / "tests").is_dir():
+        parser.error("an installed copy has no tests to grade with: run it in the project's folder")
     if arguments.name is None:
         parser.error("which exercise? --list shows them all")
     try:

@@ -18,6 +18,7 @@ from kittenllm.chat import chat_prompt, encode_chat
 from kittenllm.checkpoints import CheckpointError, load_model, write_json_atomic
 from kittenllm.evaluation import fixed_questions, sample_replies
 from kittenllm.gpt import GPT
+from kittenllm.kitten_town import DATA
 from kittenllm.kitten_town.facts import build_town
 from kittenllm.records import RecordError, load_chats
 from kittenllm.runs import read_json
@@ -25,7 +26,6 @@ from kittenllm.sampling import generate
 from kittenllm.settings import new_generator
 from kittenllm.tokenizer import Tokenizer
 
-DATA = Path(__file__).resolve().parents[1] / "data"
 FORMAT = 1  # of report_replies.json
 PUZZLES = 2
 PUZZLE_TOKENS = 192

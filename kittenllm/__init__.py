@@ -22,7 +22,17 @@ if sys.version_info < (3, 10):  # noqa: UP036
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
+
+def _ctrl_c_is_one_line(kind, error, trace):
+    """Ctrl-C before a program has begun, which is mostly while torch is being loaded."""
+    if issubclass(kind, KeyboardInterrupt) and not sys.flags.dev_mode:
+        sys.stderr.write("\nstopped\n")
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
 if sys.argv[:1] == ["-m"]:  # Python is still looking for the module of `python -m MODULE`
+    sys.excepthook = _ctrl_c_is_one_line
     from kittenllm.door import enter
 
     enter()

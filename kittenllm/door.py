@@ -28,7 +28,6 @@ def enter() -> None:
     if module.split(".")[0] not in ("kittenllm", "chapters"):
         return
     open_closed_streams()
-    sys.excepthook = _ctrl_c_is_one_line
     if module not in programs():
         refuse(f"{module} is not a program. {_what_to_run(module)}")
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
@@ -138,11 +137,3 @@ def _what_to_run(module: str) -> str:
         return f"Did you mean python -m {near}?"
     what = "It is a part that programs use. " if there else ""
     return f"{what}python -m chapters runs the journey, with --list it names the chapters."
-
-
-def _ctrl_c_is_one_line(kind, error, trace) -> None:
-    """Ctrl-C before a program has begun, which is while torch is being loaded."""
-    if issubclass(kind, KeyboardInterrupt) and not sys.flags.dev_mode:
-        print("\nstopped", file=sys.stderr)
-    else:
-        sys.__excepthook__(kind, error, trace)

@@ -13,6 +13,7 @@ import pytest
 from chapters import __main__ as journey
 from chapters import chat as chat_program
 from chapters.runner import CHAPTERS, available_chapters
+from kittenllm.kitten_town import DATA
 from kittenllm.runs import read_json
 
 ROOT = Path(__file__).parent.parent
@@ -185,3 +186,25 @@ def test_the_tests_do_what_the_readme_says():
     assert f"{install} && {tests}\n" in readme
     assert install in script and tests in script
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    venv = "python3 -m venv .venv && . .venv/bin/activate && "  # pip alone may be refused
+    assert f"\n{venv}{install} && python -m chapters\n" in readme
+    assert f"\n{venv}{install} && {tests}\n" in readme
+    powershell = readme.split("```powershell\n")[1].split("```")[0]
+    assert powershell.count("\n") == 2 and "&&" not in powershell  # version 5 does not know it
+
+
+def test_pip_installs_every_folder_and_file_of_the_programs():
+    settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    packages = re.search(r"^packages = \[(.*?)\]", settings, re.DOTALL | re.MULTILINE)[1]
+    data = re.search(
+        r"^\[tool.setuptools.package-data\](.*?)\n\n", settings, re.DOTALL | re.MULTILINE
+    )
+    for path in [*(ROOT / "kittenllm").rglob("*"), *(ROOT / "chapters").rglob("*")]:
+        if path.is_dir() or "__pycache__" in path.parts:
+            continue
+        package = ".".join(path.parent.relative_to(ROOT).parts)
+        assert f'"{package}"' in packages, f"pip leaves out {path}"
+        if path.suffix != ".py":
+            line = next(line for line in data[1].splitlines() if line.startswith(package))
+            assert f'"*{path.suffix}"' in line, f"pip leaves out {path}"
+    assert DATA == ROOT / "data" and '"kittenllm.data" = "data"' in settings

@@ -10,3 +10,9 @@
 
 Everything is made by seeded generators. `python -m kittenllm.kitten_town` rewrites `data/`.
 """
+
+from pathlib import Path
+
+DATA = Path(__file__).resolve().parents[1] / "data"  # where pip has put an installed copy
+if not DATA.is_dir():
+    DATA = Path(__file__).resolve().parents[2] / "data"
