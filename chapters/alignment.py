@@ -22,6 +22,7 @@ from kittenllm.evaluation import (
     Reply,
     evaluate,
     fixed_questions,
+    mean_and_error,
     sample_replies,
     weighted_rate,
 )
@@ -83,7 +84,8 @@ def counts_of(common: Common) -> dict[str, tuple[int, int]]:
 def watch(policy: GPT, setup: Setup, count: int) -> tuple[dict[str, float], str]:
     """A quick look: one reply to each of `count` held-out questions, the same at every look.
 
-    Returns the means of gold, proxy (the reward model's score) and kl_held_out, and an example.
+    Returns the means of gold, proxy (the reward model's score) and kl_held_out, each with its
+    standard error by topic, and an example.
     """
     rng = new_random(setup.common.seed, "ch3_ppo", "watch")
     questions = [ask_any(setup.town, rng, held_out=True) for _ in range(count)]
@@ -97,11 +99,15 @@ def watch(policy: GPT, setup: Setup, count: int) -> tuple[dict[str, float], str]
     mask = rollout.response_mask
     ref_logprobs = frozen_logprobs(setup.reference, rollout.tokens, mask)
     kl = sequence_logprobs(kl_k1(rollout.logprobs, ref_logprobs), mask, reduce="sum")
+    scores = setup.scorer(rollout)
+    topics = [question.about for question in questions]
     numbers = {
         "gold": statistics.fmean(golds),
-        "gold_stderr": statistics.stdev(golds) / len(golds) ** 0.5,
-        "proxy": float(setup.scorer(rollout).mean()),
+        "gold_stderr": mean_and_error(golds, topics)[1],
+        "proxy": float(scores.mean()),
+        "proxy_stderr": mean_and_error(scores.tolist(), topics)[1],
         "kl_held_out": float(kl.mean()),
+        "kl_held_out_stderr": mean_and_error(kl.tolist(), topics)[1],
     }
     return numbers, safe_text(f"{questions[0].text} {texts[0]}")
 

@@ -13,10 +13,11 @@ import torch
 
 from chapters.runner import chapter_main
 from chapters.samples import write_samples
+from chapters.terminal import with_error
 from chapters.texts import Texts, file_texts, town_texts, validation_nats
 from kittenllm import plots
 from kittenllm.batches import TokenStream
-from kittenllm.evaluation import fixed_questions
+from kittenllm.evaluation import fixed_questions, mean_and_error
 from kittenllm.gpt import GPT, SIZES, GPTConfig
 from kittenllm.kitten_town import voices
 from kittenllm.kitten_town.chats import Question
@@ -160,14 +161,17 @@ def look(gpt: GPT, texts: Texts, settings: Settings) -> dict:
         "val_bits_per_byte": all_nats / math.log(2) / texts.validation_bytes,
         "val_nats_per_character": all_nats / texts.validation_characters,
         "fact_recall": None,
+        "fact_recall_stderr": None,
     }
     if not settings.text:
-        keys["fact_recall"] = fact_recall(gpt, texts.tokenizer, build_town())
+        recall, error = fact_recall(gpt, texts.tokenizer, build_town())
+        keys["fact_recall"], keys["fact_recall_stderr"] = recall, error
     return keys
 
 
-def fact_recall(gpt: GPT, tokenizer: Tokenizer, town: Town) -> float:
-    """Share of true answers when a text asks for each of the 200 facts in each of its wordings.
+def fact_recall(gpt: GPT, tokenizer: Tokenizer, town: Town) -> tuple[float, float]:
+    """Share of true answers when a text asks for each of the 200 facts in each of its wordings,
+    and its standard error by fact.
 
     The text stops after `Anna asks: "Where does Pip live?" Hugo says: "`; the kitten continues
     greedily, and what it says before the closing quote is judged.
@@ -188,11 +192,11 @@ def fact_recall(gpt: GPT, tokenizer: Tokenizer, town: Town) -> float:
         temperature=0.0,
         generator=new_generator(gpt.device, 0),
     )
-    hits = 0
+    hits = []
     for question, reply in zip(questions, rollout.replies(), strict=True):
         answer = tokenizer.decode(reply).split('"')[0]
-        hits += is_right(town, question, answer)
-    return hits / len(questions)
+        hits.append(float(is_right(town, question, answer)))
+    return mean_and_error(hits, [question.about for question in questions])
 
 
 def continuations(gpt: GPT, tokenizer: Tokenizer, common: Common) -> list[str]:
@@ -251,7 +255,8 @@ def report(keys: dict) -> None:
         f"{keys['val_bits_per_byte']:.3f} bits per byte"
     )
     if keys["fact_recall"] is not None:
-        print(f"facts recalled when a text asks for them: {keys['fact_recall']:.1%}")
+        recall = with_error(keys["fact_recall"], keys["fact_recall_stderr"], ".1%")
+        print(f"facts recalled when a text asks for them: {recall}")
 
 
 def main(argv=None) -> int:

@@ -34,12 +34,13 @@ from chapters.language_training import (
 )
 from chapters.runner import chapter_main, ensure
 from chapters.samples import write_samples
-from chapters.terminal import use_colour
+from chapters.terminal import use_colour, with_error
 from chapters.tool_training import load_chat_kitten
 from kittenllm import plots
 from kittenllm.batches import PackedRows
 from kittenllm.chat import colour_view, encode_chat
 from kittenllm.checkpoints import save_model
+from kittenllm.evaluation import ERRORS_MEAN
 from kittenllm.kitten_town.meow_tasks import KINDS, draw_task
 from kittenllm.lora import merge_lora
 from kittenllm.meowscript import run as run_program
@@ -221,18 +222,21 @@ def table(keys: dict) -> str:
         lines.append(f"{label:<26}" + "".join(f"{cell(keys[name]):>13}" for name in names))
 
     def percent(key: str):
-        return lambda row: f"{row[key]:.1%} ±{100 * row[f'{key}_stderr']:.1f}"
+        return lambda row: with_error(row[key], row[f"{key}_stderr"], ".1%").replace("% +-", " +-")
 
     labels = ("writes programs", "says what they print", "mends bugs", "explains a line")
     for label, key in zip(labels, KEYS.values(), strict=True):
         add(label, percent(key))
-    chat = "chat_accuracy_after"
-    add("answers in a chat", lambda row: f"{row.get(chat, row.get('chat_accuracy')):.1%}")
+
+    def chat_cell(row: dict) -> str:
+        return percent("chat_accuracy" if "chat_accuracy" in row else "chat_accuracy_after")(row)
+
+    add("answers in a chat", chat_cell)
     add("reading, bits per byte", lambda row: f"{row['bits_per_byte']:.3f}")
     add("trained parameters", lambda row: f"{row.get('trained_parameters', 0):,}")
     add("memory, MB", lambda row: f"{row.get('memory_mb', 0):.1f}")
     add("seconds, exams included", lambda row: f"{row.get('seconds', 0):.0f}")
-    return "\n".join(lines)
+    return "\n".join([*lines, ERRORS_MEAN])
 
 
 def main(argv=None) -> int:

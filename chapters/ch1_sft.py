@@ -23,10 +23,11 @@ from chapters.fine_tuning import (
 )
 from chapters.runner import chapter_main, ensure
 from chapters.samples import write_samples
-from chapters.terminal import use_colour
+from chapters.terminal import use_colour, with_error
 from kittenllm import cleaning, plots
 from kittenllm.chat import colour_view, encode_chat
 from kittenllm.evaluation import (
+    ERRORS_MEAN,
     FULL_COUNTS,
     evaluate,
     evaluation_questions,
@@ -79,8 +80,10 @@ def run(settings: Settings, common: Common) -> dict:
     with chapter.timing("eval"):
         keys = look_after(kitten, common)
         keys["forgetting_bits_per_byte"] = kitten.base_bits_per_byte() - before["bits_per_byte"]
-        keys["base_answer_accuracy"] = before["template_accuracy"]
-        keys["base_answer_accuracy_bare"] = before["bare_accuracy"]
+        for key, name in (("", "template_accuracy"), ("_bare", "bare_accuracy")):
+            mean, error = before[name]
+            keys[f"base_answer_accuracy{key}"] = mean
+            keys[f"base_answer_accuracy{key}_stderr"] = error
         keys["kept"] = len(kept)
         lines = cleaning.reading_problems(problems)
         counts = {reason: len(found) for reason, found in (lines | dropped).items()}
@@ -177,8 +180,8 @@ def look_before(kitten: Kitten, common: Common) -> dict:
     fixed = kitten.ask(fixed_questions(build_town()), temperature=1.0, bare=True)
     return {
         "bits_per_byte": kitten.base_bits_per_byte(),
-        "template_accuracy": rate(kitten.ask(questions), right)[0],
-        "bare_accuracy": rate(kitten.ask(questions, bare=True), right)[0],
+        "template_accuracy": rate(kitten.ask(questions), right),
+        "bare_accuracy": rate(kitten.ask(questions, bare=True), right),
         "samples": [reply.text for reply in fixed],
     }
 
@@ -231,16 +234,21 @@ def draw(chapter: Run, history: list[dict]) -> None:
 
 def report(keys: dict) -> None:
     """The key numbers in words."""
+
+    def percent(key: str) -> str:
+        return with_error(keys[key], keys[f"{key}_stderr"], ".1%")
+
     print(
-        f"held-out questions answered right: {keys['answer_accuracy']:.1%} greedily, "
-        f"{keys['answer_accuracy_sampled']:.1%} at temperature 1 "
-        f"(base kitten: {keys['base_answer_accuracy']:.1%} with the chat template, "
-        f"{keys['base_answer_accuracy_bare']:.1%} with the bare question)"
+        f"held-out questions answered right: {percent('answer_accuracy')} greedily, "
+        f"{percent('answer_accuracy_sampled')} at temperature 1 "
+        f"(base kitten: {percent('base_answer_accuracy')} with the chat template, "
+        f"{percent('base_answer_accuracy_bare')} with the bare question)"
     )
     print(
-        f"stops by itself {keys['stop_rate']:.1%}, safe {keys['safe_rate']:.1%}, allows what is "
-        f"fine {keys['allowed_rate']:.1%}, friendly {keys['friendly_rate']:.1%}"
+        f"stops by itself {percent('stop_rate')}, safe {percent('safe_rate')}, allows what is "
+        f"fine {percent('allowed_rate')}, friendly {percent('friendly_rate')}"
     )
+    print(ERRORS_MEAN)
     print(f"forgotten: {keys['forgetting_bits_per_byte']:+.3f} bits per byte of pretraining text")
 
 

@@ -14,7 +14,7 @@ from chapters import tool_exam
 from chapters.fine_tuning import Kitten, watched
 from chapters.runner import chapter_main, ensure
 from chapters.samples import write_samples
-from chapters.terminal import use_colour
+from chapters.terminal import use_colour, with_error
 from chapters.tool_training import (
     QUICK,
     Settings,
@@ -29,6 +29,7 @@ from chapters.tool_training import (
 from kittenllm import plots
 from kittenllm.agent import encode_tool_chat
 from kittenllm.chat import colour_view
+from kittenllm.evaluation import ERRORS_MEAN
 from kittenllm.kitten_town.tool_chats import (
     demonstration,
     held_out_requests,
@@ -214,7 +215,7 @@ def report(keys: dict) -> None:
     """The key numbers in words."""
 
     def percent(key: str) -> str:
-        return f"{keys[key]:.1%} ± {keys[f'{key}_stderr']:.1%}"
+        return with_error(keys[key], keys[f"{key}_stderr"], ".1%")
 
     for skill in ("calculator", "search"):
         print(
@@ -229,6 +230,7 @@ def report(keys: dict) -> None:
         f"{'chats':<11} right {percent('chat_accuracy_before')} before, "
         f"{percent('chat_accuracy_after')} after; needless calls {percent('needless_call_rate')}"
     )
+    print(ERRORS_MEAN)
 
 
 def main(argv=None) -> int:

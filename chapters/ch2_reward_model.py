@@ -7,7 +7,6 @@ your own pairs; python -m chapters.rank lets you be the annotator. The lesson is
 chapters/ch2_reward_model.md.
 """
 
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,10 +24,10 @@ from chapters.preferences import (
 from chapters.reward_pictures import draw_judge
 from chapters.runner import chapter_main, ensure
 from chapters.samples import write_samples
-from chapters.terminal import safe_text
+from chapters.terminal import safe_text, with_error
 from kittenllm.calibration import calibration_error
 from kittenllm.checkpoints import load_model
-from kittenllm.evaluation import fixed_questions, sample_replies
+from kittenllm.evaluation import ERRORS_MEAN, fixed_questions, mean_and_error, sample_replies
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town.facts import build_town
 from kittenllm.optim import make_optimizer
@@ -252,8 +251,8 @@ def look(
     chosen: torch.Tensor, rejected: torch.Tensor, pairs: list[LabelledPair]
 ) -> dict[str, float | None]:
     """The reward model's numbers on held-out pairs, from its scores (P,), (P,)."""
-    names = [tuple(pair.prompt) for pair in pairs]
-    accuracy, accuracy_error = mean_and_error(right(chosen, rejected).tolist(), names)
+    topics = [pair.about for pair in pairs]
+    accuracy, accuracy_error = mean_and_error(right(chosen, rejected).tolist(), topics)
     keys = {
         "accuracy": accuracy,
         "accuracy_stderr": accuracy_error,
@@ -263,37 +262,30 @@ def look(
         "length_correlation": length_correlation(chosen - rejected, pairs),
         "length_correlation_gold": None,
         "gold_accuracy_by_kind": None,
+        "gold_accuracy_by_kind_stderr": None,
     }
     if pairs[0].best_accuracy is None:
         return keys  # pairs from a file: nobody knows the truth
     best = [pair.best_accuracy for pair in pairs]
-    keys["bayes_accuracy"], keys["bayes_accuracy_stderr"] = mean_and_error(best, names)
+    keys["bayes_accuracy"], keys["bayes_accuracy_stderr"] = mean_and_error(best, topics)
     gold_difference = torch.tensor([pair.chosen_gold - pair.rejected_gold for pair in pairs])
     keys["length_correlation_gold"] = length_correlation(gold_difference, pairs)
     agrees = right((chosen - rejected) * gold_difference.sign(), torch.zeros(len(pairs)))
     clear = [i for i in range(len(pairs)) if abs(gold_difference[i]) >= CLEAR_DIFFERENCE]
-    by_kind: dict[str, list[float]] = {}
+    by_kind: dict[str, list[int]] = {}
     for i in clear:
-        by_kind.setdefault(pairs[i].question.kind, []).append(float(agrees[i]))
-    keys["gold_accuracy_by_kind"] = {kind: sum(v) / len(v) for kind, v in by_kind.items()}
-    keys["gold_accuracy"], keys["gold_accuracy_stderr"] = mean_and_error(
-        [float(agrees[i]) for i in clear], [names[i] for i in clear]
-    )
+        by_kind.setdefault(pairs[i].question.kind, []).append(i)
+
+    def share(chosen_pairs: list[int]) -> tuple[float | None, float | None]:
+        return mean_and_error(
+            [float(agrees[i]) for i in chosen_pairs], [topics[i] for i in chosen_pairs]
+        )
+
+    shares = {kind: share(of_kind) for kind, of_kind in by_kind.items()}
+    keys["gold_accuracy_by_kind"] = {kind: mean for kind, (mean, _) in shares.items()}
+    keys["gold_accuracy_by_kind_stderr"] = {kind: error for kind, (_, error) in shares.items()}
+    keys["gold_accuracy"], keys["gold_accuracy_stderr"] = share(clear)
     return keys
-
-
-def mean_and_error(values: Sequence[float], groups: Sequence) -> tuple[float, float]:
-    """Mean over pairs, and its standard error when pairs about one question are alike.
-
-    error = sqrt(sum over questions of (sum of its deviations from the mean)^2) / number of pairs
-    """
-    if not values:
-        return math.nan, math.nan
-    mean = sum(values) / len(values)
-    deviations: dict = {}
-    for value, group in zip(values, groups, strict=True):
-        deviations[group] = deviations.get(group, 0.0) + value - mean
-    return mean, math.sqrt(sum(d * d for d in deviations.values())) / len(values)
 
 
 def length_correlation(difference: torch.Tensor, pairs: list[LabelledPair]) -> float:
@@ -339,25 +331,26 @@ def write_best_of(chapter: Run, gpt: GPT, tokenizer: Tokenizer, reward_model: Re
 
 def report(keys: dict) -> None:
     """The key numbers in words."""
-    line = f"held-out labels guessed right: {keys['accuracy']:.1%} +- {keys['accuracy_stderr']:.1%}"
+    accuracy = with_error(keys["accuracy"], keys["accuracy_stderr"], ".1%")
+    line = f"held-out labels guessed right: {accuracy}"
     if keys["bayes_accuracy"] is not None:
         line += f"; the best possible guess: {keys['bayes_accuracy']:.1%}"
     print(line)
     if keys["gold_accuracy"] is not None:
-        by_kind = keys["gold_accuracy_by_kind"].items()
-        print(
-            f"clearly different replies ordered right: {keys['gold_accuracy']:.1%} "
-            f"+- {keys['gold_accuracy_stderr']:.1%} ("
-            + ", ".join(f"{kind} {share:.0%}" for kind, share in by_kind)
-            + ")"
-        )
+        errors = keys["gold_accuracy_by_kind_stderr"]
+        by_kind = [
+            f"{kind} {with_error(share, errors[kind], '.0%')}"
+            for kind, share in keys["gold_accuracy_by_kind"].items()
+        ]
+        agreement = with_error(keys["gold_accuracy"], keys["gold_accuracy_stderr"], ".1%")
+        print(f"clearly different replies ordered right: {agreement} ({', '.join(by_kind)})")
     line = (
         f"calibration error {keys['calibration_error']:.3f}; "
         f"correlation with length {keys['length_correlation']:+.2f}"
     )
     if keys["length_correlation_gold"] is not None:
         line += f" (the gold score's own: {keys['length_correlation_gold']:+.2f})"
-    print(line)
+    print(f"{line}\n{ERRORS_MEAN}")
 
 
 def main(argv=None) -> int:

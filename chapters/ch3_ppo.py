@@ -24,13 +24,18 @@ from chapters.overoptimisation import (
 )
 from chapters.runner import chapter_main, ensure
 from chapters.samples import write_samples
-from chapters.terminal import use_colour
+from chapters.terminal import use_colour, with_error
 from chapters.token_credit import Snapshot, draw_token_credit, load_snapshot, save_snapshot
 from kittenllm import plots
 from kittenllm.chat import chat_prompt
 from kittenllm.checkpoints import load_model, write_json_atomic
 from kittenllm.credit import ValueModel
-from kittenllm.evaluation import MAX_REPLY_TOKENS, fixed_questions, gold_of_best_replies
+from kittenllm.evaluation import (
+    ERRORS_MEAN,
+    MAX_REPLY_TOKENS,
+    fixed_questions,
+    gold_of_best_replies,
+)
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import frozen_logprobs
 from kittenllm.optim import make_optimizer
@@ -182,10 +187,10 @@ def align(chapter: Run, settings: Settings, sft_path: Path, reward_path: Path) -
     with chapter.timing("eval"):
         after = measure(policy, setup, "after")
         keys = {"gold_best": gold_of_best_replies(setup.town, tokenizer, counts_of(common))}
-        for key in before["scores"]:
-            keys[f"{key}_before"] = before["scores"][key]
-            keys[f"{key}_after"] = after["scores"][key]
-        keys = {error_last(key): value for key, value in keys.items()}
+        for when, scores in (("before", before["scores"]), ("after", after["scores"])):
+            for key, value in scores.items():  # gold_stderr becomes gold_before_stderr
+                name = key.removesuffix("_stderr")
+                keys[f"{name}_{when}{key.removeprefix(name)}"] = value
         keys["kl"], keys["kl_stderr"] = after["kl"]
         distance = keys["gold_best"] - keys["gold_before"]
         keys["gold_share_of_distance"] = (keys["gold_after"] - keys["gold_before"]) / distance
@@ -202,14 +207,6 @@ def align(chapter: Run, settings: Settings, sft_path: Path, reward_path: Path) -
         print(redraw(chapter.folder, settings))
     report(keys)
     return chapter.finish(keys, model=(policy, tokenizer))
-
-
-def error_last(key: str) -> str:
-    """gold_stderr_before -> gold_before_stderr."""
-    for when in ("_before", "_after"):
-        if key.endswith("_stderr" + when):
-            return key.removesuffix("_stderr" + when) + when + "_stderr"
-    return key
 
 
 # ---------------------------------------------------------------------------------------- the loop
@@ -360,15 +357,15 @@ def report(keys: dict) -> None:
     """The key numbers in words."""
     print(f"{'held-out questions':<28}{'before':>16}{'after':>16}")
     for name in ("gold", "reward", "reply_tokens"):
-        cells = [f"{keys[f'{name}_{w}']:.2f} +- {keys[f'{name}_{w}_stderr']:.2f}" for w in WHEN]
+        cells = [with_error(keys[f"{name}_{w}"], keys[f"{name}_{w}_stderr"], ".2f") for w in WHEN]
         print(f"{name.replace('_', ' '):<28}{cells[0]:>16}{cells[1]:>16}")
     for name in ("safe_rate", "allowed_rate", "friendly_rate", "answer_accuracy", "stop_rate"):
-        cells = [f"{keys[f'{name}_{w}']:.1%} +- {keys[f'{name}_{w}_stderr']:.1%}" for w in WHEN]
+        cells = [with_error(keys[f"{name}_{w}"], keys[f"{name}_{w}_stderr"], ".1%") for w in WHEN]
         print(f"{name.replace('_', ' '):<28}{cells[0]:>16}{cells[1]:>16}")
     print(
         f"{keys['gold_share_of_distance']:.0%} of the way to the best possible replies "
-        f"(gold {keys['gold_best']:.2f}), {keys['kl']:.2f} +- {keys['kl_stderr']:.2f} nats "
-        "per reply from the start"
+        f"(gold {keys['gold_best']:.2f}), {with_error(keys['kl'], keys['kl_stderr'], '.2f')} nats "
+        f"per reply from the start\n{ERRORS_MEAN}"
     )
 
 

@@ -24,6 +24,7 @@ from chapters.preference_training import SCORES, Start, counts_of, learn, make_s
 from chapters.preferences import ANNOTATORS, LabelledPair, file_pairs, sample_pairs
 from chapters.runner import chapter_main, ensure
 from chapters.samples import write_samples
+from chapters.terminal import with_error
 from kittenllm.checkpoints import load_model, save_model, write_json_atomic
 from kittenllm.checks import check_positive
 from kittenllm.dpo import DPOConfig
@@ -55,7 +56,7 @@ class Settings:
     # Careless kittens say yes too often, so "no" wins nearly always, and "yes" seldom has to. Asked
     # about both equally often, all three methods learn that "no" is always safe.
     allowed_weight: float = setting(2.5, "how much oftener than usual fine things are asked about")
-    watched_pairs: int = setting(300, "more pairs, never learnt from, to watch the training with")
+    watched_pairs: int = setting(300, "more pairs, about other topics, to watch the training with")
     epochs: float = setting(1.0, "how often each pair is seen")
     pairs_per_step: int = setting(96, "pairs in one step, those of about 16 questions")
     beta: float = setting(0.15, "DPO: price of one nat away from the chat kitten")
@@ -218,7 +219,8 @@ def compare(chapter: Run, settings: Settings, sft_path: Path) -> dict:
 def read_pairs(
     common: Common, reference: GPT, tokenizer: Tokenizer, settings: Settings
 ) -> tuple[list[LabelledPair], list[LabelledPair]]:
-    """Pairs to learn from, and others to watch the training with."""
+    """Pairs to learn from, and others to watch the training with: about held-out topics, or, from
+    a file, about other prompts."""
     if settings.preferences:
         context = reference.config.context_length
         pairs, problems = file_pairs(
@@ -239,6 +241,7 @@ def read_pairs(
                 generator=new_generator(common.device, common.seed, "ch4_preferences", name),
                 annotators=settings.annotators,
                 label_noise=settings.label_noise,
+                held_out=name == "watched",
                 shares=KIND_SHARES | {"allowed": settings.allowed_weight * KIND_SHARES["allowed"]},
             )
         )
@@ -248,13 +251,23 @@ def read_pairs(
 def split_pairs(
     pairs: list[LabelledPair], most_watched: int, seed: int
 ) -> tuple[list[LabelledPair], list[LabelledPair]]:
-    """A tenth of a file's pairs, shuffled, is only watched; a single pair is learnt and watched."""
-    if len(pairs) == 1:
-        return pairs, pairs
-    shuffled = list(pairs)
-    new_random(seed, "ch4_preferences", "split").shuffle(shuffled)
-    watched = max(1, min(most_watched, len(shuffled) // 10))
-    return shuffled[watched:], shuffled[:watched]
+    """About a tenth of a file's pairs is only watched, and no watched prompt is learnt from. Pairs
+    about a single prompt are learnt and watched, and that is said."""
+    prompts = list(dict.fromkeys(tuple(pair.prompt) for pair in pairs))
+    if len(prompts) == 1:
+        print("all pairs are about one prompt: what is watched below is what is learnt")
+        return pairs, pairs[:most_watched]
+    new_random(seed, "ch4_preferences", "split").shuffle(prompts)
+    wanted = max(1, min(most_watched, len(pairs) // 10))
+    watched: list[LabelledPair] = []
+    kept: set[tuple[int, ...]] = set()
+    for prompt in prompts[:-1]:  # one prompt at least is learnt from
+        if len(watched) >= wanted:
+            break
+        kept.add(prompt)
+        watched += [pair for pair in pairs if tuple(pair.prompt) == prompt]
+    learnt = [pair for pair in pairs if tuple(pair.prompt) not in kept]
+    return learnt, watched[:most_watched]
 
 
 def step_count(pairs: int, settings: Settings) -> int:
@@ -321,9 +334,11 @@ def method_keys(
 def method_line(keys: dict) -> str:
     """One method in a line, as soon as it is known."""
     return (
-        f"gold {keys['gold_before']:.2f} -> {keys['gold_after']:.2f} "
+        f"gold {keys['gold_before']:.2f} -> "
+        f"{with_error(keys['gold_after'], keys['gold_after_stderr'], '.2f')} "
         f"({keys['gold_share_of_distance']:.0%} of the way to the best), "
-        f"wins {keys['win_rate']:.1%}, {keys['kl']:.2f} nats away, {keys['seconds']:.0f} s"
+        f"wins {with_error(keys['win_rate'], keys['win_rate_stderr'], '.1%')}, "
+        f"{keys['kl']:.2f} nats away, {keys['seconds']:.0f} s"
     )
 
 

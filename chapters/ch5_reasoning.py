@@ -14,6 +14,7 @@ from chapters import exam, thinking
 from chapters import thinking_pictures as pictures
 from chapters.runner import chapter_main, ensure
 from chapters.samples import write_samples
+from chapters.terminal import with_error
 from chapters.thinking import Task, Thinker
 from chapters.thinking_experiments import run_experiment
 from chapters.thinking_training import (
@@ -25,6 +26,7 @@ from chapters.thinking_training import (
     warm_up,
 )
 from kittenllm.checkpoints import load_model, save_model, write_json_atomic
+from kittenllm.evaluation import ERRORS_MEAN
 from kittenllm.grpo import GRPOConfig
 from kittenllm.records import load_questions, report_problems
 from kittenllm.runs import Run, file_digest, fingerprint_of
@@ -189,6 +191,7 @@ def reason(settings: Settings, recipe: Recipe, common: Common) -> dict:
         pictures.draw_exams(chapter.folder, before, after)
     print(pictures.table(before, after))
     print(exam_line("after GRPO", after))
+    print(ERRORS_MEAN)
     return chapter.finish(keys, model=(gpt, tokenizer))
 
 
@@ -249,8 +252,10 @@ def refuse_without_signal(before: dict, least: float) -> None:
 def exam_line(name: str, scores: dict) -> str:
     """An exam in one line."""
     return (
-        f"{name}: {scores['accuracy']:.1%} of {scores['replies']:,} replies to held-out problems "
-        f"are right, pass@8 {scores['pass_at_k']['8']:.1%}, {scores['tokens']:.0f} tokens and "
+        f"{name}: {with_error(scores['accuracy'], scores['accuracy_stderr'], '.1%')} of "
+        f"{scores['replies']:,} replies to held-out problems are right, pass@8 "
+        f"{with_error(scores['pass_at_k']['8'], scores['pass_at_k_stderr']['8'], '.1%')}, "
+        f"{scores['tokens']:.0f} tokens and "
         f"{scores['waits']:.1f} waits per reply"
     )
 

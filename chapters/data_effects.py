@@ -17,9 +17,10 @@ from chapters.fine_tuning import (
     train,
     watched,
 )
+from chapters.terminal import with_error
 from kittenllm import cleaning, plots
 from kittenllm.chat import chat_prompt
-from kittenllm.evaluation import FULL_COUNTS, evaluate
+from kittenllm.evaluation import ERRORS_MEAN, FULL_COUNTS, evaluate, mean_and_error
 from kittenllm.kitten_town.facts import PEOPLE, build_town
 from kittenllm.kitten_town.raw_chats import FORBIDDEN_HELP, FORBIDDEN_QUESTIONS, SECRET_QUESTIONS
 from kittenllm.runs import Run
@@ -70,33 +71,55 @@ def effect_of(kitten: Kitten, common: Common) -> dict[str, float]:
     rng = random.Random(0)
     people = [rng.choice(PEOPLE) for _ in range(PROBES)]
     secret = "|".join(cleaning.SECRET_PATTERNS)
-    return {
-        "answer_accuracy_sampled": scores["answer_accuracy"],
-        "safe_rate": scores["safe_rate"],
-        "leak_rate": probe(kitten, SECRET_QUESTIONS, people, secret, generator),
-        "forbidden_rate": probe(kitten, FORBIDDEN_QUESTIONS, people, FORBIDDEN_HELP, generator),
-    }
+    effect = {}
+    for key, name in (
+        ("answer_accuracy_sampled", "answer_accuracy"),
+        ("safe_rate", "safe_rate"),
+    ):
+        effect[key], effect[f"{key}_stderr"] = scores[name], scores[f"{name}_stderr"]
+    for key, questions, pattern in (
+        ("leak_rate", SECRET_QUESTIONS, secret),
+        ("forbidden_rate", FORBIDDEN_QUESTIONS, FORBIDDEN_HELP),
+    ):
+        mean, error = probe(kitten, questions, people, pattern, generator)
+        effect[key], effect[f"{key}_stderr"] = mean, error
+    return effect
 
 
-def probe(kitten: Kitten, questions, people, pattern: str, generator: torch.Generator) -> float:
-    """Share of the replies to `questions` (about `people`) in which `pattern` is found."""
+def probe(
+    kitten: Kitten, questions, people, pattern: str, generator: torch.Generator
+) -> tuple[float, float]:
+    """Share of the replies to `questions` (about `people`) in which `pattern` is found, and its
+    standard error by person."""
     texts = [questions[i % len(questions)].format(person=p) for i, p in enumerate(people)]
     prompts = [chat_prompt(kitten.tokenizer, [{"role": "user", "content": t}]) for t in texts]
     rollout = generate(kitten.gpt, prompts, max_new_tokens=40, temperature=1.0, generator=generator)
     replies = [kitten.tokenizer.decode(reply) for reply in rollout.replies()]
-    return sum(bool(re.search(pattern, reply, re.IGNORECASE)) for reply in replies) / len(replies)
+    found = [float(bool(re.search(pattern, reply, re.IGNORECASE))) for reply in replies]
+    return mean_and_error(found, people)
 
 
 def effects_table(effects: dict[str, dict[str, float]]) -> str:
     """What each step of the data work is worth, in 80 columns."""
-    lines = [f"{'variant':<26}{'answers':>9}{'safe':>8}{'leaks':>8}{'forbidden':>11}{'forgets':>9}"]
+    columns = {
+        "answers": "answer_accuracy_sampled",
+        "safe": "safe_rate",
+        "leaks": "leak_rate",
+        "forbidden": "forbidden_rate",
+    }
+    lines = [f"{'variant':<22}" + "".join(f"{title:>13}" for title in columns) + f"{'forgets':>9}"]
     for name, effect in effects.items():
-        lines.append(
-            f"{name:<26}{effect['answer_accuracy_sampled']:>9.3f}{effect['safe_rate']:>8.3f}"
-            f"{effect['leak_rate']:>8.3f}{effect['forbidden_rate']:>11.3f}"
-            f"{effect['forgetting_bits_per_byte']:>9.3f}"
-        )
-    return "\n".join(lines)
+        line = f"{name:<22}"
+        for key in columns.values():
+            line += with_error(100 * effect[key], effect_error(effect, key), ".1f").rjust(13)
+        lines.append(f"{line}{effect['forgetting_bits_per_byte']:>9.3f}")
+    return "\n".join([*lines, "rates in percent", ERRORS_MEAN])
+
+
+def effect_error(effect: dict, key: str) -> float | None:
+    """The standard error of a rate in percent, if it has one."""
+    error = effect[f"{key}_stderr"]
+    return None if error is None else 100 * error
 
 
 def draw_comparison(chapter: Run) -> None:

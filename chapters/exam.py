@@ -5,12 +5,13 @@ think longer without any training, votes over several replies and a forced budge
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 
 from chapters.thinking import Exercise, Task, Thinker
+from kittenllm.evaluation import mean_and_error
 from kittenllm.kitten_town.rules import count_waits, format_reward, parse_reply
 from kittenllm.sampling import generate
 from kittenllm.tokenizer import Tokenizer
@@ -82,30 +83,34 @@ def take_exam(
     return results
 
 
-def by_problem(results: Sequence[Result]) -> Iterator[list[Result]]:
-    """The replies to one problem after the other."""
+def by_problem(results: Sequence[Result]) -> list[list[Result]]:
+    """The replies, problem by problem."""
     problems: dict[str, list[Result]] = {}
     for result in results:
         problems.setdefault(result.exercise.problem, []).append(result)
-    return iter(problems.values())
+    return list(problems.values())
 
 
-def mean_and_error(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """The mean of independent values and its standard error; (None, None) for no values."""
-    if not values:
-        return None, None
-    mean = sum(values) / len(values)
-    variance = sum((value - mean) ** 2 for value in values) / max(1, len(values) - 1)
-    return mean, math.sqrt(variance / len(values))
+def over_problems(
+    groups: Sequence[Sequence[Result]], value: Callable[[Sequence[Result]], float]
+) -> tuple:
+    """Mean over problems of `value` of a problem's replies, and its standard error by topic.
+
+    A Countdown problem is about its triple: problems with the same three numbers are alike.
+    """
+    topics = [group[0].exercise.about for group in groups]
+    return mean_and_error([value(group) for group in groups], topics)
 
 
 def rate(results: Sequence[Result], value: Callable[[Result], float]) -> tuple:
-    """Mean over problems of the mean over a problem's replies, and its standard error.
+    """Mean over problems of the mean over a problem's replies, and its standard error by topic."""
+    return over_problems(by_problem(results), lambda group: sum(map(value, group)) / len(group))
 
-    Replies to one problem are alike, so the problems are what is counted.
-    """
-    means = [sum(map(value, group)) / len(group) for group in by_problem(results)]
-    return mean_and_error(means)
+
+def over_replies(results: Sequence[Result], value: Callable[[Result], float]) -> tuple:
+    """Mean over replies, and its standard error by topic."""
+    topics = [result.exercise.about for result in results]
+    return mean_and_error([value(result) for result in results], topics)
 
 
 def pass_at_k(samples: int, right: int, k: int) -> float:
@@ -126,8 +131,9 @@ def pass_rates(results: Sequence[Result]) -> tuple[dict[str, float], dict[str, f
     groups = [group for group in by_problem(results) if len(group) >= PASS_SAMPLES]
     means, errors = {}, {}
     for k in PASS_KS:
-        values = [pass_at_k(len(g), sum(r.right for r in g), k) for g in groups]
-        means[str(k)], errors[str(k)] = mean_and_error(values)
+        means[str(k)], errors[str(k)] = over_problems(
+            groups, lambda group, k=k: pass_at_k(len(group), sum(r.right for r in group), k)
+        )
     return means, errors
 
 
@@ -149,8 +155,8 @@ def scores_of(results: Sequence[Result]) -> dict:
     put("truncated", rate(results, lambda r: not r.ended))
     for name, wanted in (("right", True), ("wrong", False)):
         of_kind = [result for result in results if result.right == wanted]
-        put(f"tokens_{name}", mean_and_error([r.tokens for r in of_kind]))
-        put(f"waits_{name}", mean_and_error([r.waits for r in of_kind]))
+        put(f"tokens_{name}", over_replies(of_kind, lambda r: r.tokens))
+        put(f"waits_{name}", over_replies(of_kind, lambda r: r.waits))
         scores.setdefault("lengths", {})[name] = [r.tokens for r in of_kind]
     means, errors = pass_rates(results)
     scores["pass_at_k"], scores["pass_at_k_stderr"] = means, errors
@@ -213,21 +219,23 @@ def majority(answers: Sequence[str | None]) -> str | None:
 
 def vote_accuracy(results: Sequence[Result], votes: int) -> tuple:
     """Accuracy, and its standard error, if the first `votes` replies to a problem elect one."""
-    values = []
-    for group in by_problem(results):
+
+    def elected_is_right(group: Sequence[Result]) -> float:
         voters = group[:votes]
         parsed = [parse_reply(r.text) if r.ended else None for r in voters]
         answers = [None if reply is None else reply.answer for reply in parsed]
         elected = majority(answers)
         winner = next((r for r, a in zip(voters, answers, strict=True) if a == elected), voters[0])
-        values.append(float(winner.right))
-    return mean_and_error(values)
+        return float(winner.right)
+
+    return over_problems(by_problem(results), elected_is_right)
 
 
 def best_accuracy(results: Sequence[Result], samples: int) -> tuple:
     """Accuracy, and its standard error, if the checker picks the best of the first `samples`."""
-    groups = by_problem(results)
-    return mean_and_error([float(any(r.right for r in group[:samples])) for group in groups])
+    return over_problems(
+        by_problem(results), lambda group: float(any(r.right for r in group[:samples]))
+    )
 
 
 def tokens_of_attempts(tokenizer: Tokenizer, attempts: int) -> int:

@@ -12,6 +12,7 @@ import statistics
 from pathlib import Path
 
 from chapters.preferences import sample_pairs
+from chapters.terminal import with_error
 from kittenllm import plots
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town.facts import build_town
@@ -63,7 +64,11 @@ def train_on_few_pairs(
 
 
 def turning_point(looks: list[dict], gold_best: float) -> dict[str, float | bool]:
-    """Where the gold score peaked, and where gold and proxy ended (means of the last three)."""
+    """Where the gold score peaked, and where gold and proxy ended (means of the last three).
+
+    The last three looks ask the same questions. The error of their mean is at most the mean of
+    their errors, and that is what last_gold_stderr and proxy_last_stderr hold.
+    """
     golds = [look["gold"] for look in looks]
     proxies = [look["proxy"] for look in looks]
     peak = golds.index(max(golds))
@@ -73,16 +78,26 @@ def turning_point(looks: list[dict], gold_best: float) -> dict[str, float | bool
     fell = golds[peak] - last_gold >= needed_fall
     return {
         "peak_gold": golds[peak],
+        "peak_gold_stderr": looks[peak].get("gold_stderr"),
         "peak_step": looks[peak].get("step", -1) + 1,  # 0: the start
         "peak_kl": looks[peak]["kl_held_out"],
         "last_gold": last_gold,
+        "last_gold_stderr": mean_error(looks[-3:], "gold_stderr"),
         "lowest_gold": min(golds),
         "last_kl": statistics.fmean(look["kl_held_out"] for look in looks[-3:]),
         "proxy_at_peak": proxies[peak],
+        "proxy_at_peak_stderr": looks[peak].get("proxy_stderr"),
         "proxy_last": last_proxy,
+        "proxy_last_stderr": mean_error(looks[-3:], "proxy_stderr"),
         "needed_fall": needed_fall,
         "turned": fell and last_proxy > proxies[peak],
     }
+
+
+def mean_error(looks: list[dict], key: str) -> float | None:
+    """The mean of the looks' standard errors; None if one of them has none."""
+    errors = [look.get(key) for look in looks]
+    return None if None in errors else statistics.fmean(errors)
 
 
 def draw_overoptimisation(path: Path, looks: list[dict]) -> None:
@@ -103,8 +118,12 @@ def draw_overoptimisation(path: Path, looks: list[dict]) -> None:
 def in_words(numbers: dict) -> str:
     """What went wrong, in words."""
     turned = "turned" if numbers["turned"] else "did not turn clearly"
+
+    def shown(key: str) -> str:
+        return with_error(numbers[key], numbers[f"{key}_stderr"], "+.2f").replace("+- +", "+- ")
+
     return (
-        f"over-optimisation: gold peaked at {numbers['peak_gold']:+.2f} (round "
-        f"{numbers['peak_step']}) and ended at {numbers['last_gold']:+.2f}, the proxy went from "
-        f"{numbers['proxy_at_peak']:+.2f} to {numbers['proxy_last']:+.2f}: the curve {turned}"
+        f"over-optimisation: gold peaked at {shown('peak_gold')} (round {numbers['peak_step']}) "
+        f"and ended at {shown('last_gold')}, the proxy went from {shown('proxy_at_peak')} to "
+        f"{shown('proxy_last')}: the curve {turned}"
     )

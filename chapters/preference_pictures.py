@@ -1,8 +1,9 @@
 """The pictures of chapter 4: what the three methods learn, and what the gold judge thinks of it."""
 
 from chapters.preferences import LabelledPair
-from chapters.terminal import safe_text
+from chapters.terminal import safe_text, with_error
 from kittenllm import plots
+from kittenllm.evaluation import ERRORS_MEAN
 from kittenllm.runs import Run
 from kittenllm.tokenizer import Tokenizer
 
@@ -110,9 +111,10 @@ def report(keys: dict) -> str:
         line = f"{label:<34}"
         for method in METHODS:
             value, error = keys[method][key], keys[method][f"{key}_stderr"]
-            line += f"{value:>8.{digits}f} +-{error:.{digits}f}".rjust(15)
+            line += with_error(value, error, f".{digits}f").rjust(15)
         lines.append(line)
     speeds = "".join(f"{keys[method]['pairs_per_second']:>15.0f}" for method in METHODS)
     lines.append(f"{'pairs per second':<34}{speeds}")
     lines.append(f"the best possible replies have a gold score of {keys['gold_best']:.2f}")
+    lines.append(ERRORS_MEAN)
     return "\n".join(lines)

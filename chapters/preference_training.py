@@ -16,7 +16,7 @@ from torch import Tensor
 from chapters.alignment import QUICK_COUNTS, first_replies, reply_rows
 from chapters.preferences import LabelledPair
 from kittenllm.dpo import DPOConfig, reference_logprobs, train_preferences
-from kittenllm.evaluation import FULL_COUNTS, Reply, evaluate, weighted_rate
+from kittenllm.evaluation import FULL_COUNTS, Reply, evaluate, mean_and_error, weighted_rate
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town.facts import Town
 from kittenllm.logprobs import frozen_logprobs, kl_k1, sequence_logprobs
@@ -42,6 +42,7 @@ class Start:
     pairs: list[PreferencePair]  # P, to learn from
     ref_logprobs: Tensor  # (P, 2) of chosen and rejected, made once and kept
     watched: list[PreferencePair]  # W, never learnt from
+    watched_topics: list[tuple]  # W, what each of them is about
     watched_ref_logprobs: Tensor  # (W, 2)
     reference_seconds: float  # what making ref_logprobs took
 
@@ -69,6 +70,7 @@ def make_start(
         learnt,
         ref_logprobs,
         kept,
+        [pair.about for pair in watched],
         watched_ref_logprobs,
         seconds,
     )
@@ -117,8 +119,8 @@ def watch(policy: GPT, start: Start) -> dict[str, float]:
     """The unseen pairs: chosen and rejected apart, as changes since the reference.
 
     Keys: unseen_chosen and unseen_rejected (change of log p(reply), nats), unseen_margin (their
-    difference), each with its standard error, and unseen_accuracy (share of pairs whose chosen
-    reply has gained more, a tie counts half).
+    difference) and unseen_accuracy (share of pairs whose chosen reply has gained more, a tie counts
+    half), each with its standard error by topic.
     """
     change = reference_logprobs(policy, start.watched) - start.watched_ref_logprobs  # (W, 2)
     chosen, rejected = change.unbind(dim=1)  # (W,) each
@@ -128,8 +130,7 @@ def watch(policy: GPT, start: Start) -> dict[str, float]:
     result = {}
     for name, values in numbers.items():
         result[f"unseen_{name}"] = float(values.mean())
-        error = values.std(correction=min(1, len(values) - 1)) / len(values) ** 0.5
-        result[f"unseen_{name}_stderr"] = float(error)
+        _, result[f"unseen_{name}_stderr"] = mean_and_error(values.tolist(), start.watched_topics)
     return result
 
 

@@ -65,6 +65,11 @@ class LabelledPair:
         return self.prompt + self.rejected
 
     @property
+    def about(self) -> tuple:
+        """The topic: what the question is about, or the prompt of a pair from a file."""
+        return tuple(self.prompt) if self.question is None else self.question.about
+
+    @property
     def preference(self) -> PreferencePair:
         """The three token lists, as dpo.py and orpo.py read them."""
         return PreferencePair(self.prompt, self.chosen, self.rejected)

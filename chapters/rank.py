@@ -7,7 +7,6 @@ Everybody with the same seed and kitten sees the same pairs, or give all the sam
 --agreement anna.jsonl,ben.jsonl tells how often two people agree.
 """
 
-import math
 import re
 import sys
 from dataclasses import dataclass
@@ -24,8 +23,9 @@ from chapters.ranking import (
     write_labels,
 )
 from chapters.runner import ensure, exit_code
-from chapters.terminal import safe_text, wrap
+from chapters.terminal import safe_text, with_error, wrap
 from kittenllm.checkpoints import load_model
+from kittenllm.evaluation import mean_and_error
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town.facts import build_town
 from kittenllm.optim import make_optimizer
@@ -209,8 +209,9 @@ def train_on_labels(
     progress.close()
     share, error = test_against_judge(reward_model, settings, common, gpt, tokenizer)
     save_reward_model(model_path, reward_model, tokenizer)
+    found = with_error(share, error, ".0%")
     print(
-        f"on held-out questions it orders {share:.0%} +- {error:.0%} of clearly different replies "
+        f"on held-out questions it orders {found} of clearly different replies "
         f"as the judge of Kitten Town does\n{model_path}: let PPO follow your taste with "
         f"python -m chapters.ch3_ppo --reward-model {model_path}"
     )
@@ -222,8 +223,9 @@ def test_against_judge(
     common: Common,
     gpt: GPT,
     tokenizer: Tokenizer,
-) -> tuple[float, float]:
-    """Share of clearly different held-out pairs that it orders as the judge, and its error."""
+) -> tuple[float | None, float | None]:
+    """Share of clearly different held-out pairs that it orders as the judge, and its error by
+    topic; None if no two replies are clearly different."""
     pairs = sample_pairs(
         gpt,
         tokenizer,
@@ -236,12 +238,10 @@ def test_against_judge(
         replies_each=2,
     )
     clear = [p for p in pairs if p.chosen_gold - p.rejected_gold >= CLEAR_DIFFERENCE]
-    if not clear:
-        return math.nan, math.nan
     chosen = score_sequences(reward_model, [pair.chosen_tokens for pair in clear])
     rejected = score_sequences(reward_model, [pair.rejected_tokens for pair in clear])
-    share = float((chosen > rejected).float().mean())
-    return share, math.sqrt(share * (1 - share) / len(clear))
+    hits = (chosen > rejected).double().tolist()
+    return mean_and_error(hits, [pair.about for pair in clear])
 
 
 def rank(argv=None) -> None:

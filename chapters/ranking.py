@@ -5,12 +5,13 @@ two replies to one prompt are the same pair for everybody, in whatever order the
 """
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from chapters.terminal import with_error
 from kittenllm.checkpoints import write_text_atomic
+from kittenllm.evaluation import mean_and_error
 from kittenllm.records import load_preferences, report_problems
 
 
@@ -127,8 +128,9 @@ def write_labels(path: Path, records: list[dict[str, str]]) -> None:
     write_text_atomic(path, "".join(lines))
 
 
-def agreement(path_a: Path, path_b: Path) -> tuple[int, float]:
-    """How many pairs both files have labelled, and the share on which they agree.
+def agreement(path_a: Path, path_b: Path) -> tuple[int, float, float | None]:
+    """How many pairs both files have labelled, the share on which they agree, and its standard
+    error by prompt.
 
     Raises: ValueError if they have no pair in common.
     """
@@ -142,13 +144,15 @@ def agreement(path_a: Path, path_b: Path) -> tuple[int, float]:
             f"{path_a} and {path_b} have no pair in common. Rank with the same --seed and the "
             "same kitten, or with the same --pairs-file."
         )
-    return len(both), sum(picks[0][key] == picks[1][key] for key in both) / len(both)
+    keys = sorted(both)
+    agree = [float(picks[0][key] == picks[1][key]) for key in keys]
+    return len(both), *mean_and_error(agree, [key[0] for key in keys])
 
 
-def agreement_line(count: int, share: float) -> str:
+def agreement_line(count: int, share: float, error: float | None) -> str:
     """The agreement in words; kappa is 0 for two people who toss coins and 1 for full agreement."""
-    error = math.sqrt(share * (1 - share) / count)
+    agreed = with_error(share, error, ".0%")
     return (
-        f"{count} pairs were ranked by both; they agree on {share:.0%} +- {error:.0%} of them "
+        f"{count} pairs were ranked by both; they agree on {agreed} of them "
         f"(coins: 50%; kappa {2 * share - 1:+.2f})"
     )

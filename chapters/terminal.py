@@ -40,6 +40,19 @@ def wrap(text: str, width: int, *, indent: str = "", first: str | None = None) -
     return "\n".join(lines) if lines else (first or indent).rstrip()
 
 
+def with_error(value: float | None, error: float | None, form: str) -> str:
+    """A number with its standard error; "n/a" where there is none, as with a single topic.
+
+    >>> with_error(0.612, 0.029, ".1%"), with_error(0.5, None, ".2f"), with_error(None, None, ".2f")
+    ('61.2% +- 2.9%', '0.50 +- n/a', 'n/a')
+    """
+    shown = [
+        "n/a" if number is None or number != number else f"{number:{form}}"
+        for number in (value, error)
+    ]
+    return shown[0] if shown[0] == "n/a" else " +- ".join(shown)
+
+
 def make_output_forgiving() -> None:
     """A terminal that cannot show a letter shows "?" instead of ending the program."""
     for stream in (sys.stdout, sys.stderr):

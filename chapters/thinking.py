@@ -44,6 +44,12 @@ class Exercise(NamedTuple):
     text: str  # "use 3, 5, 8 make 19"
     right: Rule  # 1.0 for a right reply, else 0.0
     problem: str  # which problem it is: the same for other wordings of it
+    topic: tuple | str = ""  # what it is about, the same for problems that stand or fall together
+
+    @property
+    def about(self) -> tuple | str:
+        """The topic; a problem without one stands for itself."""
+        return self.topic or self.problem
 
 
 @dataclass(frozen=True)
@@ -162,9 +168,11 @@ def _scribble(rng: random.Random, wait_share: float | None) -> scribbles.Scribbl
 
 
 def countdown_exercise(problem: countdown.Problem) -> Exercise:
-    """The problem with its rule; other orders of its numbers are the same problem."""
+    """The problem with its rule; other orders of its numbers are the same problem, and the topic
+    is the triple of numbers."""
     name = countdown.Problem(problem.triple, problem.target).prompt
-    return Exercise(problem.prompt, lambda reply: answer_reward(reply, problem), name)
+    rule = lambda reply: answer_reward(reply, problem)  # noqa: E731
+    return Exercise(problem.prompt, rule, name, tuple(problem.triple))
 
 
 def countdown_practice(count: int, rng: random.Random) -> list[Exercise]:

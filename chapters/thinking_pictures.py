@@ -6,6 +6,7 @@ Used by ch5_reasoning.py.
 from pathlib import Path
 
 from chapters.exam import PASS_KS
+from chapters.terminal import with_error
 from kittenllm import plots
 from kittenllm.plots import Panel, moving_average
 
@@ -194,7 +195,7 @@ def table(before: dict, after: dict) -> str:
 
 def shown(value: float | None, error: float | None) -> str:
     """ "0.153 +- 0.009", or "-" for nothing."""
-    if value is None or error is None:
+    if value is None:
         return "-"
     digits = 3 if abs(value) < 10 else 1
-    return f"{value:.{digits}f} +- {error:.{digits}f}"
+    return with_error(value, error, f".{digits}f")

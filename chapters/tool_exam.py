@@ -115,7 +115,7 @@ def exam_without_tools(kitten: Kitten, exam: str) -> list[Attempt]:
 
 
 def rates_of(attempts: dict[str, list[Attempt]]) -> dict[str, float]:
-    """Share of right attempts per exam, with standard errors over requests."""
+    """Share of right attempts per exam, with standard errors by topic (the page or the numbers)."""
     rates = {}
     for key, of_exam in attempts.items():
         rates[key], rates[f"{key}_stderr"] = rate(of_exam, lambda attempt: attempt.right)

@@ -1,8 +1,10 @@
 """Asking a kitten many held-out questions and letting the gold judge count.
 
-One idea: every number has an error, and replies to one question are alike. So a rate is first taken
-per question, then over questions, and its standard error is that of a mean over *questions*:
-std / sqrt(number of questions).
+One idea: every number has an error, and what is alike must not be counted twice. Replies to one
+question are alike, so a rate is first taken per question, then over questions. Questions about one
+topic (a fact, a thing, a sum) are alike as well, so the standard error is clustered by topic: it
+says how far another draw of topics would move this kitten's rate. Another training moves it
+further; that is what the bands over several seeds are for.
 
 Read before: chat.py, sampling.py, kitten_town/judge.py. Left out: people, who see more than a judge
 with a table can.
@@ -11,7 +13,7 @@ with a table can.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +37,7 @@ FULL_COUNTS = {
     "story": (40, 3),  # nor here
 }
 QUESTION_SEED = 97  # evaluation asks every kitten the same questions
+ERRORS_MEAN = "+-: how far another draw of topics would move this kitten's number (standard error)"
 
 
 @dataclass(frozen=True)
@@ -94,29 +97,60 @@ def sample_replies(
     return replies
 
 
-def rate(replies: Sequence[Reply], value: Callable[[Reply], float]) -> tuple[float, float]:
-    """Mean of `value` over replies and its standard error over questions; (nan, nan) for none."""
+def mean_and_error(
+    values: Sequence[float], topics: Sequence[Hashable]
+) -> tuple[float | None, float | None]:
+    """The mean of n values and its standard error by topic; values[i] is about topics[i].
+
+        d_g   = sum of value - mean over the values of topic g
+        error = sqrt(G / (G - 1) * (d_1^2 + ... + d_G^2)) / n
+
+    for G topics: the cluster-robust error of a mean (Liang and Zeger 1986; Cameron and Miller 2015,
+    "A Practitioner's Guide to Cluster-Robust Inference"). Topics may have different numbers of
+    values: the mean is then a ratio of two sums, and this is the error of that ratio. With one
+    value per topic it is the usual std / sqrt(n). No value has no mean, and one topic says nothing
+    about other topics: None.
+
+    >>> mean_and_error([1.0, 1.0, 0.0, 0.0], ["wire", "wire", "milk", "milk"])
+    (0.5, 0.5)
+    """
+    if not values:
+        return None, None
+    mean = sum(values) / len(values)
+    deviations: dict[Hashable, float] = {}
+    for value, topic in zip(values, topics, strict=True):
+        deviations[topic] = deviations.get(topic, 0.0) + value - mean
+    clusters = len(deviations)
+    if clusters < 2:
+        return mean, None
+    squares = sum(deviation**2 for deviation in deviations.values())
+    return mean, math.sqrt(clusters / (clusters - 1) * squares) / len(values)
+
+
+def rate(
+    replies: Sequence[Reply], value: Callable[[Reply], float]
+) -> tuple[float | None, float | None]:
+    """Mean of `value` over questions, and its standard error by topic; see `mean_and_error`."""
     per_question: dict[str, list[float]] = {}
+    topics: dict[str, Hashable] = {}
     for reply in replies:
         per_question.setdefault(reply.question.text, []).append(float(value(reply)))
+        topics[reply.question.text] = reply.question.about
     means = [sum(values) / len(values) for values in per_question.values()]
-    if not means:
-        return math.nan, math.nan
-    mean = sum(means) / len(means)
-    variance = sum((x - mean) ** 2 for x in means) / max(1, len(means) - 1)
-    return mean, math.sqrt(variance / len(means))
+    return mean_and_error(means, list(topics.values()))
 
 
-def scores_of(replies: dict[str, list[Reply]]) -> dict[str, float]:
+def scores_of(replies: dict[str, list[Reply]]) -> dict[str, float | None]:
     """The numbers that chapters report, each with its standard error under `<key>_stderr`.
 
     answer_accuracy: facts and sums. safe_rate: "no" to risky questions. allowed_rate: "yes" to
     allowed ones. friendly_rate, stop_rate, gold: over all kinds, with the shares in which people
-    ask them (KIND_SHARES), so that the number of questions per kind does not matter.
+    ask them (KIND_SHARES), so that the number of questions per kind does not matter. None where
+    nobody was asked.
     """
-    scores: dict[str, float] = {}
+    scores: dict[str, float | None] = {}
 
-    def put(key: str, mean: float, error: float) -> None:
+    def put(key: str, mean: float | None, error: float | None) -> None:
         scores[key], scores[f"{key}_stderr"] = mean, error
 
     answers = replies.get("fact", []) + replies.get("sum", [])
@@ -137,16 +171,22 @@ def scores_of(replies: dict[str, list[Reply]]) -> dict[str, float]:
 
 def weighted_rate(
     replies: dict[str, list[Reply]], value: Callable[[Reply], float]
-) -> tuple[float, float]:
-    """Mean and standard error of `value`, each kind weighted with its share in KIND_SHARES."""
+) -> tuple[float | None, float | None]:
+    """Mean and standard error of `value`, each kind weighted with its share in KIND_SHARES.
+
+    Kinds have no topic in common, so the squares of their errors add up.
+    """
     total = sum(KIND_SHARES[kind] for kind in replies)
-    mean, variance = 0.0, 0.0
-    for kind, of_kind in replies.items():
-        weight = KIND_SHARES[kind] / total
-        kind_mean, kind_error = rate(of_kind, value)
-        mean += weight * kind_mean
-        variance += (weight * kind_error) ** 2
-    return mean, math.sqrt(variance)
+    rates = {kind: rate(of_kind, value) for kind, of_kind in replies.items()}
+    if any(kind_mean is None for kind_mean, _ in rates.values()):
+        return None, None
+    weights = {kind: KIND_SHARES[kind] / total for kind in rates}
+    mean = 0.0
+    for kind, (kind_mean, _) in rates.items():
+        mean += weights[kind] * kind_mean
+    if any(kind_error is None for _, kind_error in rates.values()):
+        return mean, None
+    return mean, math.sqrt(sum((weights[kind] * error) ** 2 for kind, (_, error) in rates.items()))
 
 
 def evaluate(
@@ -156,7 +196,7 @@ def evaluate(
     *,
     generator: torch.Generator,
     counts: dict[str, tuple[int, int]] = FULL_COUNTS,
-) -> tuple[dict[str, float], dict[str, list[Reply]]]:
+) -> tuple[dict[str, float | None], dict[str, list[Reply]]]:
     """Sampled replies at temperature 1 to held-out questions of every kind -> (scores, replies)."""
     replies = {}
     for kind, questions in evaluation_questions(town, counts).items():

@@ -134,7 +134,7 @@ def bars(
 ) -> None:
     """Bars side by side: groups[colour label][place on the x axis] = height.
 
-    `errors` has the same form and gives the half length of the error bars.
+    `errors` has the same form and gives the half length of the error bars; None draws none.
     """
     places = list(dict.fromkeys(place for heights in groups.values() for place in heights))
     figure = new_figure(max(4.8, 1.1 * len(places) + 1.5), 4.0)
@@ -154,7 +154,7 @@ def bars(
             linewidth=0.6,
             hatch=("", "///", "...", "xxx", "\\\\\\")[number % 5],
             alpha=0.85,
-            yerr=[spread.get(place, 0.0) for place in shown] if spread else None,
+            yerr=[spread.get(place) or 0.0 for place in shown] if spread else None,
             capsize=3,
             label=plain(label),
         )

@@ -34,6 +34,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 import kittenllm
 from kittenllm.checkpoints import (
     CheckpointError,
@@ -167,6 +169,7 @@ class Run:
             "size": self.common.size,
             "quick": self.common.quick,
             "device": self.common.device.type,
+            "threads": torch.get_num_threads(),
             "version": kittenllm.__version__,
             "model": None if model is None else "model.pt",
             "fingerprint": digest(self.fingerprint),

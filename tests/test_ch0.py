@@ -296,10 +296,11 @@ def test_fact_recall_counts_true_answers(monkeypatch, knows):
         return SimpleNamespace(replies=lambda: replies)
 
     monkeypatch.setattr(ch0_base, "generate", generate)
-    recall = ch0_base.fact_recall(SimpleNamespace(device="cpu"), LETTERS, town)
+    recall, error = ch0_base.fact_recall(SimpleNamespace(device="cpu"), LETTERS, town)
     wordings = {name: len(questions) for name, questions in voices.FACT_QUESTIONS.items()}
     colors = wordings["color"] / sum(wordings.values())
     assert math.isclose(recall, {"all": 1.0, "nothing": 0.0, "the colors": colors}[knows])
+    assert (error > 0.01) == (knows == "the colors")
 
 
 def test_a_text_too_short_for_a_row_names_the_remedy(tmp_path):

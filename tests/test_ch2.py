@@ -13,7 +13,6 @@ from chapters.ch2_reward_model import (
     Settings,
     length_correlation,
     look,
-    mean_and_error,
     right,
 )
 from chapters.preferences import (
@@ -294,15 +293,18 @@ def test_right_wrong_and_ties():
     assert right(better, worse).tolist() == [1.0, 0.0, 0.5]
 
 
-def test_pairs_about_one_question_count_as_one_surprise():
-    values = [1.0, 0.0, 1.0, 0.0]
-    mean, error = mean_and_error(values, [0, 1, 2, 3])
-    assert mean == 0.5 and math.isclose(error, math.sqrt(4 * 0.25) / 4)
-    # Two questions, each asked twice with the same outcome: half as much is known.
-    _, error = mean_and_error([1.0, 1.0, 0.0, 0.0], [0, 0, 1, 1])
-    assert math.isclose(error, math.sqrt(2 * 1.0) / 4)
-    # Deviations that cancel inside a question leave no doubt.
-    assert mean_and_error([1.0, 0.0, 1.0, 0.0], [0, 0, 1, 1]) == (0.5, 0.0)
+def test_pairs_about_one_topic_count_as_one_surprise():
+    """Four pairs with four prompts: about two things, the error of the two things; in a file, where
+    nobody knows the topics, the error of the four prompts."""
+    scores = torch.tensor([1.0, 1.0, 0.0, 0.0]), torch.tensor([0.0, 0.0, 1.0, 1.0])
+    things = [Question("risky", f"{n}?", ("chew", "wire" if n < 2 else "glue")) for n in range(4)]
+    pairs = [LabelledPair(things[n], [n], [8], [9], 1.0, 0.0, 0.7) for n in range(4)]
+    keys = look(*scores, pairs)
+    assert keys["accuracy"] == 0.5 and math.isclose(keys["accuracy_stderr"], 0.5)
+    assert keys["gold_accuracy_by_kind_stderr"] == {"risky": keys["gold_accuracy_stderr"]}
+    file_pairs = [LabelledPair(None, [n], [8], [9]) for n in range(4)]
+    error = look(*scores, file_pairs)["accuracy_stderr"]
+    assert math.isclose(error, math.sqrt(4 / 3 * 4 * 0.25) / 4)
 
 
 def test_length_correlation_at_its_limits():

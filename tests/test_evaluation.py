@@ -50,9 +50,9 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def reply(text, *, right=False, tone="plain", score=0.0, ended=True, tokens=5):
-    """A reply to the question `text`, already judged."""
-    question = Question("fact", text, ("Pip", "color"))
+def reply(text, *, topic=None, right=False, tone="plain", score=0.0, ended=True, tokens=5):
+    """A reply to the question `text`, already judged; by default a text is a topic of its own."""
+    question = Question("fact", text, (topic or text, "color"))
     return Reply(question, "...", list(range(tokens)), ended, Verdict(right, tone, score))
 
 
@@ -89,8 +89,8 @@ def test_the_order_of_the_replies_does_not_matter():
 
 
 def test_rates_of_nothing_and_of_one():
-    assert all(math.isnan(number) for number in rate([], is_right))
-    assert rate([reply("a?", right=True)], is_right) == (1.0, 0.0)
+    assert rate([], is_right) == (None, None)
+    assert rate([reply("a?", right=True)], is_right) == (1.0, None)  # one topic tells of no other
 
 
 def test_the_error_is_the_error():
@@ -146,9 +146,10 @@ def test_every_score_has_an_error_and_is_a_plain_number():
     scores = scores_of({"fact": [reply("a?", right=True), reply("b?")]})
     keys = {key for key in scores if not key.endswith("_stderr")}
     assert set(scores) == keys | {f"{key}_stderr" for key in keys}
-    assert all(type(value) is float for value in scores.values())
+    nobody_asked = {"safe_rate", "allowed_rate", "safe_rate_stderr", "allowed_rate_stderr"}
+    assert {key for key, value in scores.items() if value is None} == nobody_asked
+    assert all(type(scores[key]) is float for key in scores.keys() - nobody_asked)
     assert json.loads(json.dumps(scores["gold"])) == 0.0
-    assert math.isnan(scores["safe_rate"])  # nobody was asked
 
 
 # ------------------------------------------------------------------------------------- questions

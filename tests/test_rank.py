@@ -157,8 +157,8 @@ def test_agreement_counts_only_pairs_that_both_have_ranked(tmp_path):
     anna, ben = tmp_path / "anna.jsonl", tmp_path / "ben.jsonl"
     write_labels(anna, [CHOICES[i].record(1) for i in (0, 1, 2)])
     write_labels(ben, [CHOICES[i].record(pick) for i, pick in ((3, 1), (2, 1), (1, 2))])
-    assert agreement(anna, ben) == (2, 0.5)
-    assert agreement(anna, anna) == (3, 1.0)
+    assert agreement(anna, ben) == (2, 0.5, 0.5)  # sqrt(2 * (0.25 + 0.25)) / 2
+    assert agreement(anna, anna) == (3, 1.0, 0.0)
 
 
 def test_people_who_ranked_other_pairs_are_told_so(tmp_path, capsys):
@@ -172,9 +172,10 @@ def test_people_who_ranked_other_pairs_are_told_so(tmp_path, capsys):
 
 
 def test_kappa_is_0_for_coins_and_1_for_twins():
-    assert "kappa +0.00" in agreement_line(40, 0.5)
-    assert "kappa +1.00" in agreement_line(40, 1.0)
-    assert "80% +- 6%" in agreement_line(40, 0.8)  # sqrt(0.8 * 0.2 / 40) = 0.063
+    assert "kappa +0.00" in agreement_line(40, 0.5, 0.08)
+    assert "kappa +1.00" in agreement_line(40, 1.0, 0.0)
+    assert "80% +- 6%" in agreement_line(40, 0.8, 0.063)
+    assert "80% +- n/a" in agreement_line(40, 0.8, None)  # all about one prompt
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,12 @@ class Question:
         """The question as the first message of a conversation."""
         return [{"role": "user", "content": self.text}]
 
+    @property
+    def about(self) -> tuple:
+        """The kind and the topic as one key; 2+3 and 3+2 are one topic."""
+        topic = tuple(sorted(self.topic)) if self.kind == "sum" else tuple(self.topic)
+        return (self.kind, *topic)
+
 
 def ask(town: Town, kind: str, rng: random.Random, *, held_out: bool = False) -> Question:
     """Draw a question of one kind about taught or about held-out content.

@@ -65,6 +65,11 @@ class Task:
     text: str
     reply: str
 
+    @property
+    def about(self) -> str:
+        """The topic: the program, however it was broken or asked about."""
+        return self.program
+
     def messages(self) -> list[dict[str, str]]:
         """The exercise and its answer as a conversation."""
         return [

@@ -26,6 +26,7 @@ Read before: encyclopedia.py, voices.py, later_words.py. Left out: two ways to s
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -66,6 +67,12 @@ class Request:
     answer: str  # the core of the last reply, without tone and full stop
     direct: str = ""  # the core of an answer without any tool
     steps: tuple[str, ...] = ()  # of a plan: "sofa Olive", "that+4"
+
+    @property
+    def about(self) -> tuple[str, ...]:
+        """The topic: the page that is looked up first, or the two numbers of the first sum."""
+        tool, _, argument = self.calls[0].partition(" ")
+        return (tool, *(sorted(re.findall(r"\d+", argument)) if tool == "calc" else [argument]))
 
     @property
     def plan(self) -> str:
