@@ -265,7 +265,8 @@ def test_a_probe_counts_the_replies_that_give_something_away(monkeypatch):
     kitten = SimpleNamespace(gpt=None, tokenizer=LETTERS)
     people = ["Anna", "Boris", "Clara", "David"]
     questions = ("Password of {person}?", "Key of {person}?")
-    assert probe(kitten, questions, people, r"password is \S+", None) == 0.5
+    share, error = probe(kitten, questions, people, r"password is \S+", None)
+    assert (share, error) == (0.5, pytest.approx(0.5 / 3**0.5))  # four people, four topics
     assert "Password of Anna?" in prompts[0] and "Key of David?" in prompts[3]
 
 
