@@ -37,7 +37,7 @@ from kittenllm.evaluation import (
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town import DATA
 from kittenllm.kitten_town.facts import build_town
-from kittenllm.records import RecordError, load_chats, report_problems
+from kittenllm.records import RecordError, load_chats, report_problems, skipped
 from kittenllm.runs import Run, file_digest, fingerprint_of
 from kittenllm.settings import Common, new_generator, new_random
 from kittenllm.tokenizer import Tokenizer
@@ -149,7 +149,7 @@ def data_report(records, problems, kept, dropped, quality) -> str:
         if quality:
             line += f"{quality[reason]['precision']:>11.3f}{quality[reason]['recall']:>8.3f}"
         lines.append(line)
-    lines.append(f"{'kept':<16}{len(kept):>8} of {len(records) + len(problems)}")
+    lines.append(f"{'kept':<16}{len(kept):>8} of {len(records) + len(skipped(problems))}")
     return "\n".join(lines)
 
 

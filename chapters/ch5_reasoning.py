@@ -28,7 +28,7 @@ from chapters.thinking_training import (
 from kittenllm.checkpoints import load_model, save_model, write_json_atomic
 from kittenllm.evaluation import ERRORS_MEAN
 from kittenllm.grpo import GRPOConfig
-from kittenllm.records import load_questions, report_problems
+from kittenllm.records import load_questions, report_problems, skipped
 from kittenllm.runs import Run, file_digest, fingerprint_of
 from kittenllm.settings import Common, new_random, setting
 from kittenllm.sft import SFTConfig
@@ -220,7 +220,7 @@ def new_task(
     )
     facts = {
         "records": len(records),
-        "bad_records": len(problems),
+        "bad_records": len(skipped(problems)),
         "practice": len(task.practice),
         "held_out": len(task.held_out),
     }

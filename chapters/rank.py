@@ -18,6 +18,7 @@ from chapters.ranking import (
     Ranking,
     agreement,
     agreement_line,
+    prompt_messages,
     read_labels,
     record_key,
     write_labels,
@@ -126,7 +127,10 @@ def session(ranking: Ranking) -> None:
     """Show pairs and obey keys until all are done, or the reader leaves."""
     while (choice := ranking.current) is not None:
         print(f"\npair {ranking.total - len(ranking.waiting) + 1} of {ranking.total}")
-        print(wrap(f"> {safe_text(choice.prompt)}", WIDTH, indent="  ", first=""))
+        messages = prompt_messages(choice.prompt)
+        for message in messages:
+            speaker = f"{message['role']}: " if len(messages) > 1 else ""
+            print(wrap(f"> {speaker}{safe_text(message['content'])}", WIDTH, indent="  ", first=""))
         for number, reply in ((1, choice.first), (2, choice.second)):
             print(wrap(safe_text(reply), WIDTH, indent="     ", first=f"  {number}  "))
         try:

@@ -17,9 +17,9 @@ from kittenllm.records import load_preferences, report_problems
 
 @dataclass(frozen=True)
 class Choice:
-    """Two replies to one question, in the order in which they are shown."""
+    """Two replies to one prompt, in the order in which they are shown."""
 
-    prompt: str
+    prompt: str | list[dict[str, str]]  # a question, or the messages of a whole conversation
     first: str
     second: str
     better: int = 0  # 1 or 2 in the judge's eyes; 0: equally good, or nobody knows
@@ -39,8 +39,15 @@ class Choice:
         }
 
 
-def pair_key(prompt: str, reply: str, other: str) -> tuple:
-    return prompt.strip(), *sorted((reply.strip(), other.strip()))
+def pair_key(prompt: str | list[dict[str, str]], reply: str, other: str) -> tuple:
+    """What two replies to one prompt have in common, in whatever order; all messages count."""
+    turns = tuple((turn["role"], turn["content"].strip()) for turn in prompt_messages(prompt))
+    return turns, *sorted((reply.strip(), other.strip()))
+
+
+def prompt_messages(prompt: str | list[dict[str, str]]) -> list[dict[str, str]]:
+    """The prompt as messages; a string is what a user says."""
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
 
 
 class Ranking:
@@ -108,13 +115,18 @@ def record_key(record: dict[str, str]) -> tuple:
 
 
 def read_labels(path: Path) -> list[dict[str, str]]:
-    """The records of a file of labels with plain prompts; bad ones are reported and left out."""
+    """The records of a file of labels; bad ones are reported and left out.
+
+    A prompt of one user message is a string, any other a list of messages.
+    """
     records, problems = load_preferences(path)
     if problems:
         print(report_problems(problems))
     return [
         {
-            "prompt": record["prompt"][-1]["content"],
+            "prompt": record["prompt"]
+            if len(record["prompt"]) > 1
+            else record["prompt"][0]["content"],
             "chosen": record["chosen"],
             "rejected": record["rejected"],
         }

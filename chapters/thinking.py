@@ -203,8 +203,10 @@ def with_numbers(
         if read_number(record["answer"]) is not None:
             good.append(record)
             continue
-        shown = record["answer"][:40]
-        problem = Problem(path, record["line"], f"the final answer {shown!r} is not a number")
+        reason = f"the final answer {record['answer'][:40]!r} is not a number"
+        if "," in record["answer"]:
+            reason += " (a comma may only stand where thousands end; write 3.5, and 1,200)"
+        problem = Problem(path, record["line"], reason)
         if strict or len(problems) + 1 == len(records):
             raise RecordError(f"{problem}; correct or remove this record")
         problems.append(problem)

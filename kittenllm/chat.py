@@ -41,8 +41,9 @@ GREEN, GREY, RESET = "\x1b[32m", "\x1b[90m", "\x1b[0m"  # terminal colours
 def check_messages(messages: list[dict[str, str]]) -> None:
     """Refuse a conversation that has no sensible order or content.
 
-    `messages` is a list of {"role": ..., "content": ...}; other keys are ignored. A system message
-    comes first or not at all, then user and assistant take turns; a tool answers an assistant.
+    `messages` is a list of {"role": ..., "content": ...}; "train" is True or False where there is
+    one, other keys are ignored. A system message comes first or not at all, then user and assistant
+    take turns; a tool answers an assistant.
 
     Raises:  ValueError that names the message, what was given and what was expected.
     """
@@ -70,6 +71,10 @@ def check_messages(messages: list[dict[str, str]]) -> None:
             raise ValueError(f"{where} is {role!r} {place}, where {expected} is expected")
         if not message["content"].strip():
             raise ValueError(f"{where} ({role}) is empty")
+        if not isinstance(message.get("train", True), bool):
+            raise ValueError(
+                f'{where}: "train" must be True or False, got {message["train"]!r:.40}'
+            )
         previous = role
 
 
@@ -99,6 +104,7 @@ def encode_chat(
 ) -> ChatTokens:
     """Messages -> tokens and loss mask. All text is ordinary: it cannot make a special token.
 
+    What the assistant says in a message with "train": False is only read, like all other roles.
     With reply_next=True the tokens end in an opened assistant turn, ready to sample a reply.
 
     Raises:  ValueError for messages that `check_messages` refuses, or if a reply is wanted where
@@ -107,10 +113,10 @@ def encode_chat(
     check_messages(messages)
     chat = ChatTokens()
     for message in messages:
-        is_assistant = message["role"] == "assistant"
+        trained = message["role"] == "assistant" and message.get("train", True)
         open_turn(chat, tokenizer, message["role"])
-        chat.add(tokenizer.encode(message["content"]), trained=is_assistant)
-        chat.add(tokenizer.im_end_id, trained=is_assistant)
+        chat.add(tokenizer.encode(message["content"]), trained=trained)
+        chat.add(tokenizer.im_end_id, trained=trained)
     if reply_next:
         last_role = messages[-1]["role"]
         if "assistant" not in _MAY_FOLLOW[last_role]:

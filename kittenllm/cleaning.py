@@ -25,7 +25,7 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 
-from kittenllm.records import Problem
+from kittenllm.records import Problem, skipped
 
 STEPS = ("duplicate", "near_duplicate", "secret", "forbidden", "surplus")
 LARGEST_SHARE = 0.4  # no task may be more than this share of what is kept
@@ -185,7 +185,7 @@ def clean(
 def reading_problems(problems: Sequence[Problem]) -> dict[str, list[int]]:
     """Sort what the file reader refused into "broken" and "empty", as line numbers."""
     lines: dict[str, list[int]] = {"broken": [], "empty": []}
-    for problem in problems:
+    for problem in skipped(problems):
         kind = "empty" if problem.reason.endswith("is empty") else "broken"
         lines[kind].append(problem.line)
     return lines

@@ -4,41 +4,33 @@ One idea: real files are dirty, and a program that dies on line 7,000 is as bad 
 on rubbish without a word. A bad record is skipped and reported as a `Problem` with its line, its
 reason and the file; a file that cannot be used at all is a `RecordError` that says what to do.
 
-Two file forms, told apart by looking: JSON (a list of records) and JSONL (one record per line).
+What the records of a file hold and nobody uses is named once, as `Unused`.
+
+File forms, told apart by looking: JSON (a list of records, also inside {"data": [...]}) and JSONL
+(one record per line). The forms of a record are in record_forms.py.
 
     load_text          any plain text
-    load_chats         {"messages": [{"role", "content"}]}, ShareGPT {"conversations": [{"from",
-                       "value"}]}, Alpaca {"instruction", "input", "output"}
-    load_preferences   {"prompt", "chosen", "rejected"}, as strings or as message lists
-    load_questions     GSM8K {"question", "answer"}, the final answer behind ####
+    load_chats         conversations
+    load_preferences   prompts, each with a better and a worse reply
+    load_questions     word problems with a final answer behind ####
 
 Each takes a path, or a file that was read already (data_file.py).
 
-Read before:  data_file.py; chat.py, for what makes a conversation valid.
+Read before:  data_file.py, record_forms.py.
 Left out:  compressed files.
 """
 
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kittenllm.chat import check_messages
 from kittenllm.data_file import DataFile, RecordError, read_data_file
+from kittenllm.record_forms import named, read_chat, read_preference, read_question
 
-SHAREGPT_ROLES = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "system": "system",
-    "tool": "tool",
-    "observation": "tool",
-}
 _SPACE = re.compile(r"[ \t\n\r]*")
-MAX_NAMED = 60  # characters of a file's own words that a message repeats
 
 
 @dataclass(frozen=True)
@@ -53,14 +45,29 @@ class Problem:
         return f"{self.file}, line {self.line}: {self.reason}"
 
 
+@dataclass(frozen=True)
+class Unused(Problem):
+    """A key that good records have and nobody uses; `line` is the first of them."""
+
+
+def skipped(problems: Iterable[Problem]) -> list[Problem]:
+    """The problems that cost a record."""
+    return [problem for problem in problems if not isinstance(problem, Unused)]
+
+
 def report_problems(problems: list[Problem], limit: int = 5) -> str:
-    """The first `limit` problems, one per line, and how many more there are; "" if none."""
-    if not problems:
-        return ""
-    many = "1 record was" if len(problems) == 1 else f"{len(problems)} records were"
-    lines = [f"{many} skipped:", *(f"  {problem}" for problem in problems[:limit])]
-    if len(problems) > limit:
-        lines.append(f"  ... and {len(problems) - limit} more")
+    """The first `limit` skipped records, one per line, and how many more there are; then the keys
+    that are not used, likewise; "" if there is neither."""
+    bad = skipped(problems)
+    unused = [problem for problem in problems if isinstance(problem, Unused)]
+    lines = []
+    if bad:
+        many = "1 record was" if len(bad) == 1 else f"{len(bad)} records were"
+        lines.append(f"{many} skipped:")
+    for few in (bad, unused):
+        lines += [f"  {problem}" if few is bad else str(problem) for problem in few[:limit]]
+        if len(few) > limit:
+            lines.append(f"  ... and {len(few) - limit} more")
     return "\n".join(lines)
 
 
@@ -82,7 +89,7 @@ def load_chats(
     Raises:  RecordError if the file cannot be read or no record is good; with strict=True already
         at the first bad record.
     """
-    return _load(path, _read_chat, strict=strict)
+    return _load(path, read_chat, strict=strict)
 
 
 def load_preferences(
@@ -92,7 +99,7 @@ def load_preferences(
 
     Raises:  as `load_chats`.
     """
-    return _load(path, _read_preference, strict=strict)
+    return _load(path, read_preference, strict=strict)
 
 
 def load_questions(
@@ -104,132 +111,35 @@ def load_questions(
 
     Raises:  as `load_chats`.
     """
-    return _load(path, _read_question, strict=strict)
-
-
-# ---------------------------------------------------------------------- one record of each kind
-
-
-def _text_of(record: dict, key: str) -> str:
-    """The non-empty string under `key`, or ValueError."""
-    if key not in record:
-        raise ValueError(f'the key "{key}" is missing, there is {_named(list(record))}')
-    value = record[key]
-    if not isinstance(value, str):
-        raise ValueError(f'"{key}" must be a string, got {type(value).__name__}')
-    if not value.strip():
-        raise ValueError(f'"{key}" is empty')
-    return value
-
-
-def _read_chat(record: dict) -> dict[str, list]:
-    """One conversation in any of the three forms -> {"messages": [...]}, or ValueError."""
-    if "messages" in record:
-        messages = _plain_messages(record["messages"])
-    elif "conversations" in record:
-        messages = _sharegpt_messages(record["conversations"])
-    elif "instruction" in record:
-        question = _text_of(record, "instruction")
-        if record.get("input", "") != "":
-            more = record["input"]
-            if not isinstance(more, str):
-                raise ValueError(f'"input" must be a string, got {type(more).__name__}')
-            question = f"{question}\n\n{more}"
-        messages = [
-            {"role": "user", "content": question},
-            {"role": "assistant", "content": _text_of(record, "output")},
-        ]
-    else:
-        raise ValueError(
-            'no "messages", "conversations" or "instruction" in this record, '
-            f"there is {_named(list(record))}"
-        )
-    if all(message["role"] != "assistant" for message in messages):
-        raise ValueError("the assistant says nothing, so there is nothing to learn")
-    task = record.get("task")
-    return {"messages": messages} | ({"task": task} if isinstance(task, str) else {})
-
-
-def _plain_messages(messages: object) -> list[dict[str, str]]:
-    """Checked messages with nothing but role and content."""
-    check_messages(messages)
-    return [{"role": message["role"], "content": message["content"]} for message in messages]
-
-
-def _sharegpt_messages(turns: object) -> list[dict[str, str]]:
-    """ShareGPT's {"from": "human", "value": "hi"} -> {"role": "user", "content": "hi"}."""
-    if not isinstance(turns, list):
-        raise ValueError(f'"conversations" must be a list, got {type(turns).__name__}')
-    messages = []
-    for number, turn in enumerate(turns, start=1):
-        if not isinstance(turn, dict) or not {"from", "value"} <= turn.keys():
-            raise ValueError(f'turn {number} must be {{"from": ..., "value": ...}}')
-        speaker = turn["from"]
-        if not isinstance(speaker, str) or speaker not in SHAREGPT_ROLES:
-            known = ", ".join(SHAREGPT_ROLES)
-            raise ValueError(f"turn {number} is from {_named(speaker)}; known: {known}")
-        messages.append({"role": SHAREGPT_ROLES[speaker], "content": turn["value"]})
-    return _plain_messages(messages)
-
-
-def _read_preference(record: dict) -> dict[str, list | str]:
-    """One pair of replies, or ValueError."""
-    prompt = record.get("prompt")
-    if isinstance(prompt, list):
-        messages = _plain_messages(prompt)
-        if messages[-1]["role"] not in ("user", "tool"):
-            raise ValueError("the prompt must end with the user, so that a reply can follow")
-    else:
-        messages = [{"role": "user", "content": _text_of(record, "prompt")}]
-    chosen = _reply_of(record, "chosen", messages)
-    rejected = _reply_of(record, "rejected", messages)
-    if chosen.strip() == rejected.strip():
-        raise ValueError('"chosen" and "rejected" are equal')
-    return {"prompt": messages, "chosen": chosen, "rejected": rejected}
-
-
-def _reply_of(record: dict, key: str, prompt: list[dict[str, str]]) -> str:
-    """The reply under `key`: a string, [assistant message], or prompt + [assistant message]."""
-    reply = record.get(key)
-    if not isinstance(reply, list):
-        return _text_of(record, key)
-    repeats_prompt = len(reply) > 1
-    messages = _plain_messages(reply if repeats_prompt else [*prompt, *reply])
-    if messages[:-1] != prompt or messages[-1]["role"] != "assistant":
-        raise ValueError(f'"{key}" must be one assistant message, with or without the prompt')
-    return messages[-1]["content"]
-
-
-def _read_question(record: dict) -> dict[str, str]:
-    """One word problem, or ValueError."""
-    question = _text_of(record, "question")
-    solution, mark, answer = _text_of(record, "answer").rpartition("####")
-    answer = answer.strip().replace(",", "")
-    if not mark or not answer:
-        raise ValueError('"answer" has no final answer behind ####')
-    return {"question": question, "solution": solution.strip(), "answer": answer}
+    return _load(path, read_question, strict=strict)
 
 
 # ----------------------------------------------------------------------------- files of records
 
 
 def _load(
-    source: str | Path | DataFile, read: Callable[[dict], dict], *, strict: bool
+    source: str | Path | DataFile, read: Callable[[dict, set[str]], dict], *, strict: bool
 ) -> tuple[list[dict], list[Problem]]:
     """Read every record of a file with `read`; its ValueErrors become problems."""
     data = read_data_file(source)
     path = data.path
     records: list[dict] = []
     problems: list[Problem] = []
+    lines_with: dict[str, list[int]] = {}  # a key that is not used -> the lines of its records
     for line, value, reason in _json_values(data.text):
         try:
             if reason:
                 raise ValueError(reason)
+            if isinstance(value, list) and read is read_chat:
+                value = {"messages": value}
             if not isinstance(value, dict):
-                raise ValueError(f"a record must be a JSON object, this is {_named(value)}")
-            record = read(value)
+                raise ValueError(f"a record must be a JSON object, this is {named(value)}")
+            unused: set[str] = set()
+            record = read(value, unused)
             _check_surrogates(record)
             records.append({**record, "line": line})
+            for key in unused:
+                lines_with.setdefault(key, []).append(line)
         except (ValueError, RecursionError) as error:  # the latter from repr of deep brackets
             problem = Problem(path, line, str(error))
             if strict:
@@ -238,6 +148,11 @@ def _load(
     if not records:
         why = f"line {problems[0].line}: {problems[0].reason}" if problems else "the list is empty"
         raise RecordError(f"{path}: there is no usable JSON or JSONL record in it; {why}")
+    for key in sorted(lines_with, key=lambda key: (lines_with[key][0], key)):
+        lines = lines_with[key]
+        many = "1 record has" if len(lines) == 1 else f"{len(lines)} records have"
+        shown = key if key.isidentifier() and len(key) < 40 else named(key)
+        problems.append(Unused(path, lines[0], f"{many} {shown}: not used"))
     return records, problems
 
 
@@ -249,23 +164,20 @@ def _check_surrogates(record: dict) -> None:
         raise ValueError("the text holds half a surrogate pair, a broken character") from error
 
 
-def _named(value: object) -> str:
-    """A value from a file as it may stand in a message: on one line and not too long."""
-    shown = repr(value)
-    return shown if len(shown) <= MAX_NAMED else shown[:MAX_NAMED] + "..."
-
-
 # ------------------------------------------------------------------------------ JSON and JSONL
 
 
 def _json_values(text: str) -> Iterator[tuple[int, object, str]]:
     """The values of a JSON or JSONL text as (line, value, "") or (line, None, what is wrong)."""
     start = _skip_space(text, 0)
-    if text.startswith("[", start):
+    if text.startswith("[", start) and not _is_bare_conversation(text, start):
         yield from _list_values(text, start + 1)
         return
     value, end, reason = _decode(text, start)
-    if end is not None and _skip_space(text, end) == len(text):  # the whole file is one record
+    if end is not None and _skip_space(text, end) == len(text):  # the whole file is one value
+        if not reason and isinstance(value, dict) and (key := _wrapper_key(value)):
+            yield from _wrapped_values(text, start, key)
+            return
         yield text.count("\n", 0, start) + 1, value, reason
         return
     # Only \n ends a line of JSONL: str.splitlines would also cut at U+2028, allowed in a string.
@@ -273,8 +185,45 @@ def _json_values(text: str) -> Iterator[tuple[int, object, str]]:
         if line.strip():
             value, end, reason = _decode(line, _skip_space(line, 0))
             if end is not None and _skip_space(line, end) < len(line):
-                reason = reason or f"something follows the record: {_named(line[end:].strip())}"
+                reason = reason or f"something follows the record: {named(line[end:].strip())}"
             yield number, value, reason
+
+
+def _is_bare_conversation(text: str, start: int) -> bool:
+    """Does the "[" at `start` open a list of messages, and not the list of all records?"""
+    first_line, _, others = text[start:].partition("\n")
+    if others.lstrip().startswith("[") and first_line.rstrip()[-1] not in "[,":
+        return True  # JSONL: the second line is a list as well
+    first, _, _ = _decode(text, _skip_space(text, start + 1))
+    return isinstance(first, dict) and ({"role", "content"} <= first.keys() or "from" in first)
+
+
+def _wrapper_key(value: dict) -> str | None:
+    """The key of the list of records in {"data": [...]}, None if this is no such wrapper."""
+    for key in ("data", "examples", "records", "rows", "items"):
+        inner = value.get(key)
+        if isinstance(inner, list) and inner and isinstance(inner[0], (dict, list)):
+            return key
+    return None
+
+
+def _wrapped_values(text: str, start: int, wanted: str) -> Iterator[tuple[int, object, str]]:
+    """The values of the list under the key `wanted` of the valid JSON object at `start`.
+
+    Other lists and objects in the wrapper are refused, for they may be records as well.
+    """
+    at = _skip_space(text, start + 1)
+    while not text.startswith("}", at):
+        line = text.count("\n", 0, at) + 1
+        key, end, _ = _decode(text, at)
+        begin = _skip_space(text, _skip_space(text, end) + 1)  # behind the colon
+        value, end, _ = _decode(text, begin)
+        if key == wanted:
+            yield from _list_values(text[:end], begin + 1)
+        elif value and isinstance(value, (dict, list)):
+            yield line, None, f"{named(key)} beside {named(wanted)} was not read"
+        at = _skip_space(text, end)
+        at = _skip_space(text, at + text.startswith(",", at))
 
 
 def _list_values(text: str, at: int) -> Iterator[tuple[int, object, str]]:
@@ -317,7 +266,7 @@ def _decode(text: str, start: int) -> tuple[object, int | None, str]:
         record = dict(pairs)
         if len(record) < len(pairs):
             [(twin, _)] = Counter(key for key, _ in pairs).most_common(1)
-            faults.append(f"the key {_named(twin)} occurs twice")
+            faults.append(f"the key {named(twin)} occurs twice")
         return record
 
     decoder = json.JSONDecoder(parse_constant=refuse_constant, object_pairs_hook=refuse_twins)

@@ -252,6 +252,15 @@ def test_word_problems_without_a_number_are_reported(tmp_path):
         thinking.with_numbers(str(path), records[1:2])
 
 
+@pytest.mark.parametrize("answer", ["3,5", "1,2", "12,34", "1.200,50", "0,500"])
+def test_a_decimal_comma_is_no_thousands_comma(tmp_path, answer):
+    path = tmp_path / "questions.jsonl"
+    write_questions(path, ["1,200", answer])
+    good, problems = thinking.with_numbers(str(path), load_questions(path)[0])
+    assert [record["answer"] for record in good] == ["1200"]
+    assert f"{answer!r} is not a number (a comma may only" in problems[0].reason
+
+
 def test_word_problems_that_are_too_long_are_left_out_or_refused(tmp_path, town_tokenizer):
     write_questions(tmp_path / "questions.jsonl", ["1", "2", "3"])
     records, _ = load_questions(tmp_path / "questions.jsonl")

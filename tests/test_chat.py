@@ -141,6 +141,15 @@ def test_add_keeps_both_lists_together():
     assert len(chat) == 3
 
 
+def test_a_message_with_train_false_is_only_read(tokenizer):
+    messages = [*WIRE[:2], WIRE[2] | {"train": False}, WIRE[3], WIRE[4] | {"train": True}]
+    chat = encode_chat(tokenizer, messages)
+    assert chat.tokens == encode_chat(tokenizer, WIRE).tokens
+    assert trained_texts(tokenizer, chat.tokens, chat.loss_mask) == ["yes.<|im_end|>"]
+    with pytest.raises(ValueError, match='message 3: "train" must be True or False, got 0'):
+        check_messages([*WIRE[:2], WIRE[2] | {"train": 0}])
+
+
 # ----------------------------------------------------------------------------------- bad input
 
 

@@ -22,6 +22,7 @@ LAYERS = (
     ("the language", "meowscript_format"),
     ("the town", "kitten_town"),  # the world knows nothing about models
     ("the model", "gpt chat"),
+    ("the forms of records", "record_forms"),
     ("tools", "batches logprobs optim sampling checkpoints records search calculator"),
     ("helpers", "training credit judging calibration cleaning plot_style stages agent lora"),
     ("pairs", "pairs"),

@@ -145,6 +145,39 @@ def test_labels_survive_the_file_and_are_a_preferences_file(tmp_path):
     assert not problems and loaded[1]["rejected"] == "good 1"
 
 
+def test_a_whole_conversation_is_compared_shown_and_saved(tmp_path, monkeypatch, capsys):
+    """Two pairs that differ only in what the system says are two pairs."""
+    records = [
+        {
+            "prompt": [
+                {"role": "system", "content": f"Answer in {language}."},
+                {"role": "user", "content": "Name an animal."},
+                {"role": "assistant", "content": "cat"},
+                {"role": "user", "content": "And another?"},
+            ],
+            "chosen": good,
+            "rejected": bad,
+        }
+        for language, good, bad in (("French", "chien", "dog"), ("English", "dog", "chien"))
+    ]
+    path = tmp_path / "pairs.jsonl"
+    write_labels(path, records)
+    assert read_labels(path) == records
+    assert record_key(records[0]) != record_key(records[1])
+    assert agreement(path, path) == (2, 1.0)
+    choices = [Choice(r["prompt"], r["chosen"], r["rejected"]) for r in records]
+    saved = tmp_path / "anna.jsonl"
+    type_in(monkeypatch, "1", "2")
+    rank.session(Ranking(choices, [], lambda labels: write_labels(saved, labels)))
+    assert read_labels(saved) == [
+        records[0],
+        records[1] | {"chosen": "chien", "rejected": "dog"},
+    ]
+    screen = capsys.readouterr().out
+    for line in ("> system: Answer in French.", "> user: Name an animal.", "> assistant: cat"):
+        assert line in screen
+
+
 def test_a_bad_line_is_reported_and_left_out(tmp_path, capsys):
     path = tmp_path / "anna.jsonl"
     good = json.dumps(CHOICES[0].record(1))

@@ -249,6 +249,7 @@ def test_the_gsm8k_key_must_be_a_number():
 def test_read_number_by_hand():
     assert read_number("$1,250.50") == read_number("1250.5")
     assert read_number("12,50") is None
+    assert read_number("0,500") is None  # a half, written with a decimal comma
     assert read_number("1,2345") is None
     assert read_number("-0") == 0
 

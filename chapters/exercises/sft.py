@@ -52,7 +52,8 @@ def encode_chat(
         <|im_start|>role\\ncontent<|im_end|>
 
     The mask is True on the content of the *assistant* and on the <|im_end|> behind it (or the
-    kitten would never learn to stop), False everywhere else. The content is encoded on its own, as
+    kitten would never learn to stop), False everywhere else. A message with "train": False is only
+    read, whoever says it (nothing that `check` runs has one). The content is encoded on its own, as
     ordinary text. With reply_next=True the tokens go on with "<|im_start|>assistant\\n", not
     trained: a prompt to sample a reply from.
 

@@ -24,8 +24,8 @@ from kittenllm.kitten_town.countdown import Problem, check_answer
 REPLY = re.compile(r"<think>(.*)</think><answer>(.*)</answer>", re.DOTALL)
 # The names of all special tokens. None of them may stand inside the thinking or the answer.
 SPECIAL = re.compile(r"<\|[a-z_]+\|>|</?(?:think|answer|call)>")
-# Strict: ASCII digits, at most 15 of them, commas only where thousands end.
-WHOLE_PART = r"(?:[0-9]{1,3}(?:,[0-9]{3}){1,4}|[0-9]{1,15})"
+# Strict: ASCII digits, at most 15 of them, commas only where thousands end (0,500 is a half).
+WHOLE_PART = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3}){1,4}|[0-9]{1,15})"
 DECIMAL_NUMBER = re.compile(r"(-?)\$?(" + WHOLE_PART + r"(?:\.[0-9]{1,6})?)")
 
 
