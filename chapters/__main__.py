@@ -20,6 +20,7 @@ from chapters.runner import (
 )
 from chapters.samples import side_by_side
 from chapters.terminal import wrap
+from kittenllm.json_files import is_number
 from kittenllm.settings import Common, new_parser, read_common
 
 WIDTH = 80
@@ -95,11 +96,11 @@ def shown_number(summary: dict, key: str) -> str:
         if not isinstance(value, dict):
             return ""
         value, error = value.get(part), value.get(f"{part}_stderr")
-    if not isinstance(value, (int, float)):
+    if not is_number(value):
         return ""
     name = key.replace(".", " ").replace("_", " ")
     number = f"{value:.4g}" if isinstance(value, int) or abs(value) >= 100 else f"{value:.3f}"
-    return f"{name} {number}" + (f" +- {error:.3f}" if error is not None else "")
+    return f"{name} {number}" + (f" +- {error:.3f}" if is_number(error) else "")
 
 
 def peak(rows: list[tuple[Chapter, dict, bool]]) -> str:

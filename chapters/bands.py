@@ -13,12 +13,11 @@ Read before: key_numbers.py. Left out: bands for seconds and memory, which belon
 import argparse
 import importlib
 import json
-import math
 import re
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import fmean, median
 
@@ -26,10 +25,19 @@ from chapters.key_numbers import CURVES, KEY_NUMBERS, KeyNumber
 from chapters.terminal import wrap
 from kittenllm.checkpoints import plain_numbers, write_text_atomic
 from kittenllm.door import Parser, path_argument
-from kittenllm.runs import differences, read_json
+from kittenllm.json_files import (
+    DamagedFile,
+    damaged,
+    is_number,
+    read_json,
+    read_metrics,
+    unread_lines,
+)
+from kittenllm.runs import differences, read_summary
 
 FILE = Path(__file__).with_name("bands.json")
 FORMAT = 1
+NO_BAND = {"seeds": [], "config": {}, "numbers": {}, "curves": []}
 RULE = (
     "smallest to largest of the seeds; on each side the largest of these more: that distance, two "
     "standard errors, 1 % of the number"
@@ -72,9 +80,46 @@ class CurveBand:
 
 
 def read_bands(path: Path = FILE) -> dict[str, dict]:
-    """What bands.json says about each chapter; nothing if there is no such file."""
+    """What bands.json says about each chapter; nothing if there is no such file.
+
+    Raises: DamagedFile for a file that `build` did not make.
+    """
     content = read_json(path) or {}
-    return content.get("chapters", {}) if content.get("format") == FORMAT else {}
+    if content.get("format") != FORMAT:
+        return {}
+    chapters = content.get("chapters")
+    for name, band in chapters.items() if isinstance(chapters, dict) else [("chapters", None)]:
+        if not isinstance(band, dict) or not is_band({**NO_BAND, **band}):
+            raise damaged(path, f"{name!r} is no band")
+    return {name: {**NO_BAND, **band} for name, band in chapters.items()}
+
+
+def is_band(band: dict) -> bool:
+    """Whether this has the keys that `chapter_band` writes, each of its type."""
+    seeds, numbers, curves = band["seeds"], band["numbers"], band["curves"]
+    if (
+        not isinstance(band["config"], dict)
+        or not isinstance(seeds, list)
+        or not isinstance(numbers, dict)
+        or not isinstance(curves, list)
+    ):
+        return False
+    for limits in numbers.values():
+        if not isinstance(limits, dict) or not is_number(limits.get("low")):
+            return False
+        if not is_number(limits.get("high")):
+            return False
+    for curve in curves:
+        if not isinstance(curve, dict) or set(curve) != {f.name for f in fields(CurveBand)}:
+            return False
+        lists = [curve["steps"], curve["low"], curve["high"]]
+        if not all(isinstance(part, list) and all(map(is_number, part)) for part in lists):
+            return False
+        if len({len(part) for part in lists}) != 1:
+            return False
+        if not all(isinstance(curve[key], str) for key in ("name", "stage", "key", "unit")):
+            return False
+    return True
 
 
 def verdicts(chapter: str, summary: dict, bands: dict | None = None) -> list[Verdict]:
@@ -110,7 +155,11 @@ def verdict_text(number: KeyNumber, value: float, low: float, high: float, chang
 
 def print_verdicts(chapter: str, summary: dict, bands: dict | None = None) -> None:
     """The verdicts as lines that fit a narrow terminal; one line if no band fits this run."""
-    band = (read_bands() if bands is None else bands).get(chapter)
+    try:
+        band = (read_bands() if bands is None else bands).get(chapter)
+    except DamagedFile as error:
+        print(f"no verdict: {error}")
+        return
     if band is None or "config" not in summary:
         return
     width = max(40, min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns))
@@ -153,9 +202,7 @@ def number_of(summary: dict, key: str) -> float | None:
     value = summary
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return value
+    return value if is_number(value) else None
 
 
 def shown(value: float) -> str:
@@ -199,9 +246,9 @@ def chapter_band(chapter: str, runs: Sequence[Path]) -> dict:
     summaries: dict[int, dict] = {}
     histories: dict[int, list[dict]] = {}
     for run in runs:
-        summary = read_json(run / "summary.json")
-        if summary is None:
-            raise ValueError(f"{run}: summary.json cannot be read")
+        summary = read_summary(run / "summary.json") or {}
+        if missing := {"quick", "size", "seed", "config", "version"} - set(summary):
+            raise ValueError(f"{run}: summary.json cannot be used, {min(missing)!r} is missing")
         if summary["quick"] or summary["size"] != "small":
             raise ValueError(f"{run}: not a full run of --size small")
         if changed := changed_settings({"config": config}, summary):
@@ -276,7 +323,11 @@ def default_config(chapter: str) -> dict:
 
 
 def read_history(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """The entries of a metrics.jsonl; lines that cannot be read are left out, and that is said."""
+    entries, bad = read_metrics(path)
+    if bad:
+        print(f"note: {unread_lines(path, bad)}", file=sys.stderr)
+    return entries
 
 
 def digits(value: float) -> float:

@@ -11,7 +11,6 @@ score; it is never more (Beirami et al. 2024, arXiv 2401.01879).
 Used by ch4_preferences --frontier.
 """
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +22,10 @@ from kittenllm.batches import pad_rows
 from kittenllm.dpo import DPOConfig
 from kittenllm.evaluation import Reply, evaluation_questions, sample_replies, weighted_rate
 from kittenllm.gpt import GPT
+from kittenllm.json_files import damaged, is_number, read_json, read_metrics, unread_lines
 from kittenllm.kitten_town.facts import build_town
 from kittenllm.orpo import ORPOConfig
-from kittenllm.runs import Run, fingerprint_of, read_json
+from kittenllm.runs import Run, fingerprint_of, read_summary
 from kittenllm.scorer import Scorer, load_reward_model
 from kittenllm.settings import Common, new_generator
 from kittenllm.tokenizer import Tokenizer
@@ -125,9 +125,11 @@ def picks(replies: list[Reply], score_of: dict[int, float], n: int) -> list[Repl
 def built_on(common: Common, chapter: str, sft_fingerprint: str) -> dict | None:
     """The summary of a finished chapter that started from the same chat kitten, else None."""
     folder = common.folder(chapter)
-    summary, run = read_json(folder / "summary.json"), read_json(folder / "run.json") or {}
-    inputs = run.get("fingerprint", {}).get("inputs", {})
-    return summary if inputs.get("sft") == sft_fingerprint else None
+    summary, run = read_summary(folder / "summary.json"), read_json(folder / "run.json") or {}
+    fingerprint = run.get("fingerprint")
+    inputs = fingerprint.get("inputs") if isinstance(fingerprint, dict) else None
+    same = isinstance(inputs, dict) and inputs.get("sft") == sft_fingerprint
+    return summary if same else None
 
 
 def best_of_n_path(
@@ -144,12 +146,22 @@ def best_of_n_path(
     inputs = {"sft": inputs["sft"], "reward_model": fingerprint}
     chapter = Run(common, "ch4_best_of_n", BestOf(), inputs=inputs)
     if not chapter.finished:
-        path = common.folder("ch2_reward_model") / summary["model"]
+        path = common.folder("ch2_reward_model") / str(summary.get("model"))
         reward_model = load_reward_model(path, tokenizer, device=common.device)
         with chapter.timing("eval"):
             points = best_of_n(common, reference, tokenizer, Scorer(reward_model), BestOf().sizes)
         chapter.finish({"points": points})
-    return chapter.summary["points"]
+    return checked_points(chapter.folder / "summary.json", chapter.summary.get("points"))
+
+
+def checked_points(path: Path, points: object) -> list[dict]:
+    """The points of one path.  Raises: DamagedFile for anything else."""
+    for point in points if isinstance(points, list) else [None]:
+        if not isinstance(point, dict) or not isinstance(point.get("label"), str):
+            raise damaged(path, "its points are not those of the frontier")
+        if not is_number(point.get("kl")) or not is_number(point.get("gold")):
+            raise damaged(path, "a point of the frontier without numbers")
+    return points
 
 
 def ppo_path(common: Common, sft_fingerprint: str) -> list[dict]:
@@ -162,12 +174,11 @@ def ppo_path(common: Common, sft_fingerprint: str) -> list[dict]:
 
 def looks_of(path: Path) -> list[dict]:
     """The lines of a metrics.jsonl that hold a gold score and a KL on held-out questions."""
+    entries, bad = read_metrics(path)
+    if bad:
+        print(f"note: {unread_lines(path, bad)}")
     points = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:  # a line that was cut off
-            continue
+    for entry in entries:
         gold, kl = entry.get("gold"), entry.get("kl_held_out")
         if gold is not None and kl is not None:
             round_number = entry["step"] + 1

@@ -15,13 +15,13 @@ from pathlib import Path
 from chapters.preferences import LabelledPair, file_pairs, sample_pairs
 from chapters.ranking import (
     Choice,
+    LabelFile,
     Ranking,
     agreement,
     agreement_line,
     prompt_messages,
     read_labels,
     record_key,
-    write_labels,
 )
 from chapters.runner import ensure, exit_code
 from chapters.terminal import safe_text, with_error, wrap
@@ -264,15 +264,16 @@ def rank(argv=None) -> None:
         files = [Path(name) for name in settings.train_on]
         train_on_labels(files, model_path, settings, common, gpt, tokenizer)
         return
+    labels = LabelFile(path)  # before anything slow: a second session is told at once
+    records = labels.records
     choices = choices_to_rank(settings, common, gpt, tokenizer)
-    has_labels = path.is_file() and path.stat().st_size > 0
-    records = read_labels(path) if has_labels else []
-    ranking = Ranking(choices, records, lambda records: write_labels(path, records))
+    ranking = Ranking(choices, records, labels.save)
     if ranking.labelled:
         print(f"{path}: {ranking.labelled} of {ranking.total} pairs are ranked, going on")
     if hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(errors="replace")  # letters that are no UTF-8 end nothing
     session(ranking)
+    labels.close()
     print(f"\n{len(records)} labels in {path}")
     print(judge_line(choices, records))
     if settings.train and len(records) >= FEWEST_LABELS:

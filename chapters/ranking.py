@@ -5,13 +5,16 @@ two replies to one prompt are the same pair for everybody, in whatever order the
 """
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from chapters.terminal import with_error
-from kittenllm.checkpoints import write_text_atomic
+from kittenllm.checkpoints import CheckpointError, write_bytes_atomic, write_text_atomic
 from kittenllm.evaluation import mean_and_error
+from kittenllm.json_files import parse_json
+from kittenllm.locks import Locked, lock_file
 from kittenllm.records import load_preferences, report_problems
 
 
@@ -138,6 +141,87 @@ def write_labels(path: Path, records: list[dict[str, str]]) -> None:
     """All labels as JSONL, completely or not at all."""
     lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
     write_text_atomic(path, "".join(lines))
+
+
+class LabelFile:
+    """The labels of one person, in a file that only one session can write to at a time.
+
+    A label is added as a line at the end; undo takes one line out. Every other line stays as it is,
+    also one that this program cannot read.
+
+    Raises: ValueError if another session is ranking under this name, CheckpointError if the file
+    cannot be written.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = lock_file(path.with_name(f".{path.name}.lock"))
+        except Locked as error:
+            raise ValueError(
+                f"{path}: another session is ranking under this name. End it first, or choose "
+                "another name with --name."
+            ) from error
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be written ({error.strerror}).") from error
+        has_labels = path.is_file() and path.stat().st_size > 0
+        self.records = read_labels(path) if has_labels else []
+        self._saved = list(self.records)
+
+    def close(self) -> None:
+        """Let others rank under this name."""
+        self._lock.close()
+
+    def save(self, records: list[dict[str, str]]) -> None:
+        """After a change: one more label at the end of `records`, or one that was taken out."""
+        if len(records) > len(self._saved):
+            self._append(records[-1])
+        else:
+            pairs = zip(self._saved, records, strict=False)
+            same = [old is new or old == new for old, new in pairs]
+            self._take_out(self._saved[same.index(False) if False in same else -1])
+        self._saved = list(records)
+
+    def _append(self, record: dict[str, str]) -> None:
+        line = (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", errors="replace")
+        try:
+            with open(self.path, "ab+") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - 1))
+                if file.read(1) not in (b"", b"\n"):
+                    line = b"\n" + line  # the last line has no end: it stays a line of its own
+                try:
+                    file.write(line)
+                    file.flush()
+                    os.fsync(file.fileno())
+                except OSError:
+                    file.truncate(size)  # half a label would spoil the next one
+                    raise
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.path}: the label could not be saved ({error.strerror}). Make room on the "
+                "disk; the labels before it are untouched."
+            ) from error
+
+    def _take_out(self, record: dict[str, str]) -> None:
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        found = [number for number, line in enumerate(lines) if is_label(line, record)]
+        if found:
+            del lines[found[-1]]
+            write_bytes_atomic(self.path, b"".join(lines))
+
+
+def is_label(line: bytes, record: dict[str, str]) -> bool:
+    """Whether a line of a file of labels says what this record says."""
+    try:
+        value = parse_json(line)
+    except ValueError:
+        return False
+    if not isinstance(value, dict):
+        return False
+    same = [str(value.get(key)).strip() == str(record[key]).strip() for key in record]
+    return all(same)
 
 
 def agreement(path_a: Path, path_b: Path) -> tuple[int, float, float | None]:

@@ -7,13 +7,14 @@ Used by report.py and its parts. The files are those of kittenllm/runs.py and sa
 """
 
 import base64
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from chapters.report_html import Markup, is_number, tag
+from chapters.samples import read_samples
+from kittenllm.json_files import DamagedFile, read_metrics, unread_lines
 from kittenllm.plots import moving_average
-from kittenllm.runs import read_json
+from kittenllm.runs import read_summary
 
 LARGEST_PICTURE = 2_000_000  # bytes; larger files are not put into the page
 
@@ -66,50 +67,29 @@ def read_stage(name: str, title: str, folder: Path) -> Stage:
     if not folder.is_dir():
         return Stage(name, title, folder, "missing")
     notes: list[str] = []
-    summary = read_json(folder / "summary.json")
-    state = "finished"
-    if summary is None:
-        there = (folder / "summary.json").exists()
-        state = "broken" if there else "unfinished"
+    try:
+        summary = read_summary(folder / "summary.json")
+        state = "unfinished" if summary is None else "finished"
+    except DamagedFile as error:
+        summary, state = None, "broken"
+        notes.append(str(error))
     history = read_history(folder / "metrics.jsonl", notes)
-    samples = read_json(folder / "samples.json") or {}
+    samples = read_samples(folder)
     if not samples and (folder / "samples.json").exists():
         notes.append("samples.json cannot be read, so its replies are left out")
-    return Stage(name, title, folder, state, summary or {}, history, checked(samples), notes)
+    return Stage(name, title, folder, state, summary or {}, history, samples, notes)
 
 
 def read_history(path: Path, notes: list[str]) -> list[dict]:
     """The readable lines of a metrics.jsonl; how many were not becomes a note."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
+        entries, bad = read_metrics(path)
+    except DamagedFile as error:
+        notes.append(str(error))
         return []
-    entries, bad = [], 0
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError):
-            entry = None
-        if isinstance(entry, dict):
-            entries.append(entry)
-        else:
-            bad += 1
     if bad:
-        notes.append(f"{bad} lines of metrics.jsonl cannot be read and are left out")
+        notes.append(unread_lines(path.name, bad))
     return entries
-
-
-def checked(samples: dict) -> dict:
-    """The samples of a samples.json that are what they should be: three texts each."""
-    found = samples.get("samples")
-    good = [
-        sample
-        for sample in (found if isinstance(found, list) else [])
-        if isinstance(sample, dict)
-        and all(isinstance(sample.get(key), str) for key in ("prompt", "before", "after"))
-    ]
-    titles = {key: str(samples.get(key, key[:-6])) for key in ("before_title", "after_title")}
-    return {**titles, "samples": good} if good else {}
 
 
 def picture(path: Path) -> Markup | None:

@@ -8,9 +8,9 @@ Used by report.py and its parts. Left out: templates, and everything that a brow
 """
 
 import html
-import math
 
 from chapters.terminal import safe_text
+from kittenllm.json_files import is_number
 
 EMPTY_TAGS = {"br", "img", "meta", "link", "circle", "line", "rect", "path", "polyline", "polygon"}
 NOTHING = "\u2013"  # stands where a number is missing
@@ -75,11 +75,6 @@ def fold(title: object, *children: object, open_: bool = False, class_: str = "f
 def note(text: object, kind: str = "note") -> Markup:
     """A sentence about something that is missing, broken or worth a warning."""
     return tag("p", text, class_=kind)
-
-
-def is_number(value: object) -> bool:
-    """A finite number; True and False are none."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def shown(value: object, kind: str = "number", error: object = None) -> str:

@@ -15,7 +15,7 @@ from chapters.report_numbers import (
     pictures,
 )
 from chapters.report_views import credit_view, measures_list, thinking_view
-from kittenllm.runs import read_json
+from kittenllm.json_files import read_json_if_possible
 
 METHODS = ("dpo", "ipo", "orpo")
 
@@ -67,7 +67,7 @@ def ppo_section(stage: Stage, life: dict) -> list[Markup | None]:
 
 def credit_part(stage: Stage) -> Markup:
     """The interactive picture; the PNG where its numbers were not written; or a sentence."""
-    view = credit_view(read_json(stage.folder / "token_credit.json") or {})
+    view = credit_view(read_json_if_possible(stage.folder / "token_credit.json"))
     if view is not None:
         return join(view, fold("What the numbers say", measures_list()))
     figure = picture(stage.folder / "token_credit.png")

@@ -18,10 +18,10 @@ from kittenllm.chat import chat_prompt, encode_chat
 from kittenllm.checkpoints import CheckpointError, load_model, write_json_atomic
 from kittenllm.evaluation import fixed_questions, sample_replies
 from kittenllm.gpt import GPT
+from kittenllm.json_files import DamagedFile, read_json
 from kittenllm.kitten_town import DATA
 from kittenllm.kitten_town.facts import build_town
 from kittenllm.records import RecordError, load_chats
-from kittenllm.runs import read_json
 from kittenllm.sampling import generate
 from kittenllm.settings import new_generator
 from kittenllm.tokenizer import Tokenizer
@@ -57,10 +57,15 @@ def ask_everyone(folder: Path, stages: dict[str, Stage]) -> tuple[dict, list[str
     A reply is {"prompt", "text", "ended", "right"}, and for questions "tone" and "score" as well.
     """
     path = folder / "report_replies.json"
-    kept = read_json(path) or {}
+    notes: list[str] = []
+    try:
+        kept, writable = read_json(path) or {}, True
+    except DamagedFile as error:
+        notes.append(str(error))
+        kept, writable = {}, False  # what cannot be read is not written over
     if kept.get("format") != FORMAT or not isinstance(kept.get("kittens"), dict):
         kept = {"format": FORMAT, "kittens": {}, "mask": None}
-    kittens, notes, changed = {}, [], False
+    kittens, changed = {}, False
     for kitten in KITTENS:
         stage = stages.get(kitten.stage)
         if stage is None or stage.state != "finished" or not stage.summary.get("model"):
@@ -81,7 +86,7 @@ def ask_everyone(folder: Path, stages: dict[str, Stage]) -> tuple[dict, list[str
         kittens[kitten.stage] = {"fingerprint": mark, "replies": replies}
         changed = True
     content = {"format": FORMAT, "kittens": kittens, "mask": kept.get("mask")}
-    if changed:
+    if changed and writable:
         write_json_atomic(path, content)
     return content, notes
 

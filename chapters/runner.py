@@ -25,7 +25,8 @@ from dataclasses import asdict, dataclass
 from chapters.bands import print_verdicts
 from chapters.terminal import make_output_forgiving, safe_text
 from kittenllm.checkpoints import CheckpointError, plain_numbers
-from kittenllm.runs import differences, read_json
+from kittenllm.json_files import read_json
+from kittenllm.runs import differences, read_summary
 from kittenllm.settings import Common, parse_settings, restore_settings
 
 
@@ -137,7 +138,7 @@ def chosen_chapters(names: list[str]) -> list[Chapter]:
 def run_chapter(name: str, settings, common: Common) -> tuple[dict, bool]:
     """Run a chapter -> (its summary, True if it had finished before and was only reused)."""
     module = importlib.import_module(f"chapters.{find_chapter(name).name}")
-    before = read_json(common.folder(name) / "summary.json")
+    before = read_summary(common.folder(name) / "summary.json")
     summary = module.run(settings, common)
     if summary != before:
         print_verdicts(name, summary)
@@ -247,11 +248,13 @@ def _signals_stop_politely() -> Iterator[None]:
 
 def _settings_of_earlier_run(name: str, common: Common):
     """The settings in a run folder of the same seed and size, finished or not; None without one."""
-    earlier = (read_json(common.folder(name) / "run.json") or {}).get("fingerprint", {})
+    earlier = (read_json(common.folder(name) / "run.json") or {}).get("fingerprint")
+    if not isinstance(earlier, dict):
+        return None
     if (earlier.get("seed"), earlier.get("size")) != (common.seed, common.size):
         return None
     module = importlib.import_module(f"chapters.{name}")
     try:
         return restore_settings(module.Settings, earlier["settings"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         return None  # written by another version of the chapter

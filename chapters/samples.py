@@ -8,7 +8,7 @@ from pathlib import Path
 
 from chapters.terminal import safe_text, wrap
 from kittenllm.checkpoints import write_json_atomic, write_text_atomic
-from kittenllm.runs import read_json
+from kittenllm.json_files import read_json_if_possible
 
 LABEL_COLUMNS = 16
 
@@ -52,8 +52,8 @@ def side_by_side(folders: list[Path], width: int = 80) -> str:
     """
     replies: dict[str, dict[str, str]] = {}  # prompt -> stage -> reply
     for folder in folders:
-        content = read_json(folder / "samples.json") or {"samples": []}
-        for sample in content["samples"]:
+        content = read_samples(folder)
+        for sample in content.get("samples", ()):
             stages = replies.setdefault(sample["prompt"], {})
             stages.setdefault(content["before_title"], sample["before"])
             stages.setdefault(content["after_title"], sample["after"])
@@ -61,11 +61,26 @@ def side_by_side(folders: list[Path], width: int = 80) -> str:
     for prompt, stages in replies.items():
         lines = [wrap(f"> {safe_text(prompt)}", width, indent="  ", first="")]
         for title, reply in stages.items():
-            label = f"  {title[: LABEL_COLUMNS - 4]:<{LABEL_COLUMNS - 4}}  "
+            label = f"  {safe_text(title)[: LABEL_COLUMNS - 4]:<{LABEL_COLUMNS - 4}}  "
             text = safe_text(" ".join(reply.split())) or "(nothing)"
             lines.append(wrap(text, width, indent=" " * LABEL_COLUMNS, first=label))
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def read_samples(folder: Path) -> dict:
+    """What `write_samples` wrote: both titles, and the samples that are three texts each; {} if
+    there is nothing of that kind."""
+    content = read_json_if_possible(folder / "samples.json")
+    found = content.get("samples")
+    good = [
+        sample
+        for sample in (found if isinstance(found, list) else [])
+        if isinstance(sample, dict)
+        and all(isinstance(sample.get(key), str) for key in ("prompt", "before", "after"))
+    ]
+    titles = {key: str(content.get(key, key[:-6])) for key in ("before_title", "after_title")}
+    return {**titles, "samples": good} if good else {}
 
 
 def _heading(text: str) -> str:

@@ -17,11 +17,16 @@ from kittenllm import plots, ppo
 from kittenllm.checkpoints import (
     CheckpointError,
     load_checkpoint,
+    load_head,
+    model_from,
     save_checkpoint,
+    tokenizer_from,
     write_json_atomic,
 )
+from kittenllm.checks import check_bool_mask, check_float_tensor, check_token_ids
 from kittenllm.credit import Credit, ValueModel, token_credit
-from kittenllm.gpt import GPT, GPTConfig
+from kittenllm.gpt import GPT
+from kittenllm.json_files import printable
 from kittenllm.logprobs import frozen_logprobs
 from kittenllm.optim import make_optimizer
 from kittenllm.ppo import PPOConfig
@@ -114,19 +119,42 @@ def load_snapshot(path: Path) -> Snapshot:
     payload = load_checkpoint(path)
     if payload.get("kind") != "token credit":
         raise CheckpointError(f"{path}: not a snapshot of PPO. Run chapters.ch3_ppo again.")
-    config = GPTConfig(**payload["config"])
-    policy, value_model = GPT(config), ValueModel(GPT(config))
-    policy.load_state_dict(payload["policy"])
-    value_model.load_state_dict(payload["value_model"])
-    return Snapshot(
-        policy,
-        value_model,
-        Tokenizer.from_state(payload["tokenizer"]),
-        Rollout(**payload["rollout"]),
-        payload["scores"],
-        payload["ref_logprobs"],
-        payload["step"],
-    )
+    try:
+        return snapshot_from(payload)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path}: the parts of this snapshot do not fit together ({printable(error)}). "
+            "Run chapters.ch3_ppo again."
+        ) from error
+
+
+def snapshot_from(payload: dict) -> Snapshot:
+    """The snapshot in a file's content; its parts must have the shapes of one rollout."""
+    policy = model_from(payload["config"], payload["policy"])
+    weights = dict(payload["value_model"])
+    head = {name: weights.pop(name) for name in list(weights) if not name.startswith("gpt.")}
+    trunk = model_from(payload["config"], {name[4:]: value for name, value in weights.items()})
+    value_model = ValueModel(trunk)
+    load_head(value_model, head)
+    rollout, tokenizer = Rollout(**payload["rollout"]), tokenizer_from(payload["tokenizer"])
+    scores, ref_logprobs, step = payload["scores"], payload["ref_logprobs"], payload["step"]
+    check_token_ids("tokens", rollout.tokens, policy.config.vocab_size)
+    N, T = rollout.tokens.shape
+    check_bool_mask("response_mask", rollout.response_mask, (N, T - 1))
+    check_bool_mask("ended", rollout.ended, (N,))
+    for name, tensor, shape in (
+        ("logprobs", rollout.logprobs, (N, T - 1)),
+        ("ref_logprobs", ref_logprobs, (N, T - 1)),
+        ("scores", scores, (N,)),
+    ):
+        check_float_tensor(name, tensor)
+        if tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
+            raise ValueError(f"{name} is {tensor.dtype} of the shape {tuple(tensor.shape)}")
+    if N == 0 or not bool(rollout.response_mask.any(dim=1).all()):
+        raise ValueError("a reply without a token")
+    if type(step) is not int or tokenizer.vocab_size != policy.config.vocab_size:
+        raise ValueError("step or tokenizer of another run")
+    return Snapshot(policy, value_model, tokenizer, rollout, scores, ref_logprobs, step)
 
 
 def most_telling(snapshot: Snapshot, credits: Credit, count: int = 1) -> list[int]:

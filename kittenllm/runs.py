@@ -32,7 +32,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
 
@@ -41,8 +40,19 @@ from kittenllm.checkpoints import (
     CheckpointError,
     plain_numbers,
     save_model,
+    write_bytes_atomic,
     write_json_atomic,
-    write_text_atomic,
+)
+from kittenllm.json_files import (
+    damaged,
+    is_file_name,
+    is_number,
+    metric_entry,
+    metric_lines,
+    printable,
+    read_json,
+    read_metrics,
+    unread_lines,
 )
 from kittenllm.memory import peak_memory_mb, reset_peak_memory
 from kittenllm.settings import Common
@@ -73,7 +83,8 @@ class Run:
         fingerprint of an earlier chapter, the digest of a file. A state to go on from is saved
         every `save_every` seconds.
 
-        Raises: CheckpointError if the folder cannot be written or another program is running in it.
+        Raises: CheckpointError if the folder cannot be written or another program is running in it,
+        DamagedFile if a file of an earlier start is not what a run writes; it stays as it is.
         """
         self.common = common
         self.chapter = chapter
@@ -117,6 +128,8 @@ class Run:
         """
         path = self.resume_folder / f"once_{_file_name(name)}.json"
         saved = read_json(path)
+        if saved is not None and "value" not in saved:
+            raise damaged(path, 'no "value"')
         if saved is None:
             saved = json.loads(json.dumps({"value": plain_numbers(make())}))
             if self.careful(f"the result of {name!r}", lambda: write_json_atomic(path, saved)):
@@ -135,7 +148,12 @@ class Run:
 
     def history(self, stage: str | None = None) -> list[dict]:
         """The entries of metrics.jsonl, of one stage or of all, oldest first: what a plot needs."""
-        entries = [json.loads(line) for line in self._metric_lines() + self._unwritten]
+        path = self.folder / "metrics.jsonl"
+        entries, bad = read_metrics(path)
+        if bad and "unread lines" not in self._warned:
+            self._warned.add("unread lines")
+            print(f"note: {unread_lines(path, bad)}", file=sys.stderr)
+        entries += [json.loads(line) for line in self._unwritten]
         return [entry for entry in entries if stage is None or entry["stage"] == stage]
 
     def log(self, stage: str, step: int, metrics: dict) -> None:
@@ -198,16 +216,20 @@ class Run:
         return True
 
     def cut_metrics(self, stage: str, step: int) -> None:
-        """Forget the lines of `stage` from `step` on, and a last line that a kill cut in two."""
-        lines = self._metric_lines()
+        """Forget the lines of `stage` from `step` on, and a last line that a kill cut in two.
+
+        A whole line that cannot be read stays where it is: it may be somebody's.
+        """
+        path = self.folder / "metrics.jsonl"
+        lines = metric_lines(path)
         kept = []
         for line in lines:
-            entry = json.loads(line)
-            if entry["stage"] != stage or entry["step"] < step:
+            entry = metric_entry(line)
+            again = entry is not None and entry["stage"] == stage and entry["step"] >= step
+            if line.endswith(b"\n") and not again:
                 kept.append(line)
-        path = self.folder / "metrics.jsonl"
-        if path.exists() and "".join(kept) != path.read_text(encoding="utf-8", errors="replace"):
-            write_text_atomic(path, "".join(kept))
+        if kept != lines:
+            write_bytes_atomic(path, b"".join(kept))
 
     def save_seconds(self) -> None:
         """Remember the seconds so far, so that they add up over several starts."""
@@ -218,9 +240,11 @@ class Run:
     # Opening the folder.
 
     def _finished_summary(self) -> dict | None:
-        summary = read_json(self.folder / "summary.json")
+        summary = read_summary(self.folder / "summary.json")
         if summary is None or summary.get("fingerprint") != digest(self.fingerprint):
             return None
+        if summary.get("config") != self.config:  # the same fingerprint, so it was the same
+            raise damaged(self.folder / "summary.json", '"config" is not that of its fingerprint')
         model = summary.get("model")
         if model is not None and not (self.folder / model).is_file():
             return None
@@ -243,7 +267,7 @@ class Run:
                 "Choose another one with --runs."
             ) from error
         write_json_atomic(self.folder / "run.json", mine)
-        self.seconds.update(read_json(self.resume_folder / "seconds.json") or {})
+        self.seconds.update(_read_seconds(self.resume_folder / "seconds.json"))
 
     def _put_aside(self, differences: str) -> None:
         """Never mix, never delete: another run's folder gets a number behind its name."""
@@ -270,14 +294,6 @@ class Run:
 
     # Lines and seconds.
 
-    def _metric_lines(self) -> list[str]:
-        """The whole, readable lines of metrics.jsonl."""
-        path = self.folder / "metrics.jsonl"
-        if not path.exists():
-            return []
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-        return [line for line in lines if line.endswith("\n") and _is_entry(line)]
-
     def _write_metrics(self) -> None:
         path = self.folder / "metrics.jsonl"
         size = path.stat().st_size if path.exists() else 0
@@ -302,7 +318,7 @@ def fingerprint_of(common: Common, chapter: str) -> str:
     Raises: CheckpointError if that chapter has not finished in this runs folder.
     """
     path = common.folder(chapter) / "summary.json"
-    summary = read_json(path)
+    summary = read_summary(path)
     if summary is None or "fingerprint" not in summary:
         raise CheckpointError(
             f"{path}: {chapter} has not finished. Run python -m chapters.{chapter}"
@@ -331,13 +347,44 @@ def digest(value) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def read_json(path) -> dict | None:
-    """The dict in a JSON file; None if there is no such file or it is not a whole JSON object."""
-    try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
+def read_summary(path) -> dict | None:
+    """A summary.json whose keys that every chapter writes have their types; None without one.
+
+    Raises: DamagedFile for anything else in it; the file stays as it is.
+    """
+    summary = read_json(path)
+    for key, value in (summary or {}).items():
+        wrong = _wrong_fact(key, value)
+        if wrong:
+            raise damaged(path, f"{key!r} {wrong}")
+    return summary
+
+
+def _wrong_fact(key: str, value) -> str:
+    """What is wrong with a value that every summary.json has, "" if nothing is."""
+    if key in ("chapter", "size", "device", "version", "fingerprint"):
+        return "" if isinstance(value, str) else "must be a text"
+    if key in ("seconds", "peak_rss_mb") or key.endswith("_seconds"):
+        right = value is None or (is_number(value) and value >= 0)
+        return "" if right else "must be a number of 0 or more"
+    if key == "quick":
+        return "" if isinstance(value, bool) else "must be true or false"
+    if key == "seed":
+        return "" if type(value) is int and value >= 0 else "must be a number of 0 or more"
+    if key == "config":
+        return "" if isinstance(value, dict) else "must be an object"
+    if key == "model":
+        return "" if value is None or is_file_name(value) else "must be the name of a file"
+    return ""
+
+
+def _read_seconds(path) -> dict[str, float]:
+    """The clock of earlier starts; {} without one.  Raises: DamagedFile."""
+    seconds = read_json(path) or {}
+    for key, value in seconds.items():
+        if not is_number(value) or value < 0:
+            raise damaged(path, f"{key!r} must be a number of 0 or more")
+    return seconds
 
 
 def differences(earlier: dict, mine: dict) -> str:
@@ -348,7 +395,7 @@ def differences(earlier: dict, mine: dict) -> str:
         if isinstance(old, dict) and isinstance(new, dict):
             found.append(differences(old, new))
         elif old != new:
-            found.append(f"{key}: {old}, now {new}")
+            found.append(f"{printable(key)}: {printable(old)}, now {printable(new)}")
     return "; ".join(part for part in found if part)
 
 
@@ -356,11 +403,3 @@ def _file_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_]+", name):
         raise ValueError(f"a name of letters, digits and _ is needed, not {name!r}")
     return name
-
-
-def _is_entry(line: str) -> bool:
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return False
-    return isinstance(entry, dict) and "stage" in entry and "step" in entry

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kittenllm.checkpoints import CheckpointError, load_model, save_model
+from kittenllm.checkpoints import CheckpointError, load_head, load_model, save_model
 from kittenllm.checks import check_count
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import all_equal, widen
@@ -62,7 +62,10 @@ def load_reward_model(path, tokenizer: Tokenizer, *, device="cpu") -> RewardMode
             "so it would read other words than were said. Train it again from the same kitten."
         )
     reward_model = RewardModel(gpt)
-    reward_model.load_state_dict({**reward_model.state_dict(), "head": extra[HEAD]})
+    try:
+        load_head(reward_model, {"head": extra[HEAD]})
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not a reward model ({error}). Train it again.") from error
     return reward_model.to(device)
 
 

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 import torch
 
 from kittenllm.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
+from kittenllm.checks import check_float_tensor
+from kittenllm.json_files import printable
 from kittenllm.progress import Progress, stop_between_steps
 
 SAVING_SHARE = 0.02  # saving takes at most about this share of the time
@@ -107,11 +109,14 @@ class Stage:
         try:
             for name, thing in self.objects.items():
                 _restore_object(thing, payload["objects"][name])
-            self.step = payload["step"]
-            self.done = payload["done"]
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            self.step, self.done = payload["step"], payload["done"]
+            if type(self.done) is not bool or type(self.step) is not int:
+                raise ValueError(f"step {self.step!r}, done {self.done!r}")
+            if self.step < 0 or (self.step > self.total and not self.done):
+                raise ValueError(f"step {self.step} of {self.total}")
+        except Exception as error:  # whatever the objects say about a state that is not theirs
             raise CheckpointError(
-                f"{self.path}: this saved state does not fit the program ({error}). "
+                f"{self.path}: this saved state does not fit the program ({printable(error)}). "
                 f"Delete {self.run.folder} to start again."
             ) from error
         state = "already done" if self.done else f"going on at step {self.step} of {self.total}"
@@ -142,5 +147,40 @@ def _restore_object(thing, state) -> None:
         thing.set_state(state)
     elif isinstance(thing, random.Random):
         thing.setstate((state["version"], tuple(state["numbers"].tolist()), state["gauss"]))
+    elif hasattr(thing, "parts"):  # optimizers that step together
+        if set(state) != set(thing.parts):
+            raise ValueError(f"the state of {sorted(state)}, not of {sorted(thing.parts)}")
+        for name, part in thing.parts.items():
+            _restore_optimizer(part, state[name])
+    elif isinstance(thing, torch.optim.Optimizer):
+        _restore_optimizer(thing, state)
     else:
+        _check_finite(state)
         thing.load_state_dict(state)
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
+    """`load_state_dict`, and what it does not look at: settings, names and shapes."""
+    settings = [
+        {key: value for key, value in group.items() if key not in ("params", "lr")}
+        for group in optimizer.param_groups
+    ]
+    optimizer.load_state_dict(state)
+    for group, before in zip(optimizer.param_groups, settings, strict=True):
+        if type(group.get("lr")) is not float or any(group.get(k) != before[k] for k in before):
+            raise ValueError("an optimizer with other settings")
+    for parameter, values in optimizer.state.items():
+        if set(values) not in ({"mean"}, {"step", "exp_avg", "exp_avg_sq"}, set()):
+            raise ValueError(f"an optimizer with {sorted(values)}")
+        _check_finite(values)
+        for name, value in values.items():
+            if value.shape != (() if name == "step" else parameter.shape):
+                raise ValueError(f"{name} of the shape {tuple(value.shape)}")
+
+
+def _check_finite(state: dict) -> None:
+    """Raises ValueError for anything but tensors of ordinary numbers."""
+    for name, value in state.items():
+        check_float_tensor(str(name), value)
+        if not bool(value.isfinite().all()):
+            raise ValueError(f"{name} holds values that are no numbers")

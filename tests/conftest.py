@@ -1,6 +1,7 @@
 """What several test files need: the devices of this machine, a tiny kitten, the town's tokens, and
 two chapters that were run once."""
 
+import faulthandler
 import os
 import shutil
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -41,7 +43,18 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 
 
+LIMIT = 600.0  # seconds for one test: the slowest needs about 20, but no computer is always quiet
+SCREEN = pytest.StashKey()
+
+
 def pytest_addoption(parser) -> None:
+    parser.addoption(
+        "--limit",
+        type=float,
+        default=LIMIT,
+        metavar="SECONDS",
+        help=f"a test that takes longer has failed (default: {LIMIT:.0f})",
+    )
     parser.addoption(
         "--implementation",
         metavar="FILE[::NAME,...]",
@@ -53,6 +66,47 @@ def pytest_addoption(parser) -> None:
 def pytest_configure(config) -> None:
     text = "asks for more than the stub of an exercise states: `check` leaves the test out"
     config.addinivalue_line("markers", f"package_only: {text}")
+    config.stash[SCREEN] = os.fdopen(os.dup(2), "w")  # before pytest catches what tests print
+
+
+@contextmanager
+def time_limit(item, part: str):
+    """A loop that never ends must fail its test, not stop the suite.
+
+    An alarm fails the test where it is and the suite goes on. Where there is no alarm (Windows), or
+    if the test sits inside of C and hears none, the whole suite ends a little later, with a
+    traceback that names the test.
+    """
+    seconds = item.config.getoption("--limit")
+
+    def too_late(signal_number, frame):
+        pytest.fail(f"{part} {item.nodeid} took longer than {seconds:g} s (--limit)")
+
+    screen = item.config.stash[SCREEN]
+    faulthandler.dump_traceback_later(1.5 * seconds + 5, exit=True, file=screen)
+    alarm = hasattr(signal, "setitimer")
+    if alarm:
+        earlier = signal.signal(signal.SIGALRM, too_late)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        if alarm:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, earlier)
+        faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    with time_limit(item, "the setup of"):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    with time_limit(item, "the test"):
+        return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -18,7 +18,10 @@ ALGORITHMS = ("sft", "reward_model", "ppo", "dpo", "orpo", "grpo")
 # A file imports only from layers above its own, and from no other file of its own layer.
 LAYERS = (
     ("the door", "door"),
-    ("ground", "kittenllm checks tokenizer settings memory progress meowscript data_file"),
+    (
+        "ground",
+        "kittenllm checks json_files locks tokenizer settings memory progress meowscript data_file",
+    ),
     ("the language", "meowscript_format"),
     ("the town", "kitten_town"),  # the world knows nothing about models
     ("the model", "gpt chat"),

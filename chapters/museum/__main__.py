@@ -30,7 +30,6 @@ from chapters.museum.exhibits import (
 from chapters.runner import exit_code
 from chapters.terminal import wrap
 from kittenllm import plots
-from kittenllm.checkpoints import write_text_atomic
 from kittenllm.door import Parser, path_argument
 
 HALLS = {
@@ -228,8 +227,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("name", nargs="?", help="the exhibit to look at")
     parser.add_argument("--answer", action="store_true", help="show the answer at once")
     parser.add_argument(
-        "--file", type=path_argument, help="write the wrong function to this Python file"
+        "--write-to",
+        type=path_argument,
+        metavar="NEW_FILE",
+        help="write the wrong function to a new Python file (an existing one is never changed)",
     )
+    # Its earlier name, out of the help: in chapters.check --file is the file to grade.
+    parser.add_argument("--file", type=path_argument, dest="write_to", help=argparse.SUPPRESS)
     parser.add_argument("--hunt", action="store_true", help="hunt bugs against the clock")
     parser.add_argument("--minutes", type=minutes_of, default=15.0, help="length of the hunt")
     parser.add_argument("--seed", type=int, default=0, help="order of the hunt")
@@ -239,6 +243,18 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def write_new_file(path: Path, content: str) -> None:
+    """Raises: ValueError for a file that is already there, OSError if it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "x", encoding="utf-8") as file:  # "x": never over another file
+            file.write(content)
+    except FileExistsError as error:
+        raise ValueError(
+            f"{path} is already there and was left as it is. Choose a new name with --write-to."
+        ) from error
+
+
 def visit(argv: Sequence[str] | None = None) -> None:
     """The whole program."""
     options = parse(argv)
@@ -246,11 +262,11 @@ def visit(argv: Sequence[str] | None = None) -> None:
         go_hunting(options.seed, options.minutes)
     elif options.name is None:
         print(listing(terminal_width()))
-    elif options.file is not None:
+    elif options.write_to is not None:
         exhibit = find(options.name)
-        write_text_atomic(options.file, wrong_file(exhibit))
-        print(f"{options.file}: {exhibit.target} with a mistake. Does a test notice it?")
-        print(f"python -m pytest --implementation {options.file}")
+        write_new_file(options.write_to, wrong_file(exhibit))
+        print(f"{options.write_to}: {exhibit.target} with a mistake. Does a test notice it?")
+        print(f"python -m pytest --implementation {options.write_to}")
     else:
         torch.set_num_threads(1)  # tables and tiny kittens: a second thread only waits
         ask = input if sys.stdin.isatty() else None
