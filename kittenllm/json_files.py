@@ -3,9 +3,9 @@
 A run folder lives for weeks: disks fill up, people edit files, programs of other versions write
 into them. Everything that a program of ours reads back (summary.json, run.json, samples.json,
 metrics.jsonl, bands.json ...) is read here, under the same few rules: an ordinary file, not too
-large, UTF-8, whole JSON, and not nested too deeply. A number that we never write (NaN, infinity, 400
-digits) is read as None, which is what checkpoints.py writes for it. What is left to the caller is
-which keys there must be and of which type.
+large, UTF-8, whole JSON, and not nested too deeply. A number that we never write (NaN, infinity,
+400 digits) is read as None, which is what checkpoints.py writes for it. What is left to the caller
+is which keys there must be and of which type.
 
 Read before: nothing. Left out: the files that people bring (records.py).
 """
@@ -138,7 +138,7 @@ def read_metrics(path) -> tuple[list[dict], int]:
 def unread_lines(path, count: int) -> str:
     """The sentence about lines of a metrics.jsonl that were left out."""
     lines = "1 line" if count == 1 else f"{count} lines"
-    return f"{path}: {lines} cannot be read and are left out; the file stays as it is"
+    return f"{lines} of {path} cannot be read and are left out; the file stays as it is"
 
 
 def is_number(value: object) -> bool:
