@@ -164,7 +164,7 @@ def test_a_whole_conversation_is_compared_shown_and_saved(tmp_path, monkeypatch,
     write_labels(path, records)
     assert read_labels(path) == records
     assert record_key(records[0]) != record_key(records[1])
-    assert agreement(path, path) == (2, 1.0)
+    assert agreement(path, path)[:2] == (2, 1.0)
     choices = [Choice(r["prompt"], r["chosen"], r["rejected"]) for r in records]
     saved = tmp_path / "anna.jsonl"
     type_in(monkeypatch, "1", "2")
