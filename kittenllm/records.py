@@ -212,9 +212,14 @@ def _wrapped_values(text: str, start: int, wanted: str) -> Iterator[tuple[int, o
 
     Other lists and objects in the wrapper are refused, for they may be records as well.
     """
-    at = _skip_space(text, start + 1)
-    while not text.startswith("}", at):
-        line = text.count("\n", 0, at) + 1
+    at, line = 0, 1
+    end = start + 1
+    while True:
+        before, at = at, _skip_space(text, end)
+        at = _skip_space(text, at + text.startswith(",", at))
+        if text.startswith("}", at):
+            break
+        line += text.count("\n", before, at)
         key, end, _ = _decode(text, at)
         begin = _skip_space(text, _skip_space(text, end) + 1)  # behind the colon
         value, end, _ = _decode(text, begin)
@@ -222,8 +227,6 @@ def _wrapped_values(text: str, start: int, wanted: str) -> Iterator[tuple[int, o
             yield from _list_values(text[:end], begin + 1)
         elif value and isinstance(value, (dict, list)):
             yield line, None, f"{named(key)} beside {named(wanted)} was not read"
-        at = _skip_space(text, end)
-        at = _skip_space(text, at + text.startswith(",", at))
 
 
 def _list_values(text: str, at: int) -> Iterator[tuple[int, object, str]]:

@@ -252,3 +252,19 @@ def test_the_readme_s_examples_can_be_read(readme, tmp_path):
     assert [len(found) for found in (chats, pairs, questions)] == [3, 2, 1]
     assert chats[0]["messages"] == chats[1]["messages"]
     assert questions[0]["answer"] == "7"
+
+
+def test_every_form_in_the_readme_s_table_can_be_read(readme, tmp_path):
+    loaders = {
+        "`--chats`": load_chats,
+        "`--preferences`": load_preferences,
+        "`--questions`": load_questions,
+    }
+    table = readme[readme.index("### All forms") :]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")]
+    assert len(rows[1:]) == 14
+    path = tmp_path / "row.jsonl"
+    for name, flag, record in rows[1:]:
+        path.write_text(record.strip("`"), encoding="utf-8")
+        found, problems = loaders[flag](path, strict=True)
+        assert len(found) == 1 and problems == [], name
