@@ -1,9 +1,11 @@
 """Reference bands: is a number of this run where the numbers of other seeds were?
 
 python -m chapters.bands RUNS_DIR...  makes bands.json from finished runs of different seeds; every
-chapter then ends with a verdict for each of its key numbers. A band goes from the smallest to the
-largest of the seeds, widened by that distance on each side, and by two standard errors or 1 % of
-the number if that is more. With five seeds, a sixth falls outside 3 times in 100 by chance.
+chapter then ends with a verdict for each of its key numbers. --rounding RUNS_DIR... adds how far
+the same seeds move with another number of threads. --docs writes the numbers into README.md and
+the lessons. A band goes from the smallest to the largest of the seeds, widened by that distance on
+each side, and by two standard errors or 1 % of the number if that is more. With five seeds, a sixth
+falls outside 3 times in 100 by chance.
 
 Bands hold for full runs with default settings. Other settings: the verdict says so.
 
@@ -12,32 +14,28 @@ Read before: key_numbers.py. Left out: bands for seconds and memory, which belon
 
 import argparse
 import importlib
-import json
-import re
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, median
 
-from chapters.key_numbers import CURVES, KEY_NUMBERS, KeyNumber
+from chapters.bands_docs import TABLE, compact_json, shown_numbers, write_documents
+from chapters.bands_file import FILE, FORMAT, CurveBand, read_bands
+from chapters.bands_rounding import common_threads, compare
+from chapters.key_numbers import CURVES, KEY_NUMBERS, KeyNumber, digits, number_of, shown
 from chapters.terminal import wrap
 from kittenllm.checkpoints import plain_numbers, write_text_atomic
 from kittenllm.door import Parser, path_argument
 from kittenllm.json_files import (
     DamagedFile,
-    damaged,
-    is_number,
     read_json,
     read_metrics,
     unread_lines,
 )
 from kittenllm.runs import differences, read_summary
 
-FILE = Path(__file__).with_name("bands.json")
-FORMAT = 1
-NO_BAND = {"seeds": [], "config": {}, "numbers": {}, "curves": []}
 RULE = (
     "smallest to largest of the seeds; on each side the largest of these more: that distance, two "
     "standard errors, 1 % of the number"
@@ -63,63 +61,7 @@ class Verdict:
     text: str  # "inside the band, 0.62 to 0.68", or where it is and the likeliest causes
 
 
-@dataclass(frozen=True)
-class CurveBand:
-    """A curve over several seeds: at each step the smallest and the largest."""
-
-    name: str
-    stage: str
-    key: str
-    unit: str
-    steps: list[float]
-    low: list[float]
-    high: list[float]
-
-
 # ------------------------------------------------------------------------------------ the verdicts
-
-
-def read_bands(path: Path = FILE) -> dict[str, dict]:
-    """What bands.json says about each chapter; nothing if there is no such file.
-
-    Raises: DamagedFile for a file that `build` did not make.
-    """
-    content = read_json(path) or {}
-    if content.get("format") != FORMAT:
-        return {}
-    chapters = content.get("chapters")
-    for name, band in chapters.items() if isinstance(chapters, dict) else [("chapters", None)]:
-        if not isinstance(band, dict) or not is_band({**NO_BAND, **band}):
-            raise damaged(path, f"{name!r} is no band")
-    return {name: {**NO_BAND, **band} for name, band in chapters.items()}
-
-
-def is_band(band: dict) -> bool:
-    """Whether this has the keys that `chapter_band` writes, each of its type."""
-    seeds, numbers, curves = band["seeds"], band["numbers"], band["curves"]
-    if (
-        not isinstance(band["config"], dict)
-        or not isinstance(seeds, list)
-        or not isinstance(numbers, dict)
-        or not isinstance(curves, list)
-    ):
-        return False
-    for limits in numbers.values():
-        if not isinstance(limits, dict) or not is_number(limits.get("low")):
-            return False
-        if not is_number(limits.get("high")):
-            return False
-    for curve in curves:
-        if not isinstance(curve, dict) or set(curve) != {f.name for f in fields(CurveBand)}:
-            return False
-        lists = [curve["steps"], curve["low"], curve["high"]]
-        if not all(isinstance(part, list) and all(map(is_number, part)) for part in lists):
-            return False
-        if len({len(part) for part in lists}) != 1:
-            return False
-        if not all(isinstance(curve[key], str) for key in ("name", "stage", "key", "unit")):
-            return False
-    return True
 
 
 def verdicts(chapter: str, summary: dict, bands: dict | None = None) -> list[Verdict]:
@@ -167,8 +109,9 @@ def print_verdicts(chapter: str, summary: dict, bands: dict | None = None) -> No
     if reason:
         print(wrap(f"{chapter}: no verdict, {reason}", width, indent="  ", first=""))
         return
-    count = len(band["seeds"])
+    count, threads = len(band["seeds"]), band.get("threads")
     seeds = "1 other seed" if count == 1 else f"{count} seeds"
+    seeds += f" on {threads} threads" if threads else ""
     lines = [f"{chapter} beside the runs of {seeds}:"]
     if changed := changed_settings(band, summary):
         lines.append(f"other settings than theirs ({changed}), so take it as a yardstick only")
@@ -197,21 +140,6 @@ def changed_settings(band: dict, summary: dict) -> str:
     return differences(there, here)
 
 
-def number_of(summary: dict, key: str) -> float | None:
-    """summary["dpo"]["gold_after"] for "dpo.gold_after"; None if there is no number."""
-    value = summary
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value if is_number(value) else None
-
-
-def shown(value: float) -> str:
-    """Three digits that matter: 0.649, 98.7, 124; 1 and 0 without any."""
-    if value in (0, 1):
-        return str(int(value))
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
 def curve_bands(chapter: str, bands: dict | None = None) -> list[CurveBand]:
     """The curves of the reference runs, for a picture."""
     band = (read_bands() if bands is None else bands).get(chapter, {"curves": []})
@@ -227,17 +155,25 @@ def build(folders: Sequence[Path], only: Sequence[str] = tuple(KEY_NUMBERS)) -> 
     `only` names the chapters to look for; one that has not finished anywhere is left out.
 
     Raises: ValueError for no finished chapter, a run that is not a full one with default settings,
-    or the same seed twice.
+    the same seed twice, or runs on different numbers of threads.
     """
-    chapters = {}
-    for chapter in only:
-        runs = [Path(folder) / chapter for folder in folders]
-        runs = [run for run in runs if (run / "summary.json").is_file()]
-        if runs:
-            chapters[chapter] = chapter_band(chapter, runs)
+    found: dict[str, dict] = {}
+    for chapter in dict.fromkeys([*only, *TABLE]):
+        runs = finished_runs(chapter, folders)
+        if runs and (chapter in only or chapter not in KEY_NUMBERS):
+            found[chapter] = chapter_band(chapter, runs)
+    chapters = {name: band for name, band in found.items() if name in KEY_NUMBERS}
+    others = {name: band for name, band in found.items() if name not in KEY_NUMBERS}
     if not chapters:
         raise ValueError("no finished chapter in these folders; each must be a runs folder")
-    return {"format": FORMAT, "rule": RULE, "chapters": chapters}
+    content = {"format": FORMAT, "rule": RULE, "chapters": chapters}
+    return {**content, "others": others} if others else content
+
+
+def finished_runs(chapter: str, folders: Sequence[Path]) -> list[Path]:
+    """The folders of a chapter that has finished."""
+    runs = [Path(folder) / chapter for folder in folders]
+    return [run for run in runs if (run / "summary.json").is_file()]
 
 
 def chapter_band(chapter: str, runs: Sequence[Path]) -> dict:
@@ -246,33 +182,75 @@ def chapter_band(chapter: str, runs: Sequence[Path]) -> dict:
     summaries: dict[int, dict] = {}
     histories: dict[int, list[dict]] = {}
     for run in runs:
-        summary = read_summary(run / "summary.json") or {}
-        if missing := {"quick", "size", "seed", "config", "version"} - set(summary):
-            raise ValueError(f"{run}: summary.json cannot be used, {min(missing)!r} is missing")
-        if summary["quick"] or summary["size"] != "small":
-            raise ValueError(f"{run}: not a full run of --size small")
-        if changed := changed_settings({"config": config}, summary):
-            raise ValueError(f"{run}: not the default settings (default first: {changed})")
+        summary = reference_summary(run, config)
         seed = summary["seed"]
         if seed in summaries:
             raise ValueError(f"{run}: seed {seed} is there twice; every folder needs its own")
         summaries[seed] = summary
         histories[seed] = read_history(run / "metrics.jsonl")
     seeds = sorted(summaries)
-    numbers = {}
-    for number in KEY_NUMBERS[chapter]:
+    numbers, errors_of = {}, {}
+    for number in KEY_NUMBERS.get(chapter, ()):
         values = [number_of(summaries[seed], number.key) for seed in seeds]
         if None not in values:
-            errors = [number_of(summaries[seed], f"{number.key}_stderr") or 0.0 for seed in seeds]
-            low, high = widened(values, errors, share=number.share)
+            errors = [number_of(summaries[seed], f"{number.key}_stderr") for seed in seeds]
+            low, high = widened(values, [e or 0.0 for e in errors], share=number.share)
             numbers[number.key] = {"low": low, "high": high, "values": [digits(v) for v in values]}
+            if errors != [None] * len(seeds):
+                errors_of[number.key] = [digits(error) for error in errors]
     return {
         "seeds": seeds,
+        "threads": common_threads(chapter, summaries),
         "version": summaries[seeds[0]]["version"],
         "config": config,
         "numbers": numbers,
+        "errors": errors_of,
+        "table": shown_numbers(chapter, [summaries[seed] for seed in seeds]),
         "curves": chapter_curves(chapter, [histories[seed] for seed in seeds]),
     }
+
+
+def reference_summary(run: Path, config: dict) -> dict:
+    """The summary of a full run with default settings.  Raises: ValueError for any other run."""
+    summary = read_summary(run / "summary.json") or {}
+    if missing := {"quick", "size", "seed", "config", "version"} - set(summary):
+        raise ValueError(f"{run}: summary.json cannot be used, {min(missing)!r} is missing")
+    if summary["quick"] or summary["size"] != "small":
+        raise ValueError(f"{run}: not a full run of --size small")
+    if changed := changed_settings({"config": config}, summary):
+        raise ValueError(f"{run}: not the default settings (default first: {changed})")
+    return summary
+
+
+def rounding(folders: Sequence[Path], others: Sequence[Path]) -> dict[str, list[dict]]:
+    """chapter -> for each run of `others` the key numbers beside those of its partner of the same
+    seed among `folders`, which ran on another number of threads.
+
+    Raises: ValueError for runs that cannot be compared.
+    """
+    compared = {}
+    for chapter in KEY_NUMBERS:
+        config = default_config(chapter)
+        partners = [reference_summary(run, config) for run in finished_runs(chapter, folders)]
+        if runs := finished_runs(chapter, others):
+            summaries = {str(run): reference_summary(run, config) for run in runs}
+            compared[chapter] = compare(chapter, partners, summaries)
+    if not compared:
+        raise ValueError("--rounding: no finished chapter in these folders")
+    return compared
+
+
+def refuse_fewer_seeds(content: dict, only: Sequence[str]) -> None:
+    """The shipped bands are not replaced by those of fewer seeds.  Raises: ValueError."""
+    for chapter, shipped in read_bands().items():
+        if chapter not in only:
+            continue
+        new = len(content["chapters"].get(chapter, {"seeds": []})["seeds"])
+        if new < len(shipped["seeds"]):
+            raise ValueError(
+                f"{FILE} holds {chapter} with {len(shipped['seeds'])} seeds, these folders hold "
+                f"{new}. Give more runs folders, or another file with --output."
+            )
 
 
 def widened(values: list[float], errors: list[float], *, share: bool) -> tuple[float, float]:
@@ -330,24 +308,14 @@ def read_history(path: Path) -> list[dict]:
     return entries
 
 
-def digits(value: float) -> float:
-    """Five digits are enough for a band, and the file stays small."""
-    return float(f"{value:.5g}")
-
-
-def compact_json(content: dict) -> str:
-    """Readable JSON in which a list of numbers is one line."""
-    text = json.dumps(content, indent=1, allow_nan=False)
-    return re.sub(r"\[[^][{}]*\]", lambda found: " ".join(found[0].split()), text) + "\n"
-
-
 def report(content: dict) -> str:
     """What was built, a line per chapter."""
     lines = []
     for chapter, band in content["chapters"].items():
         seeds, numbers = band["seeds"], len(band["numbers"])
         note = "" if len(seeds) >= ENOUGH_SEEDS else f" (better {ENOUGH_SEEDS})"
-        lines.append(f"{chapter:<18}{numbers:>3} numbers from seeds {seeds}{note}")
+        threads = f" on {band['threads']} threads" if band.get("threads") else ""
+        lines.append(f"{chapter:<18}{numbers:>3} numbers from seeds {seeds}{threads}{note}")
     missing = [chapter for chapter in KEY_NUMBERS if chapter not in content["chapters"]]
     return "\n".join(lines + [f"{chapter:<18}not finished in any folder" for chapter in missing])
 
@@ -362,17 +330,31 @@ def bands(argv=None) -> None:
     )
     parser.add_argument(
         "runs",
-        nargs="+",
+        nargs="*",
         type=path_argument,
         metavar="RUNS_DIR",
         help="a runs folder, one for each seed",
     )
     parser.add_argument(
-        "--output",
+        "--output", type=path_argument, metavar="FILE", help="default: chapters/bands.json"
+    )
+    parser.add_argument(
+        "--rounding",
+        nargs="+",
         type=path_argument,
-        default=FILE,
-        metavar="FILE",
-        help="default: chapters/bands.json",
+        metavar="RUNS_DIR",
+        help="runs of some of the same seeds on another number of threads",
+    )
+    parser.add_argument(
+        "--alone",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="SEED",
+        help="seeds that had the machine to themselves; the seconds of the others get brackets",
+    )
+    parser.add_argument(
+        "--docs", action="store_true", help="write the numbers into README.md and the lessons"
     )
     parser.add_argument(
         "--only",
@@ -382,12 +364,34 @@ def bands(argv=None) -> None:
         help="make this chapter's band anew and keep the others (may be given again)",
     )
     arguments = parser.parse_args(argv)
-    content = build(arguments.runs, arguments.only or tuple(KEY_NUMBERS))
-    if arguments.only:
-        found = {**read_bands(arguments.output), **content["chapters"]}
-        content["chapters"] = {name: found[name] for name in KEY_NUMBERS if name in found}
-    write_text_atomic(arguments.output, compact_json(content))
-    print(report(content))
+    output = arguments.output or FILE
+    if arguments.runs:
+        content = build_again(arguments, output)
+        write_text_atomic(output, compact_json(content))
+        print(report(content))
+    elif arguments.rounding or arguments.only or not arguments.docs:
+        parser.error("give the runs folders, one for each seed, or --docs")
+    if arguments.docs:
+        changed = write_documents(read_json(output) or {}, output)
+        print(f"numbers written into {', '.join(changed) or 'no file: all are up to date'}")
+
+
+def build_again(arguments: argparse.Namespace, output: Path) -> dict:
+    """What the file shall hold; with --only, the other chapters stay as they are."""
+    only = tuple(arguments.only or KEY_NUMBERS)
+    content = build(arguments.runs, only)
+    if arguments.output is None:
+        refuse_fewer_seeds(content, only)
+    earlier = (read_json(output) or {}) if arguments.only else {}
+    for part in ("chapters", "others", "rounding"):
+        kept = {**earlier.get(part, {}), **content.get(part, {})}
+        if part == "rounding":
+            kept = {name: rows for name, rows in kept.items() if name not in only}
+            kept |= rounding(arguments.runs, arguments.rounding) if arguments.rounding else {}
+        if kept:
+            content[part] = {name: kept[name] for name in (*KEY_NUMBERS, *TABLE) if name in kept}
+    content["alone"] = arguments.alone or earlier.get("alone", [])
+    return content
 
 
 def main(argv=None) -> int:

@@ -34,7 +34,7 @@ from chapters.language_training import (
 )
 from chapters.runner import chapter_main, ensure
 from chapters.samples import write_samples
-from chapters.terminal import use_colour, with_error
+from chapters.terminal import use_colour
 from chapters.tool_training import load_chat_kitten
 from kittenllm import plots
 from kittenllm.batches import PackedRows
@@ -222,7 +222,11 @@ def table(keys: dict) -> str:
         lines.append(f"{label:<26}" + "".join(f"{cell(keys[name]):>13}" for name in names))
 
     def percent(key: str):
-        return lambda row: with_error(row[key], row[f"{key}_stderr"], ".1%").replace("% +-", " +-")
+        def shown(row: dict) -> str:
+            error = row[f"{key}_stderr"]
+            return f"{row[key]:.1%} ±" + ("n/a" if error is None else f"{100 * error:.1f}")
+
+        return shown
 
     labels = ("writes programs", "says what they print", "mends bugs", "explains a line")
     for label, key in zip(labels, KEYS.values(), strict=True):

@@ -8,6 +8,8 @@ Read before: a chapter's lesson. Used by bands.py.
 
 from dataclasses import dataclass
 
+from kittenllm.json_files import is_number
+
 
 @dataclass(frozen=True)
 class KeyNumber:
@@ -27,6 +29,26 @@ class Curve:
     stage: str
     key: str
     unit: str
+
+
+def number_of(summary: dict, key: str) -> float | None:
+    """summary["dpo"]["gold_after"] for "dpo.gold_after"; None if there is no number."""
+    value = summary
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value if is_number(value) else None
+
+
+def digits(value: float | None) -> float | None:
+    """Five digits are enough for a band, and the file stays small."""
+    return None if value is None else float(f"{value:.5g}")
+
+
+def shown(value: float) -> str:
+    """Three digits that matter: 0.649, 98.7, 124; 1 and 0 without any."""
+    if value in (0, 1):
+        return str(int(value))
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 EARLIER = "another kitten before it (a changed ch0_base or ch1_sft)"

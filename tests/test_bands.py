@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from chapters import bands, runner
+from chapters import bands, bands_docs, runner
 from chapters.bands import (
     build,
     changed_settings,
@@ -306,6 +306,119 @@ def test_the_runner_prints_them_once(three_bands, monkeypatch, tmp_path, capsys)
     assert capsys.readouterr().out == ""
 
 
+# ------------------------------------------------------------------------------- threads, rounding
+
+
+def test_a_table_names_its_threads_and_never_mixes_them(tmp_path):
+    """Seed 0 on two threads beside seed 1 on one would show rounding as if it were luck."""
+    folders = [tmp_path / "a", tmp_path / "b"]
+    write_run(folders[0], a_summary(0, threads=2))
+    write_run(folders[1], a_summary(1, threads=2))
+    assert build(folders)["chapters"][CHAPTER]["threads"] == 2
+    for threads in ({"threads": 1}, {}):  # {}: a run of an earlier version, which does not say it
+        other = tmp_path / f"other{len(threads)}"
+        write_run(other, a_summary(2, **threads))
+        with pytest.raises(ValueError, match="seed 0 on 2, seed 1 on 2, seed 2 on"):
+            build([*folders, other])
+    assert build([tmp_path / "other0"])["chapters"][CHAPTER]["threads"] is None
+
+
+@pytest.fixture
+def two_threads(tmp_path):
+    """Seeds 0 and 1 on two threads, seed 0 on one as well: the loss moves by 0.02."""
+    folders = [tmp_path / name for name in ("two0", "two1", "one0")]
+    write_run(folders[0], a_summary(0, threads=2, fingerprint="a", tokens_per_second=5))
+    write_run(folders[1], a_summary(1, threads=2, fingerprint="b", seconds=9.0))
+    write_run(folders[2], a_summary(0, threads=1, fingerprint="a", val_nats_per_token=0.62))
+    return folders
+
+
+def test_rounding_by_hand(two_threads):
+    (entry,) = bands.rounding(two_threads[:2], two_threads[2:])[CHAPTER]
+    assert entry["seed"] == 0 and entry["threads"] == [2, 1]
+    assert entry["values"]["val_nats_per_token"] == [0.64, 0.62]
+    assert entry["values"]["fact_recall"] == [0.999, 0.999]
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"seed": 3}, "no other run of seed 3"),
+        ({"threads": 2}, "another number of threads"),
+        ({"threads": None}, "2 and None"),
+        ({"fingerprint": "c"}, "more than the threads"),
+    ],
+)
+def test_runs_that_say_nothing_about_rounding(two_threads, tmp_path, changes, message):
+    summary = {"seed": 0, "threads": 1, "fingerprint": "a", **changes}
+    write_run(tmp_path / "odd", a_summary(**summary))
+    with pytest.raises(ValueError, match=message):
+        bands.rounding(two_threads[:2], [tmp_path / "odd"])
+
+
+def test_fewer_seeds_do_not_replace_the_shipped_bands(three_runs, tmp_path, monkeypatch, capsys):
+    shipped = tmp_path / "bands.json"
+    monkeypatch.setattr(bands, "FILE", shipped)
+    monkeypatch.setattr(bands.read_bands, "__defaults__", (shipped,))
+    folders = [str(folder) for folder in three_runs]
+    assert bands.main(folders) == 0
+    before = shipped.read_text(encoding="utf-8")
+    for arguments in (folders[:2], [*folders[:1], "--only", CHAPTER]):
+        assert bands.main(arguments) == 1
+        assert "with 3 seeds" in capsys.readouterr().err
+    assert shipped.read_text(encoding="utf-8") == before
+    assert bands.main([*folders[:2], "--output", str(tmp_path / "mine.json")]) == 0
+    assert bands.main(folders) == 0
+
+
+# ------------------------------------------------------------------------- numbers in the documents
+
+
+def test_a_number_and_its_error():
+    number = bands_docs.number
+    assert number(0.6124, 0.029, "%") == "61.2 ± 2.9"
+    assert number(0.0194, None, "+3") == "+0.019" and number(113.6, 2.4, "0") == "114 ± 2"
+    assert number(None, None, "%") == "–"
+
+
+def test_a_block_is_written_from_the_file(two_threads, tmp_path):
+    output = tmp_path / "bands.json"
+    flags = ["--rounding", str(two_threads[2]), "--output", str(output), "--alone", "1"]
+    assert bands.main([*map(str, two_threads[:2]), *flags]) == 0
+    content = json.loads(output.read_text(encoding="utf-8"))
+    text = (
+        f"before <!-- numbers: results {CHAPTER} -->\nold\n<!-- end --> between\n"
+        f"<!-- numbers: rounding {CHAPTER} -->\n<!-- end -->\n"
+        "<!-- numbers: results ch3_ppo -->\nstays\n<!-- end -->"
+    )
+    filled = bands_docs.filled(text, content)
+    assert filled.startswith("before <!--") and "old" not in filled and "stays" in filled
+    assert "Default settings, 2 threads." in filled
+    assert "|  | seed 0 | seed 1 |\n|---|---:|---:|\n| seconds | (–) | 9 |" in filled
+    assert "| validation loss, nats per token | 0.640 | 0.660 |" in filled
+    assert "| facts recalled when a text asks for them | 99.9 ± 0.2 % | 99.9 ± 0.2 % |" in filled
+    assert "(seed 0, 2 threads against 1)" in filled
+    assert "val nats per token 0.02, val bits per byte 0, fact recall 0.0 points." in filled
+    assert bands_docs.filled(filled, content) == filled
+    assert bands_docs.results(content) is None  # not all chapters are there
+    assert "| 0.02 | – | 0.02 |" in bands_docs.rounding(content)
+    with pytest.raises(ValueError, match="no block of numbers has the name 'result'"):
+        bands_docs.filled("<!-- numbers: result -->\n<!-- end -->", content)
+
+
+def test_the_documents_hold_what_the_file_holds():
+    """If not: python -m chapters.bands --docs."""
+    content = json.loads(bands.FILE.read_text(encoding="utf-8"))
+    blocks = []
+    for path in bands_docs.documents():
+        text = path.read_text(encoding="utf-8")
+        assert bands_docs.filled(text, content) == text, path.name
+        blocks += [found[2] for found in bands_docs.BLOCK.finditer(text)]
+        assert text.count("<!-- numbers:") == text.count("<!-- end -->")
+    wanted = [f"{kind} {name}" for name in KEY_NUMBERS for kind in ("results", "rounding")]
+    assert set(blocks) == {"results", "rounding", "results ch1_tools", *wanted}
+
+
 # ---------------------------------------------------------------------- the table and the real file
 
 
@@ -351,6 +464,8 @@ def test_the_committed_file():
             assert low < high or known[key].share
             if known[key].share:
                 assert low >= 0 and high <= 1
+        for key, shown_row in band.get("table", {}).items():  # a wrong key would be a dash for ever
+            assert None not in shown_row["values"], f"{chapter} {key}"
         for curve in curve_bands(chapter):
             assert 5 <= len(curve.steps) == len(curve.low) == len(curve.high) <= bands.POINTS
             assert curve.steps == sorted(curve.steps)
