@@ -37,7 +37,7 @@ FULL_COUNTS = {
     "story": (40, 3),  # nor here
 }
 QUESTION_SEED = 97  # evaluation asks every kitten the same questions
-ERRORS_MEAN = "+-: how far another draw of topics would move this kitten's number (standard error)"
+ERRORS_MEAN = "+-: how far another draw of topics would move this number (standard error)"
 
 
 @dataclass(frozen=True)
