@@ -215,7 +215,7 @@ def continuations(gpt: GPT, tokenizer: Tokenizer, common: Common) -> list[str]:
 
 def tokens_per_second(history: list[dict]) -> float:
     """Training speed: tokens of a step over the median seconds of a step."""
-    seconds = sorted(entry["seconds"] for entry in history)
+    seconds = sorted(entry.get("seconds") or 0.0 for entry in history)
     return history[0]["tokens"] / seconds[len(seconds) // 2]
 
 

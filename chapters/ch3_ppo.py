@@ -28,7 +28,7 @@ from chapters.terminal import use_colour, with_error
 from chapters.token_credit import Snapshot, draw_token_credit, load_snapshot, save_snapshot
 from kittenllm import plots
 from kittenllm.chat import chat_prompt
-from kittenllm.checkpoints import load_model, write_json_atomic
+from kittenllm.checkpoints import load_model
 from kittenllm.credit import ValueModel
 from kittenllm.evaluation import (
     ERRORS_MEAN,
@@ -40,7 +40,7 @@ from kittenllm.gpt import GPT
 from kittenllm.logprobs import frozen_logprobs
 from kittenllm.optim import make_optimizer
 from kittenllm.ppo import PPOConfig, train_ppo
-from kittenllm.runs import Run, file_digest, fingerprint_of
+from kittenllm.runs import Run, file_digest, fingerprint_of, write_summary
 from kittenllm.scorer import Scorer, load_reward_model, new_reward_model
 from kittenllm.settings import Common, new_generator, setting
 
@@ -156,7 +156,7 @@ def run(settings: Settings, common: Common) -> dict:
     if settings.overoptimisation:
         numbers = overoptimise(common, settings, sft_path, summary["gold_best"], inputs["sft"])
         summary = {**summary, "overoptimisation": numbers}
-        write_json_atomic(folder / "summary.json", summary)
+        summary = write_summary(folder / "summary.json", summary)
     return summary
 
 

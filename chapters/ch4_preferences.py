@@ -14,6 +14,7 @@ from pathlib import Path
 from chapters.frontier import (
     Variant,
     best_of_n_path,
+    checked_paths,
     counts_for_points,
     draw_frontier,
     ppo_path,
@@ -25,7 +26,7 @@ from chapters.preferences import ANNOTATORS, LabelledPair, file_pairs, sample_pa
 from chapters.runner import chapter_main, ensure
 from chapters.samples import write_samples
 from chapters.terminal import with_error
-from kittenllm.checkpoints import load_model, save_model, write_json_atomic
+from kittenllm.checkpoints import load_model, save_model
 from kittenllm.checks import check_positive
 from kittenllm.dpo import DPOConfig
 from kittenllm.evaluation import fixed_questions, gold_of_best_replies, sample_replies
@@ -34,7 +35,7 @@ from kittenllm.kitten_town.chats import KIND_SHARES
 from kittenllm.kitten_town.facts import build_town
 from kittenllm.orpo import ORPOConfig
 from kittenllm.records import report_problems
-from kittenllm.runs import Run, file_digest, fingerprint_of
+from kittenllm.runs import Run, file_digest, fingerprint_of, write_summary
 from kittenllm.settings import Common, new_generator, new_random, setting
 from kittenllm.tokenizer import Tokenizer
 
@@ -158,7 +159,7 @@ def run(settings: Settings, common: Common) -> dict:
     if settings.frontier:
         frontier = explore_frontier(common, settings, sft_path, summary, inputs)
         summary = {**summary, "frontier": frontier}
-        write_json_atomic(common.folder("ch4_preferences") / "summary.json", summary)
+        summary = write_summary(common.folder("ch4_preferences") / "summary.json", summary)
     return summary
 
 
@@ -321,11 +322,11 @@ def method_keys(
         keys[f"chosen_logprob_change{end}"] = history[-1][f"unseen_chosen{end}"]
         keys[f"rejected_logprob_change{end}"] = history[-1][f"unseen_rejected{end}"]
         keys[f"unseen_accuracy{end}"] = history[-1][f"unseen_accuracy{end}"]
-    train_seconds = sum(entry["seconds"] for entry in history)
+    train_seconds = sum(entry.get("seconds") or 0.0 for entry in history)
     if isinstance(config, DPOConfig):
         train_seconds += start.reference_seconds
     eval_seconds = chapter.seconds.get(f"{name}_eval_seconds", 0.0)
-    keys["pairs_per_second"] = sum(entry["pairs"] for entry in history) / train_seconds
+    keys["pairs_per_second"] = sum(entry.get("pairs") or 0 for entry in history) / train_seconds
     keys["train_seconds"] = round(train_seconds, 2)
     keys["seconds"] = round(train_seconds + eval_seconds, 2)
     return keys
@@ -357,7 +358,7 @@ def explore_frontier(
         counts = counts_for_points(counts_of(common))
         variants = settings.variants(step_count(len(pairs), settings))
         chapter.finish({"paths": trained_paths(chapter, start, variants, counts)})
-    paths = dict(chapter.summary["paths"])
+    paths = checked_paths(chapter.folder / "summary.json", chapter.summary.get("paths"))
     paths["PPO"] = ppo_path(common, inputs["sft"])
     paths["best-of-n"] = best_of_n_path(common, reference, tokenizer, inputs)
     path = common.folder("ch4_preferences") / "frontier.png"

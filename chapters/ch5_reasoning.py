@@ -25,11 +25,11 @@ from chapters.thinking_training import (
     look,
     warm_up,
 )
-from kittenllm.checkpoints import load_model, save_model, write_json_atomic
+from kittenllm.checkpoints import load_model, save_model
 from kittenllm.evaluation import ERRORS_MEAN
 from kittenllm.grpo import GRPOConfig
 from kittenllm.records import load_questions, report_problems, skipped
-from kittenllm.runs import Run, file_digest, fingerprint_of
+from kittenllm.runs import Run, file_digest, fingerprint_of, write_summary
 from kittenllm.settings import Common, new_random, setting
 from kittenllm.sft import SFTConfig
 
@@ -137,7 +137,7 @@ def run(settings: Settings, common: Common) -> dict:
     for name in EXPERIMENTS:
         if getattr(settings, name) and summary[name] is None:
             summary = {**summary, name: run_experiment(name, recipe, common)}
-            write_json_atomic(common.folder("ch5_reasoning") / "summary.json", summary)
+            summary = write_summary(common.folder("ch5_reasoning") / "summary.json", summary)
     return summary
 
 
@@ -176,7 +176,9 @@ def reason(settings: Settings, recipe: Recipe, common: Common) -> dict:
         keys = exam.exam_keys(before, after)
         greedy = exam.greedy_accuracy(thinker, plan, max_new_tokens=limit)
         keys["greedy_after"], keys["greedy_after_stderr"] = greedy
-        keys["seconds_per_step"] = statistics.median(entry["seconds"] for entry in history)
+        keys["seconds_per_step"] = statistics.median(
+            entry.get("seconds") or 0.0 for entry in history
+        )
         keys["warnings"] = pictures.all_warnings(history)
         keys |= {"questions": facts, **dict.fromkeys(EXPERIMENTS)}
         write_samples(

@@ -41,6 +41,7 @@ from kittenllm.checks import check_settings
 from kittenllm.credit import ValueModel
 from kittenllm.dpo import dpo_loss, ipo_loss
 from kittenllm.gpt import GPT
+from kittenllm.json_files import damaged, is_number
 from kittenllm.optim import learning_rate_scale, make_optimizer
 from kittenllm.ppo import PPOConfig, train_ppo
 from kittenllm.runs import Run
@@ -48,6 +49,14 @@ from kittenllm.settings import Common, new_generator, parse_settings, setting
 from kittenllm.training import apply_gradients
 
 GOOD_DISTANCE = 0.05
+DISTANCES = (  # in summary.json
+    "distance_before",
+    "dpo_distance",
+    "ppo_distance",
+    "ipo_distance",
+    "ipo_distance_to_its_own_optimum",
+    "distance_of_the_two_optima",
+)
 
 
 @dataclass(frozen=True)
@@ -204,6 +213,9 @@ def run(settings: Settings, common: Common) -> dict:
     """The world, the optimum, three trainings, the distances; returns the summary."""
     chapter = Run(common, "enumerable", settings)
     if chapter.finished:
+        for key in DISTANCES:
+            if not is_number(chapter.summary.get(key)):
+                raise damaged(chapter.folder / "summary.json", f"{key!r} must be a number")
         return chapter.summary
     world = build_world(new_generator("cpu", common.seed, "enumerable", "points"))
     world = world._replace(points=world.points.to(common.device))
@@ -247,7 +259,7 @@ def draw(chapter: Run, distance_before: float) -> None:
     }
     series = {}
     for label, (stage, key) in lines.items():
-        history = chapter.history(stage)
+        history = [entry for entry in chapter.history(stage) if entry.get(key) is not None]
         series[label] = ([e["step"] + 1 for e in history], [e[key] for e in history])
     plots.curves(
         chapter.folder / "distance.png",

@@ -154,6 +154,13 @@ def best_of_n_path(
     return checked_points(chapter.folder / "summary.json", chapter.summary.get("points"))
 
 
+def checked_paths(path: Path, paths: object) -> dict[str, list[dict]]:
+    """The points of every method.  Raises: DamagedFile for anything else."""
+    if not isinstance(paths, dict):
+        raise damaged(path, "no paths of the frontier")
+    return {method: checked_points(path, points) for method, points in paths.items()}
+
+
 def checked_points(path: Path, points: object) -> list[dict]:
     """The points of one path.  Raises: DamagedFile for anything else."""
     for point in points if isinstance(points, list) else [None]:

@@ -108,7 +108,7 @@ def say_after(chapter: Run, kitten: Kitten, settings: Settings) -> float:
     row_length = kitten.gpt.config.context_length
     rows = mixed_rows(echo, kitten.tokenizer, drill, kitten.common, row_length)
     tool_training.train(chapter, "echoes", kitten, rows, drill)
-    return sum(entry["seconds"] for entry in chapter.history("echoes"))
+    return sum(entry.get("seconds") or 0.0 for entry in chapter.history("echoes"))
 
 
 def echo(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
@@ -162,7 +162,7 @@ def train(
     for _ in stage.follow(training, show=("chat_loss",)):
         pass
     return cost(kitten.gpt, optimizer) | {
-        "train_seconds": sum(entry["seconds"] for entry in chapter.history(method))
+        "train_seconds": sum(entry.get("seconds") or 0.0 for entry in chapter.history(method))
     }
 
 

@@ -18,7 +18,7 @@ from kittenllm.chat import chat_prompt, encode_chat
 from kittenllm.checkpoints import CheckpointError, load_model, write_json_atomic
 from kittenllm.evaluation import fixed_questions, sample_replies
 from kittenllm.gpt import GPT
-from kittenllm.json_files import DamagedFile, read_json
+from kittenllm.json_files import DamagedFile, damaged, read_json
 from kittenllm.kitten_town import DATA
 from kittenllm.kitten_town.facts import build_town
 from kittenllm.records import RecordError, load_chats
@@ -60,6 +60,8 @@ def ask_everyone(folder: Path, stages: dict[str, Stage]) -> tuple[dict, list[str
     notes: list[str] = []
     try:
         kept, writable = read_json(path) or {}, True
+        if kept and not (type(kept.get("format")) is int and type(kept.get("kittens")) is dict):
+            raise damaged(path, "no replies of kittens")
     except DamagedFile as error:
         notes.append(str(error))
         kept, writable = {}, False  # what cannot be read is not written over

@@ -35,7 +35,7 @@ def draw_judge(chapter: Run, chosen: torch.Tensor, rejected: torch.Tensor, keys:
         y_label="how often it was preferred",
         note=f"calibration error {keys['calibration_error']:.3f}",
     )
-    history = chapter.history("train")
+    history = [entry for entry in chapter.history("train") if entry.get("accuracy") is not None]
     steps = [entry["step"] for entry in history]
     watched = [entry for entry in history if entry.get("held_out_accuracy") is not None]
     smooth = plots.moving_average([entry["accuracy"] for entry in history], 10)

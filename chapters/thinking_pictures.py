@@ -74,6 +74,7 @@ def all_warnings(history: list[dict]) -> list[str]:
 
 def curve(history: list[dict], key: str) -> tuple[list, list]:
     """Steps and smoothed values of one number."""
+    history = [entry for entry in history if entry.get(key) is not None]
     values = moving_average([entry[key] for entry in history], SMOOTH)
     return [entry["step"] + 1 for entry in history], values
 

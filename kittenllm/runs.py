@@ -105,6 +105,7 @@ class Run:
         self._clock = time.monotonic()
         self._unwritten: list[str] = []  # lines of metrics.jsonl that the disk refused
         self._warned: set[str] = set()
+        self.restored: dict[str, int] = {}  # stage -> steps that an earlier start has finished
         self.summary = self._finished_summary()
         self.finished = self.summary is not None
         if not self.finished:
@@ -150,11 +151,14 @@ class Run:
         """The entries of metrics.jsonl, of one stage or of all, oldest first: what a plot needs."""
         path = self.folder / "metrics.jsonl"
         entries, bad = read_metrics(path)
+        entries += [json.loads(line) for line in self._unwritten]
         if bad and "unread lines" not in self._warned:
             self._warned.add("unread lines")
             print(f"note: {unread_lines(path, bad)}", file=sys.stderr)
-        entries += [json.loads(line) for line in self._unwritten]
-        return [entry for entry in entries if stage is None or entry["stage"] == stage]
+        entries = [entry for entry in entries if stage is None or entry["stage"] == stage]
+        if stage is not None and not entries and self.restored.get(stage, 0) > 0:
+            raise damaged(path, f"no readable line of {stage}")
+        return entries
 
     def log(self, stage: str, step: int, metrics: dict) -> None:
         """Append a line to metrics.jsonl; a full disk is a warning, the line is then written
@@ -195,8 +199,7 @@ class Run:
         clash = sorted(facts.keys() & keys.keys())
         if clash:
             raise ValueError(f"summary keys that the run writes by itself: {', '.join(clash)}")
-        self.summary = plain_numbers({**facts, **keys})
-        write_json_atomic(self.folder / "summary.json", self.summary)
+        self.summary = write_summary(self.folder / "summary.json", {**facts, **keys})
         shutil.rmtree(self.resume_folder, ignore_errors=True)
         self.finished = True
         print(f"{self.chapter}: finished in {facts['seconds']:.0f} s ({self.folder})")
@@ -243,9 +246,10 @@ class Run:
         summary = read_summary(self.folder / "summary.json")
         if summary is None or summary.get("fingerprint") != digest(self.fingerprint):
             return None
-        if summary.get("config") != self.config:  # the same fingerprint, so it was the same
-            raise damaged(self.folder / "summary.json", '"config" is not that of its fingerprint')
-        model = summary.get("model")
+        if summary.get("config") != self.config or "model" not in summary:
+            reason = "not the settings of its fingerprint, or no model"
+            raise damaged(self.folder / "summary.json", reason)
+        model = summary["model"]
         if model is not None and not (self.folder / model).is_file():
             return None
         return summary
@@ -347,8 +351,22 @@ def digest(value) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def write_summary(path, summary: dict) -> dict:
+    """Write a summary.json with a checksum of its keys; returns what is in it then."""
+    content = with_checksum(plain_numbers(summary))
+    write_json_atomic(path, content)
+    return content
+
+
+def with_checksum(summary: dict) -> dict:
+    """The summary, and under "checksum" a hash of all its other keys."""
+    others = {key: value for key, value in summary.items() if key != "checksum"}
+    return {**others, "checksum": digest(others)}
+
+
 def read_summary(path) -> dict | None:
-    """A summary.json whose keys that every chapter writes have their types; None without one.
+    """A summary.json whose keys that every chapter writes have their types, and whose checksum is
+    right if it has one; None without such a file.
 
     Raises: DamagedFile for anything else in it; the file stays as it is.
     """
@@ -357,6 +375,8 @@ def read_summary(path) -> dict | None:
         wrong = _wrong_fact(key, value)
         if wrong:
             raise damaged(path, f"{key!r} {wrong}")
+    if summary and "checksum" in summary and summary != with_checksum(summary):
+        raise damaged(path, "changed after it was written: its checksum does not match")
     return summary
 
 

@@ -42,6 +42,7 @@ class Stage:
             _check_can_be_saved(object_name, thing)
         if self.path.exists():
             self._restore()
+        run.restored[name] = self.step
         run.cut_metrics(name, self.step)
 
     def follow(

@@ -83,7 +83,7 @@ def time_limit(item, part: str):
         pytest.fail(f"{part} {item.nodeid} took longer than {seconds:g} s (--limit)")
 
     screen = item.config.stash[SCREEN]
-    faulthandler.dump_traceback_later(1.5 * seconds + 5, exit=True, file=screen)
+    faulthandler.dump_traceback_later(1.5 * seconds, exit=True, file=screen)
     alarm = hasattr(signal, "setitimer")
     if alarm:
         earlier = signal.signal(signal.SIGALRM, too_late)
