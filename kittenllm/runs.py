@@ -250,6 +250,8 @@ class Run:
             reason = "not the settings of its fingerprint, or no model"
             raise damaged(self.folder / "summary.json", reason)
         model = summary["model"]
+        if model is None and (self.folder / "model.pt").exists():
+            raise damaged(self.folder / "summary.json", "it does not name its model.pt")
         if model is not None and not (self.folder / model).is_file():
             return None
         return summary
