@@ -16,7 +16,7 @@ EXHIBITS = (
         target="kittenllm.chat.encode_chat",
         changes=(
             (
-                "chat.add(tokenizer.im_end_id, trained=is_assistant)",
+                "chat.add(tokenizer.im_end_id, trained=trained)",
                 "chat.add(tokenizer.im_end_id, trained=False)",
             ),
         ),
