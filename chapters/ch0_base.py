@@ -14,9 +14,10 @@ import torch
 from chapters.runner import chapter_main
 from chapters.samples import write_samples
 from chapters.terminal import with_error
-from chapters.texts import Texts, file_texts, town_texts, validation_nats
+from chapters.texts import Texts, file_texts, keep_text, town_texts, validation_nats
 from kittenllm import plots
 from kittenllm.batches import TokenStream
+from kittenllm.data_file import read_data_file
 from kittenllm.evaluation import fixed_questions, mean_and_error
 from kittenllm.gpt import GPT, SIZES, GPTConfig
 from kittenllm.kitten_town import voices
@@ -25,8 +26,7 @@ from kittenllm.kitten_town.facts import Town, build_town
 from kittenllm.kitten_town.judge import is_right
 from kittenllm.optim import make_optimizer
 from kittenllm.pretrain import PretrainConfig, train_pretrain
-from kittenllm.records import load_text
-from kittenllm.runs import Run, file_digest
+from kittenllm.runs import Run
 from kittenllm.sampling import generate
 from kittenllm.settings import Common, new_generator, setting
 from kittenllm.tokenizer import Tokenizer
@@ -74,21 +74,22 @@ QUICK = {"train_tokens": 40_000, "vocab_size": 800, "rows_per_step": 4, "row_len
 
 def run(settings: Settings, common: Common) -> dict:
     """Data, model, loop, look: the whole chapter; returns the summary."""
-    inputs = {}
-    if settings.text:
-        load_text(settings.text)  # a file that cannot be used is said before anything is put aside
-        inputs["text"] = file_digest(settings.text)
-    chapter = Run(common, "ch0_base", settings, inputs=inputs)
+    file = read_data_file(settings.text) if settings.text else None
+    inputs = {"text": file.digest} if file else {}
+    chapter = Run(common, "ch0_base", settings, inputs=inputs, open_now=False)
     if chapter.finished:
         return chapter.summary
 
     # Data: text becomes tokens.
     train_tokens = settings.train_tokens or DEFAULT_TOKENS[common.size]
     print("reading and cutting the text into tokens ...", flush=True)
-    if settings.text:
-        texts = file_texts(settings.text, settings.row_length, settings.vocab_size)
+    if file:
+        texts = file_texts(file, settings.row_length, settings.vocab_size)
     else:
         texts = town_texts(common.seed, train_tokens, settings.vocab_size)
+    chapter.open()  # not before: a text that is too short must not put an earlier run aside
+    if file:
+        keep_text(chapter.folder, file)
     tokenizer = texts.tokenizer
     print(f"{len(texts.train):,} training tokens, a vocabulary of {tokenizer.vocab_size}")
 

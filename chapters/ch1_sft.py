@@ -8,7 +8,6 @@ is worth. The lesson is chapters/ch1_sft.md.
 
 import re
 import sys
-from pathlib import Path
 
 from chapters.data_effects import compare
 from chapters.fine_tuning import (
@@ -26,6 +25,7 @@ from chapters.samples import write_samples
 from chapters.terminal import use_colour, with_error
 from kittenllm import cleaning, plots
 from kittenllm.chat import colour_view, encode_chat
+from kittenllm.data_file import read_data_file
 from kittenllm.evaluation import (
     ERRORS_MEAN,
     FULL_COUNTS,
@@ -38,7 +38,7 @@ from kittenllm.gpt import GPT
 from kittenllm.kitten_town import DATA
 from kittenllm.kitten_town.facts import build_town
 from kittenllm.records import RecordError, load_chats, report_problems, skipped
-from kittenllm.runs import Run, file_digest, fingerprint_of
+from kittenllm.runs import Run, fingerprint_of
 from kittenllm.settings import Common, new_generator, new_random
 from kittenllm.tokenizer import Tokenizer
 
@@ -47,27 +47,33 @@ QUICK = {"most_chats": 400}
 
 def run(settings: Settings, common: Common) -> dict:
     """Data, model, loop, look: the whole chapter; returns the summary."""
-    chats_file = Path(settings.chats) if settings.chats else DATA / "chats_raw.jsonl"
-    # Read first: a file that cannot be used is said before anything is trained or put aside.
-    records, problems = load_chats(chats_file, strict=settings.strict)
-    base = ensure("ch0_base", common)
-    inputs = {"base": fingerprint_of(common, "ch0_base"), "chats": file_digest(chats_file)}
-    chapter = Run(common, "ch1_sft", settings, inputs=inputs)
-    if chapter.finished:
-        return chapter.summary
-
-    # Data: clean, filter, balance, and mark what is trained.
-    print(report_problems(problems, limit=3) if settings.chats else skipped_line(problems))
+    # Data: clean, filter, balance. First of all, so that a file that cannot be used is said before
+    # anything is trained or put aside.
+    file = read_data_file(settings.chats or DATA / "chats_raw.jsonl")
+    records, problems = load_chats(file, strict=settings.strict)
     kept, dropped = cleaning.clean(
         records, new_random(common.seed, "ch1_sft", "balance"), steps=settings.data_steps
     )
+    if not kept:
+        counts = ", ".join(f"{step} {len(found)}" for step, found in dropped.items() if found)
+        raise RecordError(
+            f"{file.path}: the data work drops every conversation ({counts}); "
+            "give others, or fewer --data-steps"
+        )
+    base = ensure("ch0_base", common)
+    inputs = {"base": fingerprint_of(common, "ch0_base"), "chats": file.digest}
+    chapter = Run(common, "ch1_sft", settings, inputs=inputs, open_now=False)
+    if chapter.finished:
+        return chapter.summary
+    print(report_problems(problems, limit=3) if settings.chats else skipped_line(problems))
     data_quality = filter_quality(problems, dropped) if not settings.chats else None
     print(data_report(records, problems, kept, dropped, data_quality))
     kept = kept[: settings.most_chats] if settings.most_chats else kept
 
-    # Model: the base kitten.
+    # Model: the base kitten, and the conversations as it reads them, with the mask.
     kitten = load_base(base, common)
     rows = packed_rows(kept, kitten.tokenizer, kitten.gpt.config.context_length)
+    chapter.open()
     print(mask_view(kept[0], kitten.tokenizer))
     before = chapter.once("before", lambda: look_before(kitten, common))
 

@@ -18,6 +18,7 @@ from chapters.preferences import (
     LabelledPair,
     file_pairs,
     full_tokens,
+    preferences_file,
     saved_pairs,
     split_by_prompt,
 )
@@ -27,6 +28,7 @@ from chapters.samples import write_samples
 from chapters.terminal import safe_text, with_error
 from kittenllm.calibration import calibration_error
 from kittenllm.checkpoints import load_model
+from kittenllm.data_file import DataFile
 from kittenllm.evaluation import ERRORS_MEAN, fixed_questions, mean_and_error, sample_replies
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town.facts import build_town
@@ -38,7 +40,7 @@ from kittenllm.reward_model import (
     score_sequences,
     train_reward_model,
 )
-from kittenllm.runs import Run, file_digest, fingerprint_of
+from kittenllm.runs import Run, fingerprint_of
 from kittenllm.scorer import new_reward_model, reward_extra
 from kittenllm.settings import Common, new_generator, new_random, setting
 from kittenllm.tokenizer import Tokenizer
@@ -100,11 +102,12 @@ QUICK = {"pairs": 160, "held_out_pairs": 80, "pairs_per_step": 16}
 
 def run(settings: Settings, common: Common) -> dict:
     """Data, model, loop, look: the whole chapter; returns the summary."""
+    file = preferences_file(settings.preferences, strict=settings.strict, prompts=2)
     sft = ensure("ch1_sft", common)
     inputs = {"sft": fingerprint_of(common, "ch1_sft")}
-    if settings.preferences:
-        inputs["preferences"] = file_digest(settings.preferences)
-    chapter = Run(common, "ch2_reward_model", settings, inputs=inputs)
+    if file:
+        inputs["preferences"] = file.digest
+    chapter = Run(common, "ch2_reward_model", settings, inputs=inputs, open_now=False)
     if chapter.finished:
         return chapter.summary
     sft_path = common.folder("ch1_sft") / sft["model"]
@@ -112,7 +115,12 @@ def run(settings: Settings, common: Common) -> dict:
 
     # Data: two replies to one question, and which one people prefer.
     with chapter.timing("sampling"):
-        pairs, held_out = read_pairs(chapter, gpt, tokenizer, settings)
+        if file:
+            pairs, held_out = split_file(file, gpt, tokenizer, settings, common)
+            chapter.open()  # not before: pairs that do not fit must not put an earlier run aside
+        else:
+            chapter.open()
+            pairs, held_out = draw_pairs(chapter, gpt, tokenizer, settings)
     print(f"{len(pairs):,} pairs to learn from, {len(held_out):,} to measure with, for example:")
     print(pairs_view(held_out[:3], tokenizer))
 
@@ -137,17 +145,20 @@ def run(settings: Settings, common: Common) -> dict:
 # ---------------------------------------------------------------------------------------- the data
 
 
-def read_pairs(
+def split_file(
+    file: DataFile, gpt: GPT, tokenizer: Tokenizer, settings: Settings, common: Common
+) -> tuple[list[LabelledPair], list[LabelledPair]]:
+    """The pairs of a file: those to learn from, and those to measure with, on other prompts."""
+    context = gpt.config.context_length
+    pairs, problems = file_pairs(file, tokenizer, context, strict=settings.strict)
+    print(report_problems(problems) or "every record of the file is fine")
+    return split_by_prompt(pairs, new_random(common.seed, "ch2_reward_model", "split"))
+
+
+def draw_pairs(
     chapter: Run, gpt: GPT, tokenizer: Tokenizer, settings: Settings
 ) -> tuple[list[LabelledPair], list[LabelledPair]]:
-    """Pairs to learn from and pairs to measure with, about different questions."""
-    if settings.preferences:
-        context = gpt.config.context_length
-        pairs, problems = file_pairs(
-            settings.preferences, tokenizer, context, strict=settings.strict
-        )
-        print(report_problems(problems) or "every record of the file is fine")
-        return split_by_prompt(pairs, new_random(chapter.common.seed, "ch2_reward_model", "split"))
+    """Pairs of the kitten's own replies to learn from and to measure with, on other questions."""
     print("the chat kitten answers, the annotators compare ...", flush=True)
     asked = {
         "annotators": settings.annotators,

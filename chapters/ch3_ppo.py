@@ -41,7 +41,7 @@ from kittenllm.logprobs import frozen_logprobs
 from kittenllm.optim import make_optimizer
 from kittenllm.ppo import PPOConfig, train_ppo
 from kittenllm.runs import Run, file_digest, fingerprint_of, write_summary
-from kittenllm.scorer import Scorer, load_reward_model, new_reward_model
+from kittenllm.scorer import Scorer, check_reward_model, load_reward_model, new_reward_model
 from kittenllm.settings import Common, new_generator, setting
 
 CREDIT_REPLIES = 64  # replies of the token credit picture
@@ -138,17 +138,17 @@ def run(settings: Settings, common: Common) -> dict:
     if settings.redraw:
         print(redraw(folder, settings))
         return {"redrawn": True}
-    sft = ensure("ch1_sft", common)
-    inputs = {"sft": fingerprint_of(common, "ch1_sft")}
-    if settings.reward_model:
+    if settings.reward_model:  # first of all: a file that is no reward model must cost nothing
         reward_path = Path(settings.reward_model)
-        inputs["reward_model"] = file_digest(reward_path)
+        check_reward_model(reward_path)
+        inputs = {"reward_model": file_digest(reward_path)}
     else:
-        reward_path = (
-            common.folder("ch2_reward_model") / ensure("ch2_reward_model", common)["model"]
-        )
-        inputs["reward_model"] = fingerprint_of(common, "ch2_reward_model")
-    chapter = Run(common, "ch3_ppo", settings.without_extras(), inputs=inputs)
+        reward = ensure("ch2_reward_model", common)
+        reward_path = common.folder("ch2_reward_model") / reward["model"]
+        inputs = {"reward_model": fingerprint_of(common, "ch2_reward_model")}
+    sft = ensure("ch1_sft", common)
+    inputs["sft"] = fingerprint_of(common, "ch1_sft")
+    chapter = Run(common, "ch3_ppo", settings.without_extras(), inputs=inputs, open_now=False)
     sft_path = common.folder("ch1_sft") / sft["model"]
     summary = (
         chapter.summary if chapter.finished else align(chapter, settings, sft_path, reward_path)
@@ -165,6 +165,7 @@ def align(chapter: Run, settings: Settings, sft_path: Path, reward_path: Path) -
     common = chapter.common
     reference, tokenizer, _ = load_model(sft_path, device=common.device)
     reward_model = load_reward_model(reward_path, tokenizer, device=common.device)
+    chapter.open()  # not before: a wrong reward model must not put an earlier run aside
     setup = set_up(common, reference, tokenizer, Scorer(reward_model))
     with chapter.timing("eval"):
         before = chapter.once("before", lambda: measure(reference, setup, "before"))

@@ -22,12 +22,20 @@ from chapters.frontier import (
 )
 from chapters.preference_pictures import draw_gold, draw_training, pairs_view, report
 from chapters.preference_training import SCORES, Start, counts_of, learn, make_start, measure
-from chapters.preferences import ANNOTATORS, LabelledPair, file_pairs, sample_pairs
+from chapters.preferences import (
+    ANNOTATORS,
+    LabelledPair,
+    file_pairs,
+    preferences_file,
+    sample_pairs,
+    split_pairs,
+)
 from chapters.runner import chapter_main, ensure
 from chapters.samples import write_samples
 from chapters.terminal import with_error
 from kittenllm.checkpoints import load_model, save_model
 from kittenllm.checks import check_positive
+from kittenllm.data_file import DataFile
 from kittenllm.dpo import DPOConfig
 from kittenllm.evaluation import fixed_questions, gold_of_best_replies, sample_replies
 from kittenllm.gpt import GPT
@@ -35,7 +43,7 @@ from kittenllm.kitten_town.chats import KIND_SHARES
 from kittenllm.kitten_town.facts import build_town
 from kittenllm.orpo import ORPOConfig
 from kittenllm.records import report_problems
-from kittenllm.runs import Run, file_digest, fingerprint_of, write_summary
+from kittenllm.runs import Run, fingerprint_of, write_summary
 from kittenllm.settings import Common, new_generator, new_random, setting
 from kittenllm.tokenizer import Tokenizer
 
@@ -149,28 +157,31 @@ QUICK = {
 
 def run(settings: Settings, common: Common) -> dict:
     """Data, model, loop, look: the whole chapter; returns the summary."""
+    file = preferences_file(settings.preferences, strict=settings.strict)
     sft = ensure("ch1_sft", common)
     inputs = {"sft": fingerprint_of(common, "ch1_sft")}
-    if settings.preferences:
-        inputs["preferences"] = file_digest(settings.preferences)
+    if file:
+        inputs["preferences"] = file.digest
     sft_path = common.folder("ch1_sft") / sft["model"]
-    chapter = Run(common, "ch4_preferences", settings.without_frontier(), inputs=inputs)
-    summary = chapter.summary if chapter.finished else compare(chapter, settings, sft_path)
+    usual = settings.without_frontier()
+    chapter = Run(common, "ch4_preferences", usual, inputs=inputs, open_now=False)
+    summary = chapter.summary if chapter.finished else compare(chapter, settings, sft_path, file)
     if settings.frontier:
-        frontier = explore_frontier(common, settings, sft_path, summary, inputs)
+        frontier = explore_frontier(common, settings, sft_path, summary, inputs, file)
         summary = {**summary, "frontier": frontier}
         summary = write_summary(common.folder("ch4_preferences") / "summary.json", summary)
     return summary
 
 
-def compare(chapter: Run, settings: Settings, sft_path: Path) -> dict:
+def compare(chapter: Run, settings: Settings, sft_path: Path, file: DataFile | None) -> dict:
     """The main run: three methods, one start, one set of pairs."""
     common = chapter.common
     reference, tokenizer, _ = load_model(sft_path, device=common.device)
 
     # Data: two replies to one question, and which one people prefer.
     with chapter.timing("sampling"):
-        pairs, watched = read_pairs(common, reference, tokenizer, settings)
+        pairs, watched = read_pairs(common, reference, tokenizer, settings, file)
+    chapter.open()  # not before: pairs that do not fit must not put an earlier run aside
     print(f"{len(pairs):,} pairs to learn from, {len(watched):,} to watch, for example:")
     print(pairs_view(watched[:3], tokenizer))
 
@@ -218,15 +229,17 @@ def compare(chapter: Run, settings: Settings, sft_path: Path) -> dict:
 
 
 def read_pairs(
-    common: Common, reference: GPT, tokenizer: Tokenizer, settings: Settings
+    common: Common,
+    reference: GPT,
+    tokenizer: Tokenizer,
+    settings: Settings,
+    file: DataFile | None = None,
 ) -> tuple[list[LabelledPair], list[LabelledPair]]:
     """Pairs to learn from, and others to watch the training with: about held-out topics, or, from
     a file, about other prompts."""
-    if settings.preferences:
+    if file:
         context = reference.config.context_length
-        pairs, problems = file_pairs(
-            settings.preferences, tokenizer, context, strict=settings.strict
-        )
+        pairs, problems = file_pairs(file, tokenizer, context, strict=settings.strict)
         print(report_problems(problems) or "every record of the file is fine")
         return split_pairs(pairs, settings.watched_pairs, common.seed)
     print("the chat kitten answers, the annotators compare ...", flush=True)
@@ -247,28 +260,6 @@ def read_pairs(
             )
         )
     return both[0], both[1]
-
-
-def split_pairs(
-    pairs: list[LabelledPair], most_watched: int, seed: int
-) -> tuple[list[LabelledPair], list[LabelledPair]]:
-    """About a tenth of a file's pairs is only watched, and no watched prompt is learnt from. Pairs
-    about a single prompt are learnt and watched, and that is said."""
-    prompts = list(dict.fromkeys(tuple(pair.prompt) for pair in pairs))
-    if len(prompts) == 1:
-        print("all pairs are about one prompt: what is watched below is what is learnt")
-        return pairs, pairs[:most_watched]
-    new_random(seed, "ch4_preferences", "split").shuffle(prompts)
-    wanted = max(1, min(most_watched, len(pairs) // 10))
-    watched: list[LabelledPair] = []
-    kept: set[tuple[int, ...]] = set()
-    for prompt in prompts[:-1]:  # one prompt at least is learnt from
-        if len(watched) >= wanted:
-            break
-        kept.add(prompt)
-        watched += [pair for pair in pairs if tuple(pair.prompt) == prompt]
-    learnt = [pair for pair in pairs if tuple(pair.prompt) not in kept]
-    return learnt, watched[:most_watched]
 
 
 def step_count(pairs: int, settings: Settings) -> int:
@@ -347,13 +338,18 @@ def method_line(keys: dict) -> str:
 
 
 def explore_frontier(
-    common: Common, settings: Settings, sft_path: Path, summary: dict, inputs: dict
+    common: Common,
+    settings: Settings,
+    sft_path: Path,
+    summary: dict,
+    inputs: dict,
+    file: DataFile | None,
 ) -> dict:
     """Gold score against KL for every method of the series -> method -> points of its path."""
     chapter = Run(common, "ch4_frontier", settings, inputs=inputs)
     reference, tokenizer, _ = load_model(sft_path, device=common.device)
     if not chapter.finished:
-        pairs, watched = read_pairs(common, reference, tokenizer, settings)
+        pairs, watched = read_pairs(common, reference, tokenizer, settings, file)
         start = make_start(common, tokenizer, build_town(), reference, pairs, watched)
         counts = counts_for_points(counts_of(common))
         variants = settings.variants(step_count(len(pairs), settings))

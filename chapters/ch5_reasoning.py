@@ -26,10 +26,11 @@ from chapters.thinking_training import (
     warm_up,
 )
 from kittenllm.checkpoints import load_model, save_model
+from kittenllm.data_file import DataFile, RecordError, read_data_file
 from kittenllm.evaluation import ERRORS_MEAN
 from kittenllm.grpo import GRPOConfig
-from kittenllm.records import load_questions, report_problems, skipped
-from kittenllm.runs import Run, file_digest, fingerprint_of, write_summary
+from kittenllm.records import Problem, load_questions, report_problems, skipped
+from kittenllm.runs import Run, fingerprint_of, write_summary
 from kittenllm.settings import Common, new_random, setting
 from kittenllm.sft import SFTConfig
 
@@ -143,18 +144,20 @@ def run(settings: Settings, common: Common) -> dict:
 
 def reason(settings: Settings, recipe: Recipe, common: Common) -> dict:
     """Data, model, loop, look: warm-up, exam, GRPO, the same exam."""
+    file = questions_file(settings)
     base = ensure("ch0_base", common)
     inputs = {"base": fingerprint_of(common, "ch0_base")}
-    if settings.questions:
-        inputs["questions"] = file_digest(settings.questions)
-    chapter = Run(common, "ch5_reasoning", settings, inputs=inputs)
+    if file:
+        inputs["questions"] = file.digest
+    chapter = Run(common, "ch5_reasoning", settings, inputs=inputs, open_now=False)
     if chapter.finished:
         return chapter.summary
 
     # Model: the base kitten, which has never seen a tag. Data: exercises with a rule.
     gpt, tokenizer, _ = load_model(common.folder("ch0_base") / base["model"], device=common.device)
     thinker = Thinker(gpt, tokenizer)
-    task, facts = new_task(thinker, settings, recipe, common)
+    task, facts = new_task(thinker, settings, recipe, common, file)
+    chapter.open()  # not before: problems that do not fit must not put an earlier run aside
     plan = exam_of(task, recipe)
 
     # Warm-up: how thinking is written down. Supervised learning, on scribbles that mostly fail.
@@ -197,12 +200,37 @@ def reason(settings: Settings, recipe: Recipe, common: Common) -> dict:
     return chapter.finish(keys, model=(gpt, tokenizer))
 
 
+def questions_file(settings: Settings) -> DataFile | None:
+    """The user's word problems, read once; None without a file.
+
+    What can be refused without a kitten is refused here, before one is trained.
+    Raises: RecordError for a file with fewer than two problems whose answer is a number.
+    """
+    if not settings.questions:
+        return None
+    file = read_data_file(settings.questions)
+    records, _ = numbered_questions(file, settings)
+    if len(records) < 2:
+        raise RecordError(
+            f"{file.path}: there is only one word problem in it; give one to practise on and one "
+            "for the exam at least"
+        )
+    return file
+
+
+def numbered_questions(file: DataFile, settings: Settings) -> tuple[list[dict], list[Problem]]:
+    """The word problems whose answer is a number, and all that had to be skipped."""
+    records, problems = load_questions(file, strict=settings.strict)
+    records, without_number = thinking.with_numbers(file.path, records, strict=settings.strict)
+    return records, problems + without_number
+
+
 def new_task(
-    thinker: Thinker, settings: Settings, recipe: Recipe, common: Common
+    thinker: Thinker, settings: Settings, recipe: Recipe, common: Common, file: DataFile | None
 ) -> tuple[Task, dict | None]:
     """The task; and if it comes from a file, how many problems there are."""
     tokenizer = thinker.tokenizer
-    if not settings.questions:
+    if not file:
         documents = thinking.number_documents(
             tokenizer,
             recipe.warm_up_tokens,
@@ -210,10 +238,7 @@ def new_task(
             patient_share=recipe.patient_share,
         )
         return countdown_task(documents, recipe, common), None
-    path, strict = settings.questions, settings.strict
-    records, problems = load_questions(path, strict=strict)
-    records, without_number = thinking.with_numbers(path, records, strict=strict)
-    problems += without_number
+    records, problems = numbered_questions(file, settings)
     task = thinking.question_task(
         tokenizer,
         records,

@@ -6,7 +6,7 @@ Used by ch1_sft.py, which trains once, and by data_effects.py, which trains agai
 import math
 from dataclasses import dataclass
 
-from chapters.texts import Texts, file_texts, town_texts, validation_nats
+from chapters.texts import Texts, file_texts, kept_text, town_texts, validation_nats
 from kittenllm import cleaning
 from kittenllm.batches import PackedRows, TokenStream, pack
 from kittenllm.chat import encode_chat
@@ -115,7 +115,8 @@ def load_base(base: dict, common: Common) -> Kitten:
     text = base["config"]["text"]
     if text:
         row_length = gpt.config.context_length
-        texts = file_texts(text, row_length, tokenizer.vocab_size, tokenizer=tokenizer)
+        file = kept_text(folder, text)
+        texts = file_texts(file, row_length, tokenizer.vocab_size, tokenizer=tokenizer)
     else:
         tokens = REPLAY_TOKENS // 10 if common.quick else REPLAY_TOKENS
         texts = town_texts(common.seed, tokens, tokenizer.vocab_size, tokenizer=tokenizer)

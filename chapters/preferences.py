@@ -19,6 +19,7 @@ import torch
 
 from kittenllm.chat import chat_prompt
 from kittenllm.checks import check_count
+from kittenllm.data_file import DataFile, read_data_file
 from kittenllm.evaluation import MAX_REPLY_TOKENS, Reply
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town.chats import KIND_SHARES, Question, ask_any
@@ -35,6 +36,7 @@ ANNOTATORS = ("noisy", "exact")
 REPLIES_EACH = 4  # replies to one question; they make up to six pairs
 QUESTIONS_AT_ONCE = 128
 FILE_HELD_OUT_SHARE = 0.1  # of the prompts of a user's file
+ONE_PROMPT = "all pairs are about one prompt; pairs about two or more are needed"
 PAIRS_AT_ONCE = 1_000  # a run that is stopped loses at most so many
 
 
@@ -229,8 +231,27 @@ def saved_pairs(
     return pairs
 
 
+def preferences_file(path: str, *, strict: bool = False, prompts: int = 1) -> DataFile | None:
+    """The user's file of preferences, read once; None without a path.
+
+    Everything that can be refused without a kitten is refused here, before one is trained.
+    Raises: RecordError for a file without a usable pair, or about fewer than `prompts` prompts.
+    """
+    if not path:
+        return None
+    file = read_data_file(path)
+    records, _ = load_preferences(file, strict=strict)
+    if len({str(record["prompt"]) for record in records}) < prompts:
+        raise RecordError(f"{path}: {ONE_PROMPT}")
+    return file
+
+
 def file_pairs(
-    path: str | Path, tokenizer: Tokenizer, context_length: int, *, strict: bool = False
+    source: str | Path | DataFile,
+    tokenizer: Tokenizer,
+    context_length: int,
+    *,
+    strict: bool = False,
 ) -> tuple[list[LabelledPair], list[Problem]]:
     """Pairs from a file of {"prompt", "chosen", "rejected"} records, and what had to be skipped.
 
@@ -239,7 +260,8 @@ def file_pairs(
 
     Raises: RecordError if nothing usable is left, or with `strict` at the first bad record.
     """
-    records, problems = load_preferences(path, strict=strict)
+    file = read_data_file(source)
+    records, problems = load_preferences(file, strict=strict)
     pairs = []
     for record in records:
         prompt = chat_prompt(tokenizer, record["prompt"])
@@ -248,14 +270,14 @@ def file_pairs(
         longest = len(prompt) + max(len(chosen), len(rejected))
         if longest > context_length:
             reason = f"the pair has {longest} tokens, the context holds {context_length}"
-            problem = Problem(str(path), record["line"], reason)
+            problem = Problem(file.path, record["line"], reason)
             if strict:
                 raise RecordError(f"{problem}; shorten or remove this record")
             problems.append(problem)
             continue
         pairs.append(LabelledPair(None, prompt, chosen, rejected))
     if not pairs:
-        raise RecordError(f"{path}: no pair fits into the context of {context_length} tokens")
+        raise RecordError(f"{file.path}: no pair fits into the context of {context_length} tokens")
     return pairs, sorted(problems, key=lambda problem: problem.line)
 
 
@@ -268,11 +290,33 @@ def split_by_prompt(
     """
     prompts = list(dict.fromkeys(tuple(pair.prompt) for pair in pairs))
     if len(prompts) < 2:
-        raise RecordError("all pairs are about one prompt; pairs about two or more are needed")
+        raise RecordError(ONE_PROMPT)
     rng.shuffle(prompts)
     kept = set(prompts[: max(1, round(FILE_HELD_OUT_SHARE * len(prompts)))])
     learnt = [pair for pair in pairs if tuple(pair.prompt) not in kept]
     return learnt, [pair for pair in pairs if tuple(pair.prompt) in kept]
+
+
+def split_pairs(
+    pairs: list[LabelledPair], most_watched: int, seed: int
+) -> tuple[list[LabelledPair], list[LabelledPair]]:
+    """About a tenth of a file's pairs is only watched, and no watched prompt is learnt from. Pairs
+    about a single prompt are learnt and watched, and that is said."""
+    prompts = list(dict.fromkeys(tuple(pair.prompt) for pair in pairs))
+    if len(prompts) == 1:
+        print("all pairs are about one prompt: what is watched below is what is learnt")
+        return pairs, pairs[:most_watched]
+    new_random(seed, "ch4_preferences", "split").shuffle(prompts)
+    wanted = max(1, min(most_watched, len(pairs) // 10))
+    watched: list[LabelledPair] = []
+    kept: set[tuple[int, ...]] = set()
+    for prompt in prompts[:-1]:  # one prompt at least is learnt from
+        if len(watched) >= wanted:
+            break
+        kept.add(prompt)
+        watched += [pair for pair in pairs if tuple(pair.prompt) == prompt]
+    learnt = [pair for pair in pairs if tuple(pair.prompt) not in kept]
+    return learnt, watched[:most_watched]
 
 
 def full_tokens(tokenizer: Tokenizer, reply: Reply) -> list[int]:

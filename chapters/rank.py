@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from chapters.preferences import LabelledPair, file_pairs, sample_pairs
+from chapters.preferences import LabelledPair, file_pairs, preferences_file, sample_pairs
 from chapters.ranking import (
     Choice,
     LabelFile,
@@ -26,6 +26,7 @@ from chapters.ranking import (
 from chapters.runner import ensure, exit_code
 from chapters.terminal import safe_text, with_error, wrap
 from kittenllm.checkpoints import load_model
+from kittenllm.data_file import DataFile, read_data_file
 from kittenllm.evaluation import mean_and_error
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town.facts import build_town
@@ -79,12 +80,16 @@ QUICK = {"pairs": 5, "test_pairs": 20}
 
 
 def choices_to_rank(
-    settings: Settings, common: Common, gpt: GPT, tokenizer: Tokenizer
+    settings: Settings,
+    common: Common,
+    gpt: GPT,
+    tokenizer: Tokenizer,
+    pairs_file: DataFile | None,
 ) -> list[Choice]:
     """The pairs to show, each in a random order; pairs that read the same are left out."""
     rng = new_random(common.seed, "rank")
-    if settings.pairs_file:
-        records = read_labels(Path(settings.pairs_file))
+    if pairs_file:
+        records = read_labels(pairs_file)
         rows = [(r["prompt"], r["chosen"], r["rejected"], 0) for r in records]
     else:
         pairs = sample_pairs(
@@ -175,7 +180,7 @@ def judge_line(choices: list[Choice], records: list[dict[str, str]]) -> str:
 
 
 def train_on_labels(
-    paths: list[Path],
+    files: list[DataFile],
     model_path: Path,
     settings: Settings,
     common: Common,
@@ -185,8 +190,8 @@ def train_on_labels(
     """Train a reward model on files of labels, test it against the gold judge, and save it."""
     context = gpt.config.context_length
     pairs = []
-    for path in paths:
-        of_file, problems = file_pairs(path, tokenizer, context)
+    for file in files:
+        of_file, problems = file_pairs(file, tokenizer, context)
         if problems:
             print(report_problems(problems))
         pairs += of_file
@@ -254,19 +259,21 @@ def rank(argv=None) -> None:
     if settings.agreement:
         print(agreement_line(*agreement(*(Path(path) for path in settings.agreement))))
         return
+    # Files are read first: one that cannot be used is said before a kitten is trained.
+    pairs_file = preferences_file(settings.pairs_file)
+    label_files = [preferences_file(name) for name in settings.train_on]
     sft = ensure("ch1_sft", common)
     sft_path = common.folder("ch1_sft") / sft["model"]
     gpt, tokenizer, _ = load_model(sft_path, device=common.device)
     folder = common.folder("rank")
     path = folder / f"{settings.name}.jsonl"
     model_path = folder / f"{settings.name}_reward_model.pt"
-    if settings.train_on:
-        files = [Path(name) for name in settings.train_on]
-        train_on_labels(files, model_path, settings, common, gpt, tokenizer)
+    if label_files:
+        train_on_labels(label_files, model_path, settings, common, gpt, tokenizer)
         return
     labels = LabelFile(path)  # before anything slow: a second session is told at once
     records = labels.records
-    choices = choices_to_rank(settings, common, gpt, tokenizer)
+    choices = choices_to_rank(settings, common, gpt, tokenizer, pairs_file)
     ranking = Ranking(choices, records, labels.save)
     if ranking.labelled:
         print(f"{path}: {ranking.labelled} of {ranking.total} pairs are ranked, going on")
@@ -277,7 +284,7 @@ def rank(argv=None) -> None:
     print(f"\n{len(records)} labels in {path}")
     print(judge_line(choices, records))
     if settings.train and len(records) >= FEWEST_LABELS:
-        train_on_labels([path], model_path, settings, common, gpt, tokenizer)
+        train_on_labels([read_data_file(path)], model_path, settings, common, gpt, tokenizer)
 
 
 def main(argv=None) -> int:

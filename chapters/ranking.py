@@ -12,6 +12,7 @@ from pathlib import Path
 
 from chapters.terminal import with_error
 from kittenllm.checkpoints import CheckpointError, write_bytes_atomic, write_text_atomic
+from kittenllm.data_file import DataFile
 from kittenllm.evaluation import mean_and_error
 from kittenllm.json_files import parse_json
 from kittenllm.locks import Locked, lock_file
@@ -117,7 +118,7 @@ def record_key(record: dict[str, str]) -> tuple:
 # ------------------------------------------------------------------------------- files of labels
 
 
-def read_labels(path: Path) -> list[dict[str, str]]:
+def read_labels(path: Path | DataFile) -> list[dict[str, str]]:
     """The records of a file of labels; bad ones are reported and left out.
 
     A prompt of one user message is a string, any other a list of messages.

@@ -80,11 +80,15 @@ def ask_everyone(folder: Path, stages: dict[str, Stage]) -> tuple[dict, list[str
         try:
             gpt, tokenizer, _ = load_model(stage.folder / str(stage.summary["model"]))
             replies = answers_of(gpt, tokenizer, kitten.bare)
-            if kitten.stage == "ch1_sft":
-                kept["mask"] = masked_conversation(stage, tokenizer)
         except (CheckpointError, RecordError, ValueError, RuntimeError, OSError) as error:
             notes.append(f"the {kitten.name} kitten could not be asked: {error}")
             continue
+        if kitten.stage == "ch1_sft":
+            try:
+                kept["mask"] = masked_conversation(stage, tokenizer)
+            except RecordError as error:  # the user's file has moved; the kitten needs it no more
+                kept["mask"] = None
+                notes.append(f"the conversation with its mask cannot be shown: {error}")
         kittens[kitten.stage] = {"fingerprint": mark, "replies": replies}
         changed = True
     content = {"format": FORMAT, "kittens": kittens, "mask": kept.get("mask")}
@@ -144,8 +148,13 @@ def puzzle_answers(gpt: GPT, tokenizer: Tokenizer, bare: bool) -> list[dict]:
 
 
 def masked_conversation(stage: Stage, tokenizer: Tokenizer) -> list[list]:
-    """One conversation of the training data -> [[piece of text, is it trained], ...]."""
+    """One conversation of the training data -> [[piece of text, is it trained], ...].
+
+    Raises: RecordError if the file of conversations can no longer be read.
+    """
     path = str(stage.value("config.chats") or "") or str(DATA / "chats_raw.jsonl")
+    if not Path(path).is_file():  # a pipe would be waited for
+        raise RecordError(f"{path}: there is no such file any more")
     records, _ = load_chats(path)
     shortest, longest = MASK_TOKENS
     best = None

@@ -26,7 +26,7 @@ from chapters.bands import print_verdicts
 from chapters.terminal import make_output_forgiving, safe_text
 from kittenllm.checkpoints import CheckpointError, plain_numbers
 from kittenllm.json_files import read_json
-from kittenllm.runs import differences, read_summary
+from kittenllm.runs import differences, finished_run, read_summary
 from kittenllm.settings import Common, parse_settings, restore_settings
 
 
@@ -138,6 +138,10 @@ def chosen_chapters(names: list[str]) -> list[Chapter]:
 def run_chapter(name: str, settings, common: Common) -> tuple[dict, bool]:
     """Run a chapter -> (its summary, True if it had finished before and was only reused)."""
     module = importlib.import_module(f"chapters.{find_chapter(name).name}")
+    summary, lost_files = _finished_before(name, settings, common)
+    if summary is not None and lost_files:
+        print(_lost_line(name, lost_files, common))
+        return summary, True
     before = read_summary(common.folder(name) / "summary.json")
     summary = module.run(settings, common)
     if summary != before:
@@ -155,7 +159,8 @@ def ensure(name: str, common: Common) -> dict:
     """The summary of a chapter that another one stands on; it runs first if it has not yet.
 
     A predecessor that was run by hand keeps the settings it was given then, and that is said.
-    Same seed, device, model size and quickness as `common` in any case.
+    Same seed, device, model size and quickness as `common` in any case. Once it has finished, the
+    files it learned from are never read again.
     """
     default = default_settings(name, common)
     settings = _settings_of_earlier_run(name, common) or default
@@ -165,8 +170,37 @@ def ensure(name: str, common: Common) -> dict:
         print(f"{name}: taken as it was run by hand in {folder} ({changed})")
     if not (folder / "summary.json").exists():
         print(f"{name} is needed and has not run yet, so it runs first ({folder})")
+    if finished_run(common, name, settings) is not None:
+        for needed in find_chapter(name).needs:
+            ensure(needed, common)
+        summary, lost_files = _finished_before(name, settings, common)
+        if summary is not None:
+            if lost_files:
+                print(_lost_line(name, lost_files, common))
+            return summary
     summary, _ = run_chapter(name, settings, common)
     return summary
+
+
+def _finished_before(name: str, settings, common: Common) -> tuple[dict | None, list[str]]:
+    """The summary of a finished run of these settings on today's predecessors, and the user's files
+    of that run which can no longer be read; (None, []) if there is no such run."""
+    found = finished_run(common, name, settings)
+    if found is None:
+        return None, []
+    summary, inputs = found
+    for needed in find_chapter(name).needs:
+        today = read_summary(common.folder(needed) / "summary.json") or {}
+        if today.get("fingerprint") not in inputs.values():
+            return None, []
+    # What is a setting and an input as well is a file: its path and its digest.
+    files = [path for key, path in asdict(settings).items() if key in inputs and path]
+    return summary, [path for path in files if not os.access(path, os.R_OK)]
+
+
+def _lost_line(name: str, lost_files: list[str], common: Common) -> str:
+    files = ", ".join(lost_files)
+    return f"{name}: {files} can no longer be read; taken as finished in {common.folder(name)}"
 
 
 def chapter_main(name: str, argv=None) -> int:

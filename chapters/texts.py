@@ -7,18 +7,21 @@ what a training makes the kitten forget.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
+from kittenllm.checkpoints import write_bytes_atomic
+from kittenllm.data_file import DataFile, RecordError, read_data_file
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town import stories
-from kittenllm.records import RecordError, load_text
 from kittenllm.tokenizer import Tokenizer, train_bpe
 
 BPE_DOCUMENTS = 8_000  # documents that the vocabulary is learned from
 LARGEST_TEXT = 12_000_000  # tokens of town text at most; longer trainings read it again
 VALIDATION_TOKENS = 60_000
+KEPT_TEXT = "text.txt"  # in the run folder: later chapters replay a text that came from a file
 
 
 @dataclass(frozen=True)
@@ -76,13 +79,18 @@ def join_documents(documents: list[str], tokenizer: Tokenizer) -> torch.Tensor:
 
 
 def file_texts(
-    path: str, row_length: int, vocab_size: int, *, tokenizer: Tokenizer | None = None
+    source: str | Path | DataFile,
+    row_length: int,
+    vocab_size: int,
+    *,
+    tokenizer: Tokenizer | None = None,
 ) -> Texts:
     """A text of the user's: the first 90 % to train on, the last 10 % to measure with.
 
     Raises: RecordError for a file that cannot be read, or that is shorter than ten rows.
     """
-    text = load_text(path)
+    file = read_data_file(source)
+    text = file.text
     cut = int(0.9 * len(text))
     train_text, validation_text = text[:cut], text[cut:]
     if tokenizer is None:
@@ -91,11 +99,25 @@ def file_texts(
     validation = torch.tensor(tokenizer.encode(validation_text))
     if min(len(train), len(validation)) < row_length:
         raise RecordError(
-            f"{path}: the text is too short: its last tenth has {len(validation)} tokens "
+            f"{file.path}: the text is too short: its last tenth has {len(validation)} tokens "
             f"and one row has {row_length}; give a longer text or a smaller --row-length"
         )
     size = len(validation_text.encode())
     return Texts(tokenizer, train, validation, size, len(validation_text))
+
+
+def keep_text(folder: Path, file: DataFile) -> None:
+    """Copy a text of the user's into the run folder; the file may move, and a pipe is gone."""
+    write_bytes_atomic(folder / KEPT_TEXT, file.content)
+
+
+def kept_text(folder: Path, path: str) -> DataFile:
+    """The text that was kept, or, of a run that kept none, the file at `path`.
+
+    Raises: RecordError if that can no longer be read.
+    """
+    kept = folder / KEPT_TEXT
+    return read_data_file(kept if kept.is_file() else path)
 
 
 @torch.inference_mode()

@@ -32,6 +32,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 
 import torch
 
@@ -45,7 +46,6 @@ from kittenllm.checkpoints import (
 )
 from kittenllm.json_files import (
     damaged,
-    is_file_name,
     is_number,
     metric_entry,
     metric_lines,
@@ -57,6 +57,7 @@ from kittenllm.json_files import (
 from kittenllm.memory import peak_memory_mb, reset_peak_memory
 from kittenllm.settings import Common
 from kittenllm.stages import Stage
+from kittenllm.summaries import digest, read_summary, write_summary
 
 try:
     import fcntl
@@ -78,10 +79,14 @@ class Run:
         *,
         inputs: dict | None = None,
         save_every: float = 5.0,
+        open_now: bool = True,
     ):
         """`settings` is the chapter's dataclass; `inputs` name what else decides the result: the
         fingerprint of an earlier chapter, the digest of a file. A state to go on from is saved
         every `save_every` seconds.
+
+        With open_now=False the folder is only looked at. A chapter that can still refuse a file of
+        the user's does so first and calls `open()` then: a refusal must not move an earlier run.
 
         Raises: CheckpointError if the folder cannot be written or another program is running in it,
         DamagedFile if a file of an earlier start is not what a run writes; it stays as it is.
@@ -92,25 +97,19 @@ class Run:
         self.resume_folder = self.folder / "resume"
         self.save_every = save_every
         self.config = plain_numbers(asdict(settings))
-        self.fingerprint = {
-            "chapter": chapter,
-            "version": kittenllm.__version__,
-            "seed": common.seed,
-            "size": common.size,
-            "quick": common.quick,
-            "settings": self.config,
-            "inputs": plain_numbers(inputs or {}),
-        }
+        self.fingerprint = _fingerprint(common, chapter, settings, inputs or {})
         self.seconds = {"seconds": 0.0, "train_seconds": 0.0, "eval_seconds": 0.0}
         self._clock = time.monotonic()
         self._unwritten: list[str] = []  # lines of metrics.jsonl that the disk refused
         self._warned: set[str] = set()
         self.restored: dict[str, int] = {}  # stage -> steps that an earlier start has finished
-        self.summary = self._finished_summary()
+        self._is_open = False
+        self.summary = _summary_of(self.folder, self.fingerprint)
         self.finished = self.summary is not None
         if not self.finished:
-            self._open_folder()
             reset_peak_memory()
+            if open_now:
+                self.open()
 
     def stage(self, name: str, *, total: int, objects: dict) -> Stage:
         """A part of the run that can be stopped and continued; call it *before* training starts.
@@ -120,6 +119,7 @@ class Run:
         then the number of finished steps.
         """
         assert not self.finished, "a finished run has no stages: return its summary"
+        assert self._is_open, "open() the run before anything is trained"
         return Stage(self, _file_name(name), total, objects)
 
     def once(self, name: str, make: Callable):
@@ -127,6 +127,7 @@ class Run:
 
         For work that nobody wants to wait for twice: an evaluation, sampled replies.
         """
+        assert self._is_open, "open() the run before anything is kept in it"
         path = self.resume_folder / f"once_{_file_name(name)}.json"
         saved = read_json(path)
         if saved is not None and "value" not in saved:
@@ -242,22 +243,12 @@ class Run:
 
     # Opening the folder.
 
-    def _finished_summary(self) -> dict | None:
-        summary = read_summary(self.folder / "summary.json")
-        if summary is None or summary.get("fingerprint") != digest(self.fingerprint):
-            return None
-        if summary.get("config") != self.config or "model" not in summary:
-            reason = "not the settings of its fingerprint, or no model"
-            raise damaged(self.folder / "summary.json", reason)
-        model = summary["model"]
-        if model is None and (self.folder / "model.pt").exists():
-            raise damaged(self.folder / "summary.json", "it does not name its model.pt")
-        if model is not None and not (self.folder / model).is_file():
-            return None
-        return summary
+    def open(self) -> None:
+        """Make the folder ready: new, or with an unfinished run of the same fingerprint in it.
 
-    def _open_folder(self) -> None:
-        """Make the folder ready: new, or with an unfinished run of the same fingerprint in it."""
+        Another run's folder is put aside.  Raises: CheckpointError as `__init__`.
+        """
+        assert not self.finished and not self._is_open, "a run is opened once, before it finishes"
         mine = {"fingerprint": self.fingerprint, "device": self.common.device.type}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -274,6 +265,7 @@ class Run:
             ) from error
         write_json_atomic(self.folder / "run.json", mine)
         self.seconds.update(_read_seconds(self.resume_folder / "seconds.json"))
+        self._is_open = True
 
     def _put_aside(self, differences: str) -> None:
         """Never mix, never delete: another run's folder gets a number behind its name."""
@@ -318,6 +310,49 @@ class Run:
         self._clock = now
 
 
+def finished_run(common: Common, chapter: str, settings) -> tuple[dict, dict] | None:
+    """The summary and the `inputs` of a finished run of these settings; None if there is none.
+
+    The inputs are those that it was made with. Its data files are not read: they may have moved.
+    """
+    folder = common.folder(chapter)
+    fingerprint = (read_json(folder / "run.json") or {}).get("fingerprint")
+    inputs = fingerprint.get("inputs") if isinstance(fingerprint, dict) else None
+    if not isinstance(inputs, dict):
+        return None
+    summary = _summary_of(folder, _fingerprint(common, chapter, settings, inputs))
+    return None if summary is None else (summary, inputs)
+
+
+def _fingerprint(common: Common, chapter: str, settings, inputs: dict) -> dict:
+    """All that decides the numbers of a run."""
+    return {
+        "chapter": chapter,
+        "version": kittenllm.__version__,
+        "seed": common.seed,
+        "size": common.size,
+        "quick": common.quick,
+        "settings": plain_numbers(asdict(settings)),
+        "inputs": plain_numbers(inputs),
+    }
+
+
+def _summary_of(folder: Path, fingerprint: dict) -> dict | None:
+    """What summary.json holds, if the run with this fingerprint has finished in `folder`."""
+    path = folder / "summary.json"
+    summary = read_summary(path)
+    if summary is None or summary.get("fingerprint") != digest(fingerprint):
+        return None
+    if summary.get("config") != fingerprint["settings"] or "model" not in summary:
+        raise damaged(path, "not the settings of its fingerprint, or no model")
+    model = summary["model"]
+    if model is None and (folder / "model.pt").exists():
+        raise damaged(path, "it does not name its model.pt")
+    if model is not None and not (folder / model).is_file():
+        return None
+    return summary
+
+
 def fingerprint_of(common: Common, chapter: str) -> str:
     """The fingerprint of a finished chapter, for the `inputs` of the next one.
 
@@ -345,59 +380,6 @@ def file_digest(path) -> str:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
     return content.hexdigest()[:16]
-
-
-def digest(value) -> str:
-    """A short hash of plain containers; the order of keys does not matter."""
-    text = json.dumps(plain_numbers(value), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def write_summary(path, summary: dict) -> dict:
-    """Write a summary.json with a checksum of its keys; returns what is in it then."""
-    content = with_checksum(plain_numbers(summary))
-    write_json_atomic(path, content)
-    return content
-
-
-def with_checksum(summary: dict) -> dict:
-    """The summary, and under "checksum" a hash of all its other keys."""
-    others = {key: value for key, value in summary.items() if key != "checksum"}
-    return {**others, "checksum": digest(others)}
-
-
-def read_summary(path) -> dict | None:
-    """A summary.json whose keys that every chapter writes have their types, and whose checksum is
-    right if it has one; None without such a file.
-
-    Raises: DamagedFile for anything else in it; the file stays as it is.
-    """
-    summary = read_json(path)
-    for key, value in (summary or {}).items():
-        wrong = _wrong_fact(key, value)
-        if wrong:
-            raise damaged(path, f"{key!r} {wrong}")
-    if summary and "checksum" in summary and summary != with_checksum(summary):
-        raise damaged(path, "changed after it was written: its checksum does not match")
-    return summary
-
-
-def _wrong_fact(key: str, value) -> str:
-    """What is wrong with a value that every summary.json has, "" if nothing is."""
-    if key in ("chapter", "size", "device", "version", "fingerprint"):
-        return "" if isinstance(value, str) else "must be a text"
-    if key in ("seconds", "peak_rss_mb") or key.endswith("_seconds"):
-        right = value is None or (is_number(value) and value >= 0)
-        return "" if right else "must be a number of 0 or more"
-    if key == "quick":
-        return "" if isinstance(value, bool) else "must be true or false"
-    if key == "seed":
-        return "" if type(value) is int and value >= 0 else "must be a number of 0 or more"
-    if key == "config":
-        return "" if isinstance(value, dict) else "must be an object"
-    if key == "model":
-        return "" if value is None or is_file_name(value) else "must be the name of a file"
-    return ""
 
 
 def _read_seconds(path) -> dict[str, float]:

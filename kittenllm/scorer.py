@@ -69,6 +69,12 @@ def load_reward_model(path, tokenizer: Tokenizer, *, device="cpu") -> RewardMode
     return reward_model.to(device)
 
 
+def check_reward_model(path) -> None:
+    """Refuse a file that no policy could use.  Raises: CheckpointError as `load_reward_model`."""
+    _, its_tokenizer, _ = load_model(path)
+    load_reward_model(path, its_tokenizer)
+
+
 @dataclass(frozen=True)
 class Scorer:
     """score = (reward - mean) / std. Call it with a rollout."""

@@ -27,7 +27,10 @@ LAYERS = (
     ("the model", "gpt chat"),
     ("the forms of records", "record_forms"),
     ("tools", "batches logprobs optim sampling checkpoints records search calculator"),
-    ("helpers", "training credit judging calibration cleaning plot_style stages agent lora"),
+    (
+        "helpers",
+        "training credit judging calibration cleaning plot_style stages summaries agent lora",
+    ),
     ("pairs", "pairs"),
     ("algorithms", " ".join(("pretrain", *ALGORITHMS))),  # they never import each other
     ("around the algorithms", "evaluation plots runs scorer"),  # chapters need these
