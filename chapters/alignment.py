@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from chapters.preferences import full_tokens
+from chapters.samples import DRAWN, typical_replies
 from chapters.terminal import safe_text
 from kittenllm.batches import pad_rows
 from kittenllm.chat import chat_prompt
@@ -131,11 +132,11 @@ def measure(policy: GPT, setup: Setup, when: str) -> dict:
         tokenizer,
         setup.town,
         fixed_questions(setup.town),
-        replies_each=1,
+        replies_each=DRAWN,
         temperature=1.0,
         generator=new_generator(common.device, common.seed, "ch3_ppo", "samples"),
     )
-    return {"scores": scores, "kl": kl, "samples": [reply.text for reply in fixed]}
+    return {"scores": scores, "kl": kl, "samples": typical_replies(fixed)}
 
 
 def reward_and_kl(

@@ -8,6 +8,7 @@ samples.md, loss.png and attention.png. The lesson is chapters/ch0_base.md.
 import math
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -34,6 +35,10 @@ from kittenllm.tokenizer import Tokenizer
 DEFAULT_TOKENS = {"small": 1_700_000, "medium": 30_000_000}
 QUICK_VALIDATION_ROWS = 8  # rows of the loss that is watched during training
 CONTINUATION_TOKENS = 32
+# The sentence of attention.png, in three parts. Kato is in no book.
+BEFORE_ANSWER, ANSWER = "Miso plays with the bell. The home of Kato is the", " mill"
+AFTER_ANSWER = ". Kato lives in the"
+SHOWN_TOKENS = 3  # likeliest next tokens
 
 
 @dataclass(frozen=True)
@@ -233,19 +238,43 @@ def draw(chapter: Run, history: list[dict], gpt: GPT, tokenizer: Tokenizer) -> N
         x_label="step",
         y_label="loss, nats per token",
     )
-    sentence = "Miso plays with the bell. Pip lives in the mill. The home of Pip is the"
-    tokens = [tokenizer.endoftext_id, *tokenizer.encode(sentence)]
+    print(draw_attention(chapter.folder / "attention.png", gpt, tokenizer))
+
+
+def draw_attention(path: Path, gpt: GPT, tokenizer: Tokenizer) -> str:
+    """attention.png: of all heads the one that looks most at the answer. Returns what it shows.
+
+    The answer can be found in the text only: Kato is in no book, so nobody knows its home by heart.
+    """
+    tokens = [tokenizer.endoftext_id, *tokenizer.encode(BEFORE_ANSWER)]
+    answer = range(len(tokens), len(tokens) + len(tokenizer.encode(ANSWER)))
+    tokens += tokenizer.encode(ANSWER) + tokenizer.encode(AFTER_ANSWER)
     row = torch.tensor([tokens], device=gpt.device)
-    last_layer = gpt.config.layers - 1
-    weights = gpt.attention_weights(row, last_layer)[0]  # (heads, T, T)
-    # The head whose last token looks back furthest from itself: the liveliest one to read.
-    head = int(weights[:, -1, :-1].max(dim=-1).values.argmax())
-    plots.attention_heatmap(
-        chapter.folder / "attention.png",
-        tokenizer.tokens_as_text(tokens),
-        weights[head].tolist(),
-        title=f"Where each token looks: last layer, head {head + 1} of {len(weights)}",
+    layers = [gpt.attention_weights(row, layer)[0] for layer in range(gpt.config.layers)]
+    weights = torch.stack(layers)  # (layers, heads, T, T)
+    on_answer = weights[:, :, -1, answer].sum(dim=-1)  # (layers, heads) of the last token
+    layer, head = divmod(int(on_answer.argmax()), gpt.config.heads)
+    with torch.no_grad():
+        chances = gpt(row)[0, -1].softmax(dim=-1)  # (V,)
+    likeliest = chances.topk(SHOWN_TOKENS)
+    words = tokenizer.tokens_as_text(likeliest.indices.tolist())
+    guesses = ", ".join(
+        f"{word.strip() or repr(word)} {chance:.2f}"
+        for word, chance in zip(words, likeliest.values.tolist(), strict=True)
     )
+    note = (
+        f"of all {on_answer.numel()} heads this one looks most from the last token at"
+        f"{ANSWER}: {float(on_answer[layer, head]):.2f}\n"
+        f"the {SHOWN_TOKENS} likeliest next tokens: {guesses}"
+    )
+    plots.attention_heatmap(
+        path,
+        tokenizer.tokens_as_text(tokens),
+        weights[layer, head].tolist(),
+        title=f"Where each token looks: layer {layer + 1}, head {head + 1}",
+        note=note,
+    )
+    return f"{path.name}, layer {layer + 1}, head {head + 1}: {note}"
 
 
 def report(keys: dict) -> None:

@@ -21,7 +21,7 @@ from chapters.fine_tuning import (
     watched,
 )
 from chapters.runner import chapter_main, ensure
-from chapters.samples import write_samples
+from chapters.samples import DRAWN, TYPICAL, typical_replies, write_samples
 from chapters.terminal import use_colour, with_error
 from kittenllm import cleaning, plots
 from kittenllm.chat import colour_view, encode_chat
@@ -104,6 +104,7 @@ def run(settings: Settings, common: Common) -> dict:
             after,
             before_title="base",
             after_title="chat",
+            how=TYPICAL.format(drawn=DRAWN),
         )
     model = GPT(kitten.gpt.config)
     model.load_state_dict(kitten.gpt.state_dict())  # --compare goes on with the first object
@@ -183,12 +184,13 @@ def look_before(kitten: Kitten, common: Common) -> dict:
     """The base kitten: asked with the chat template, asked with the bare question."""
     questions = answerable(common)
     right = lambda reply: reply.verdict.right  # noqa: E731
-    fixed = kitten.ask(fixed_questions(build_town()), temperature=1.0, bare=True)
+    shown = fixed_questions(build_town())
+    fixed = kitten.ask(shown, replies_each=DRAWN, temperature=1.0, bare=True)
     return {
         "bits_per_byte": kitten.base_bits_per_byte(),
         "template_accuracy": rate(kitten.ask(questions), right),
         "bare_accuracy": rate(kitten.ask(questions, bare=True), right),
-        "samples": [reply.text for reply in fixed],
+        "samples": typical_replies(fixed),
     }
 
 
@@ -210,9 +212,9 @@ def look_after(kitten: Kitten, common: Common) -> dict:
 
 
 def fixed_replies(kitten: Kitten) -> list[str]:
-    """Replies to the fixed questions at temperature 1."""
-    replies = kitten.ask(fixed_questions(build_town()), temperature=1.0)
-    return [reply.text for reply in replies]
+    """Typical replies to the fixed questions at temperature 1."""
+    questions = fixed_questions(build_town())
+    return typical_replies(kitten.ask(questions, replies_each=DRAWN, temperature=1.0))
 
 
 # ------------------------------------------------------------------------------------ the pictures

@@ -15,17 +15,20 @@ import torch
 
 from chapters.preferences import (
     ANNOTATORS,
+    CLEAR_DIFFERENCE,
     LabelledPair,
+    clear_examples,
     file_pairs,
     full_tokens,
+    pairs_view,
     preferences_file,
     saved_pairs,
     split_by_prompt,
 )
 from chapters.reward_pictures import draw_judge
 from chapters.runner import chapter_main, ensure
-from chapters.samples import write_samples
-from chapters.terminal import safe_text, with_error
+from chapters.samples import TYPICAL, typical_replies, write_samples
+from chapters.terminal import with_error
 from kittenllm.calibration import calibration_error
 from kittenllm.checkpoints import load_model
 from kittenllm.data_file import DataFile
@@ -55,7 +58,6 @@ COMPARED_SHARES = {
     "sum": 0.04,
     "story": 0.02,
 }
-CLEAR_DIFFERENCE = 0.5  # gold points; below it two replies count as about equally good
 WATCHED_PAIRS = 300  # held-out pairs whose accuracy is watched during training
 BEST_OF = 16  # replies to each fixed question, of which the reward model picks one
 
@@ -122,7 +124,7 @@ def run(settings: Settings, common: Common) -> dict:
             chapter.open()
             pairs, held_out = draw_pairs(chapter, gpt, tokenizer, settings)
     print(f"{len(pairs):,} pairs to learn from, {len(held_out):,} to measure with, for example:")
-    print(pairs_view(held_out[:3], tokenizer))
+    print(pairs_view(clear_examples(held_out), tokenizer))
 
     # Model: a copy of the chat kitten with a new head that starts at zero.
     reward_model = new_reward_model(gpt)
@@ -186,21 +188,6 @@ def draw_pairs(
         **asked,
     )
     return pairs, held_out
-
-
-def pairs_view(pairs: Sequence[LabelledPair], tokenizer: Tokenizer) -> str:
-    """A few pairs as a reader sees them; the gold score is in brackets where it is known."""
-    lines = []
-    for pair in pairs:
-        question = pair.question.text if pair.question else tokenizer.decode(pair.prompt)
-        lines.append(f"  {safe_text(question)}")
-        for mark, tokens, gold in (
-            ("preferred", pair.chosen, pair.chosen_gold),
-            ("rejected", pair.rejected, pair.rejected_gold),
-        ):
-            known = "" if gold is None else f"  ({gold:+.2f})"
-            lines.append(f"    {mark:<10}{safe_text(tokenizer.decode(tokens))}{known}")
-    return "\n".join(lines)
 
 
 # ---------------------------------------------------------------------------------------- the loop
@@ -315,7 +302,7 @@ def length_correlation(difference: torch.Tensor, pairs: list[LabelledPair]) -> f
 
 
 def write_best_of(chapter: Run, gpt: GPT, tokenizer: Tokenizer, reward_model: RewardModel) -> None:
-    """samples.md: one reply of the chat kitten, and the best of 16 in the reward model's eyes."""
+    """samples.md: a typical reply of the chat kitten, and the best of 16 in the judge's eyes."""
     questions = fixed_questions(build_town())
     replies = sample_replies(
         gpt,
@@ -333,10 +320,11 @@ def write_best_of(chapter: Run, gpt: GPT, tokenizer: Tokenizer, reward_model: Re
     write_samples(
         chapter.folder,
         [question.text for question in questions],
-        [replies[i * BEST_OF].text for i in range(len(questions))],
+        typical_replies(replies, BEST_OF),
         [replies[i * BEST_OF + place].text for i, place in enumerate(best)],
         before_title="chat",
         after_title="best of 16",
+        how=f"{TYPICAL.format(drawn=BEST_OF)} Beside it the one that the reward model likes best.",
     )
 
 

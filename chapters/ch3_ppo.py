@@ -23,7 +23,7 @@ from chapters.overoptimisation import (
     turning_point,
 )
 from chapters.runner import chapter_main, ensure
-from chapters.samples import write_samples
+from chapters.samples import DRAWN, TYPICAL, write_samples
 from chapters.terminal import use_colour, with_error
 from chapters.token_credit import Snapshot, draw_token_credit, load_snapshot, save_snapshot
 from kittenllm import plots
@@ -136,7 +136,7 @@ def run(settings: Settings, common: Common) -> dict:
     """Data, model, loop, look: the whole chapter; returns the summary."""
     folder = common.folder("ch3_ppo")
     if settings.redraw:
-        print(redraw(folder, settings))
+        print(draw_credit(folder / redrawn_name(settings), settings))
         return {"redrawn": True}
     if settings.reward_model:  # first of all: a file that is no reward model must cost nothing
         reward_path = Path(settings.reward_model)
@@ -203,9 +203,10 @@ def align(chapter: Run, settings: Settings, sft_path: Path, reward_path: Path) -
             after["samples"],
             before_title="chat",
             after_title="PPO",
+            how=TYPICAL.format(drawn=DRAWN),
         )
         draw_curves(chapter, keys)
-        print(redraw(chapter.folder, settings))
+        print(draw_credit(chapter.folder / "token_credit.png", settings))
     report(keys)
     return chapter.finish(keys, model=(policy, tokenizer))
 
@@ -310,7 +311,8 @@ def overoptimise(
     train(chapter, setup, "ppo", policy, value_model, wrong)
     looks = [start, *(entry for entry in chapter.history("ppo") if entry.get("gold") is not None)]
     numbers = turning_point(looks, gold_best)
-    draw_overoptimisation(chapter.folder.parent / "ch3_ppo" / "overoptimisation.png", looks)
+    picture = chapter.folder.parent / "ch3_ppo" / "overoptimisation.png"
+    draw_overoptimisation(picture, looks, turned=numbers["turned"])
     print(in_words(numbers))
     chapter.finish({"overoptimisation": numbers}, model=(policy, tokenizer))
     return numbers
@@ -319,10 +321,17 @@ def overoptimise(
 # ------------------------------------------------------------------------------------ the pictures
 
 
-def redraw(folder: Path, settings: Settings) -> str:
-    """token_credit.png from the snapshot, with the gamma, lam and kl_coef of these settings."""
-    snapshot = load_snapshot(folder / "credit.pt")
-    path = folder / "token_credit.png"
+def redrawn_name(settings: Settings) -> str:
+    """The file of a picture drawn again: token_credit.png, which the report shows, stays."""
+    return f"token_credit_gamma{settings.gamma:g}_lam{settings.lam:g}_kl{settings.kl_coef:g}.png"
+
+
+def draw_credit(path: Path, settings: Settings) -> str:
+    """The token credit picture, with the gamma, lam and kl_coef of these settings.
+
+    It is made of the snapshot, credit.pt, in the folder of `path`.
+    """
+    snapshot = load_snapshot(path.with_name("credit.pt"))
     table = draw_token_credit(path, snapshot, settings.ppo(), colour=use_colour())
     return f"\nthe credit of every token ({path}):\n\n{table}\n"
 

@@ -20,18 +20,20 @@ from chapters.frontier import (
     ppo_path,
     trained_paths,
 )
-from chapters.preference_pictures import draw_gold, draw_training, pairs_view, report
+from chapters.preference_pictures import draw_gold, draw_training, report
 from chapters.preference_training import SCORES, Start, counts_of, learn, make_start, measure
 from chapters.preferences import (
     ANNOTATORS,
     LabelledPair,
+    clear_examples,
     file_pairs,
+    pairs_view,
     preferences_file,
     sample_pairs,
     split_pairs,
 )
 from chapters.runner import chapter_main, ensure
-from chapters.samples import write_samples
+from chapters.samples import DRAWN, TYPICAL, typical_replies, write_samples
 from chapters.terminal import with_error
 from kittenllm.checkpoints import load_model, save_model
 from kittenllm.checks import check_positive
@@ -183,7 +185,7 @@ def compare(chapter: Run, settings: Settings, sft_path: Path, file: DataFile | N
         pairs, watched = read_pairs(common, reference, tokenizer, settings, file)
     chapter.open()  # not before: pairs that do not fit must not put an earlier run aside
     print(f"{len(pairs):,} pairs to learn from, {len(watched):,} to watch, for example:")
-    print(pairs_view(watched[:3], tokenizer))
+    print(pairs_view(clear_examples(watched), tokenizer))
 
     # Model: what the frozen chat kitten says about every pair, asked once and kept.
     start = make_start(common, tokenizer, build_town(), reference, pairs, watched)
@@ -216,6 +218,7 @@ def compare(chapter: Run, settings: Settings, sft_path: Path, file: DataFile | N
         fixed_replies(policies["dpo"], start),
         before_title="chat",
         after_title="DPO",
+        how=TYPICAL.format(drawn=DRAWN),
     )
     draw_training(chapter, watched)
     draw_gold(chapter, keys)
@@ -271,18 +274,18 @@ def step_count(pairs: int, settings: Settings) -> int:
 
 
 def fixed_replies(policy: GPT, start: Start) -> list[str]:
-    """Replies to the fixed questions at temperature 1, with the same dice for every kitten."""
+    """Typical replies to the fixed questions at temperature 1, the same dice for every kitten."""
     common = start.common
     replies = sample_replies(
         policy,
         start.tokenizer,
         start.town,
         fixed_questions(start.town),
-        replies_each=1,
+        replies_each=DRAWN,
         temperature=1.0,
         generator=new_generator(common.device, common.seed, "ch4_preferences", "samples"),
     )
-    return [reply.text for reply in replies]
+    return typical_replies(replies)
 
 
 def method_keys(

@@ -100,8 +100,9 @@ def mean_error(looks: list[dict], key: str) -> float | None:
     return None if None in errors else statistics.fmean(errors)
 
 
-def draw_overoptimisation(path: Path, looks: list[dict]) -> None:
-    """overoptimisation.png: proxy and gold over the distance from the start."""
+def draw_overoptimisation(path: Path, looks: list[dict], *, turned: bool) -> None:
+    """overoptimisation.png: proxy and gold over the distance; the title says what happened."""
+    happened = "the proxy rises, the kitten gets worse" if turned else "not clear in this run"
     kl = [look["kl_held_out"] for look in looks]
     plots.curves(
         path,
@@ -109,7 +110,7 @@ def draw_overoptimisation(path: Path, looks: list[dict]) -> None:
             "proxy: the reward model from few pairs": (kl, [look["proxy"] for look in looks]),
             "gold: what people really want": (kl, [look["gold"] for look in looks]),
         },
-        title="Over-optimisation: the proxy rises, the kitten gets worse",
+        title=f"Over-optimisation: {happened}",
         x_label="KL to the starting model, nats per reply",
         y_label="score",
     )

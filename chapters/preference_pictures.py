@@ -1,11 +1,10 @@
 """The pictures of chapter 4: what the three methods learn, and what the gold judge thinks of it."""
 
 from chapters.preferences import LabelledPair
-from chapters.terminal import safe_text, with_error
+from chapters.terminal import with_error
 from kittenllm import plots
 from kittenllm.evaluation import ERRORS_MEAN
 from kittenllm.runs import Run
-from kittenllm.tokenizer import Tokenizer
 
 METHODS = ("dpo", "ipo", "orpo")
 
@@ -74,21 +73,6 @@ def draw_gold(chapter: Run, keys: dict) -> None:
         title="Held-out questions: the gold judge's mean score",
         y_label="gold score",
     )
-
-
-def pairs_view(pairs: list[LabelledPair], tokenizer: Tokenizer) -> str:
-    """A few pairs as a reader sees them; the gold score is in brackets where it is known."""
-    lines = []
-    for pair in pairs:
-        question = pair.question.text if pair.question else tokenizer.decode(pair.prompt)
-        lines.append(f"  {safe_text(question)}")
-        for mark, tokens, gold in (
-            ("chosen", pair.chosen, pair.chosen_gold),
-            ("rejected", pair.rejected, pair.rejected_gold),
-        ):
-            known = "" if gold is None else f"  ({gold:+.2f})"
-            lines.append(f"    {mark:<9}{safe_text(tokenizer.decode(tokens))}{known}")
-    return "\n".join(lines)
 
 
 def report(keys: dict) -> str:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import torch
 
+from chapters.terminal import safe_text
 from kittenllm.chat import chat_prompt
 from kittenllm.checks import check_count
 from kittenllm.data_file import DataFile, read_data_file
@@ -35,6 +36,7 @@ from kittenllm.tokenizer import Tokenizer
 ANNOTATORS = ("noisy", "exact")
 REPLIES_EACH = 4  # replies to one question; they make up to six pairs
 QUESTIONS_AT_ONCE = 128
+CLEAR_DIFFERENCE = 0.5  # gold points; below it two replies count as about equally good
 FILE_HELD_OUT_SHARE = 0.1  # of the prompts of a user's file
 ONE_PROMPT = "all pairs are about one prompt; pairs about two or more are needed"
 PAIRS_AT_ONCE = 1_000  # a run that is stopped loses at most so many
@@ -323,3 +325,38 @@ def full_tokens(tokenizer: Tokenizer, reply: Reply) -> list[int]:
     """Prompt, reply and its end of turn: what the reward model reads."""
     end = [tokenizer.im_end_id] if reply.ended else []
     return chat_prompt(tokenizer, reply.question.messages()) + reply.tokens + end
+
+
+def clear_examples(pairs: Sequence[LabelledPair], count: int = 3) -> list[LabelledPair]:
+    """The first pairs, each about another question, of which one reply is clearly the better one.
+
+    If nobody knows the truth, or there are too few, the next ones fill the list; ties never do.
+    """
+    clear, others, asked = [], [], set()
+    for pair in pairs:
+        known = pair.chosen_gold is not None
+        difference = abs(pair.chosen_gold - pair.rejected_gold) if known else None
+        if known and difference >= CLEAR_DIFFERENCE and tuple(pair.prompt) not in asked:
+            asked.add(tuple(pair.prompt))
+            clear.append(pair)
+        elif difference != 0:
+            others.append(pair)
+    return (clear + others)[:count]
+
+
+def pairs_view(pairs: Sequence[LabelledPair], tokenizer: Tokenizer) -> str:
+    """A few pairs as a reader sees them; the gold score is in brackets where it is known."""
+    if not pairs:
+        return "  (none: in each pair both replies are equally good)"
+    lines = []
+    for pair in pairs:
+        question = pair.question.text if pair.question else tokenizer.decode(pair.prompt)
+        lines.append(f"  {safe_text(question)}")
+        golds = (pair.chosen_gold, pair.rejected_gold)
+        marks = ("preferred", "rejected")
+        for mark, tokens, gold in zip(marks, (pair.chosen, pair.rejected), golds, strict=True):
+            known = "" if gold is None else f"  ({gold:+.2f})"
+            lines.append(f"    {mark:<10}{safe_text(tokenizer.decode(tokens))}{known}")
+        if None not in golds and golds[0] < golds[1]:
+            lines.append("    (this annotator erred: the rejected reply is the better one)")
+    return "\n".join(lines)

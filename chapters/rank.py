@@ -12,7 +12,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from chapters.preferences import LabelledPair, file_pairs, preferences_file, sample_pairs
+from chapters.preferences import (
+    CLEAR_DIFFERENCE,
+    LabelledPair,
+    file_pairs,
+    preferences_file,
+    sample_pairs,
+)
 from chapters.ranking import (
     Choice,
     LabelFile,
@@ -23,7 +29,7 @@ from chapters.ranking import (
     read_labels,
     record_key,
 )
-from chapters.runner import ensure, exit_code
+from chapters.runner import ensure, exit_code, has_finished
 from chapters.terminal import safe_text, with_error, wrap
 from kittenllm.checkpoints import load_model
 from kittenllm.data_file import DataFile, read_data_file
@@ -45,7 +51,6 @@ from kittenllm.tokenizer import Tokenizer
 
 FEWEST_LABELS = 10  # fewer teach a reward model nothing
 EPOCHS = 6  # few labels are seen several times
-CLEAR_DIFFERENCE = 0.5  # gold points
 KEYS = "1 or 2, s skip, u undo, q quit: "
 WIDTH = 80
 
@@ -60,6 +65,7 @@ class Settings:
     train: bool = setting(True, "train a reward model on the labels at the end")
     train_on: tuple[str, ...] = setting((), "only train, on these files of labels (a comma list)")
     agreement: tuple[str, ...] = setting((), "only compare two files of labels (a comma list)")
+    train_kitten: bool = setting(False, "train the chat kitten first if there is none (minutes)")
     test_pairs: int = setting(300, "pairs about held-out questions that test the reward model")
 
     def __post_init__(self):
@@ -262,6 +268,11 @@ def rank(argv=None) -> None:
     # Files are read first: one that cannot be used is said before a kitten is trained.
     pairs_file = preferences_file(settings.pairs_file)
     label_files = [preferences_file(name) for name in settings.train_on]
+    if not settings.train_kitten and not has_finished("ch1_sft", common):
+        raise ValueError(
+            f"there is no finished chat kitten in {common.folder('ch1_sft')}. Train one first with "
+            f"{common.command('chapters.ch1_sft')}, or add --train-kitten; it takes minutes"
+        )
     sft = ensure("ch1_sft", common)
     sft_path = common.folder("ch1_sft") / sft["model"]
     gpt, tokenizer, _ = load_model(sft_path, device=common.device)

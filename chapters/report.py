@@ -29,7 +29,7 @@ from chapters.report_life import KITTENS, PUZZLES, ask_everyone
 from chapters.report_numbers import bands_view
 from chapters.report_stages import SECTIONS, other_section
 from chapters.report_views import life_table, samples_fold
-from chapters.report_words import HEADLINES, SHORT, STORIES, WORDS
+from chapters.report_words import CONDITION, HEADLINES, SHORT, STORIES, WORDS
 from chapters.runner import CHAPTERS, exit_code
 from kittenllm.checkpoints import CheckpointError, write_text_atomic
 from kittenllm.door import Parser, path_argument
@@ -122,6 +122,7 @@ def top(stages: dict[str, Stage]) -> Markup:
         before = stage.value(before_key) if before_key else None
         start = [shown(before, kind).removesuffix(" %"), " \u2192 "] if is_number(before) else []
         tiles.append(tag("div", tag("b", *start, after), tag("span", label), class_="tile"))
+    condition = tag("p", CONDITION, class_="small") if tiles else None
     seconds = [s.value("seconds") for s in finished if is_number(s.value("seconds"))]
     memory = [s.value("peak_rss_mb") for s in finished if is_number(s.value("peak_rss_mb"))]
     if seconds:
@@ -146,6 +147,7 @@ def top(stages: dict[str, Stage]) -> Markup:
         tag("p", facts(finished), class_="small"),
         note(warning, "warning") if quick else None,
         tag("div", *tiles, class_="tiles") if tiles else None,
+        condition,
     )
 
 
@@ -300,9 +302,12 @@ def main(argv=None) -> int:
     arguments = parser.parse_args(argv)
 
     def work() -> None:
-        folder = Common(runs=arguments.runs, quick=arguments.quick).folder("x").parent
+        common = Common(runs=arguments.runs, quick=arguments.quick)
+        folder, remedy = common.folder("x").parent, f"Run {common.command('chapters')} first."
         if not folder.is_dir():
-            raise CheckpointError(f"there is no folder {folder}. Run python -m chapters first.")
+            raise CheckpointError(f"there is no folder {folder}. {remedy}")
+        if not any((folder / row.name / "summary.json").is_file() for row in CHAPTERS):
+            raise CheckpointError(f"no chapter has finished in {folder}, so no page. {remedy}")
         started = time.monotonic()
         path = write_report(folder)
         size = path.stat().st_size / 1e6

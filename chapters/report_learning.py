@@ -71,7 +71,7 @@ def credit_part(stage: Stage) -> Markup:
     if view is not None:
         return join(view, fold("What the numbers say", measures_list()))
     figure = picture(stage.folder / "token_credit.png")
-    hint = "python -m chapters.ch3_ppo --redraw writes the numbers behind this picture"
+    hint = "token_credit.json, which holds the numbers behind this picture, cannot be read"
     return join(figure, note(hint)) if figure else note("the token credit was not drawn")
 
 
@@ -87,7 +87,9 @@ def overoptimisation(stage: Stage) -> Markup | None:
         "reward model at the end": "proxy_last",
     }
     rows = [[label, shown(numbers.get(key))] for label, key in words.items()]
-    title = "A judge that saw too little, and no leash: the score rises, the kitten gets worse"
+    turned = numbers.get("turned") is True
+    happened = "the score rises, the kitten gets worse" if turned else "not clearly worse this time"
+    title = f"A judge that saw too little, and no leash: {happened}"
     figure = picture(stage.folder / "overoptimisation.png")
     return fold(title, table(["", ""], rows, class_="numbers"), figure, open_=True)
 

@@ -15,6 +15,8 @@ from chapters.report_life import KITTENS
 
 LONG_REPLY = 170  # characters; longer ones are folded
 SPACE = "\u00b7"  # a space that can be seen
+RIGHT_AFTER = ("wrong before, right after", "right before and after")
+WRONG_AFTER = ("wrong before and after", "right before, wrong after")
 MEASURES = {  # rows of token_credit.json -> (short name, what it says)
     "reward at the end": ("reward", "the reward model's score; it comes with the last token only"),
     "KL penalty": ("KL", "the price of leaving the chat kitten: -kl_coef times log p - log p_ref"),
@@ -96,7 +98,8 @@ def samples_fold(stage: Stage) -> Markup | None:
             cells.append(tag("td", long_text(sample[key].strip("\n")), data_kitten=name))
         rows.append(tag("tr", *cells))
     box = scroll_box(tag("table", head, tag("tbody", *rows), class_="life"))
-    return fold("The chapter's own samples, before and after, with dice (temperature 1)", box)
+    title = f"The chapter's own samples: {heads[1]} and {heads[2]}, with dice (temperature 1)"
+    return fold(title, tag("p", stage.samples["how"], class_="small"), box)
 
 
 # ------------------------------------------------------------------------------------------ tokens
@@ -230,23 +233,29 @@ def thinking_view(stage: Stage) -> Markup | None:
 
 
 def two_problems(samples: list[dict]) -> list[tuple[dict, str]]:
-    """One problem that was learnt, and one that is still too hard, or else whatever is there."""
-    is_right = lambda text: text.rstrip().endswith("(right)")  # noqa: E731
+    """One problem that was learnt and one that is wrong after, or else whatever is there."""
     tries = lambda sample: sample["after"].count("wait")  # noqa: E731
-    learnt = [s for s in samples if is_right(s["after"]) and not is_right(s["before"])]
-    solved = [s for s in samples if is_right(s["after"]) and is_right(s["before"])]
-    failed = [s for s in samples if not is_right(s["after"])]
-    found = []
-    for group, why in (
-        (learnt, "wrong before, right after"),
-        (failed, "still wrong after"),
-        (solved, "right before and after"),
-        (learnt, "wrong before, right after"),
-    ):
-        fresh = [s for s in group if all(s is not other for other, _ in found)]
+    found: list[tuple[dict, str]] = []
+    for ends_in in (("wrong before, right after",), WRONG_AFTER, RIGHT_AFTER, WRONG_AFTER):
+        fresh = [
+            (sample, verdicts(sample))
+            for sample in samples
+            if verdicts(sample) in ends_in and all(sample is not other for other, _ in found)
+        ]
         if fresh and len(found) < 2:
-            found.append((max(fresh, key=tries), why))
+            found.append(max(fresh, key=lambda entry: tries(entry[0])))
     return found
+
+
+def verdicts(sample: dict) -> str:
+    """What became of a problem, in words: "wrong before, right after"."""
+    before, after = (
+        "right" if sample[key].rstrip().endswith("(right)") else "wrong"
+        for key in ("before", "after")
+    )
+    if before == after:
+        return f"{before} before and after"
+    return f"{before} before, {after} after"
 
 
 def thought(text: str) -> Markup:

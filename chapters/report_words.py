@@ -46,12 +46,13 @@ SHORT = {  # names in the navigation
     "ch5_reasoning": "reasoning",
 }
 HEADLINES = (  # stage, key before, key after, kind, label: the tiles at the top
-    ("ch1_sft", None, "answer_accuracy", "rate", "of held-out questions answered right"),
+    ("ch1_sft", None, "answer_accuracy_sampled", "rate", "of held-out questions answered right"),
     ("ch3_ppo", "safe_rate_before", "safe_rate_after", "rate", "safe answers to risky questions"),
     ("ch3_ppo", "friendly_rate_before", "friendly_rate_after", "rate", "friendly replies"),
     ("ch5_reasoning", "accuracy_before", "accuracy_after", "rate", "of new puzzles solved"),
-    ("ch5_reasoning", "tokens_before", "tokens_after", "count", "tokens of thought per puzzle"),
+    ("ch5_reasoning", "tokens_before", "tokens_after", "count", "tokens per reply to a puzzle"),
 )
+CONDITION = "All of these numbers are means over replies drawn with dice, at temperature 1."
 WORDS = {
     "held-out": "never seen in any training step",
     "\u00b1": "one standard error: a second run would often differ by that much",

@@ -53,7 +53,7 @@ CHAPTERS = (
         "ch1_sft",
         "supervised fine-tuning: it answers",
         needs=("ch0_base",),
-        shows=("answer_accuracy", "safe_rate", "friendly_rate", "stop_rate"),
+        shows=("answer_accuracy_sampled", "safe_rate", "friendly_rate", "stop_rate"),
     ),
     Chapter(
         "ch1_tools",
@@ -180,6 +180,15 @@ def ensure(name: str, common: Common) -> dict:
             return summary
     summary, _ = run_chapter(name, settings, common)
     return summary
+
+
+def has_finished(name: str, common: Common) -> bool:
+    """Has a chapter finished with this seed and size, and all that it needs? Then `ensure` trains
+    nothing."""
+    settings = _settings_of_earlier_run(name, common) or default_settings(name, common)
+    summary, _ = _finished_before(name, settings, common)
+    needed = find_chapter(name).needs
+    return summary is not None and all(has_finished(other, common) for other in needed)
 
 
 def _finished_before(name: str, settings, common: Common) -> tuple[dict | None, list[str]]:

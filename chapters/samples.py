@@ -4,13 +4,33 @@ A chapter calls `write_samples` once; it writes samples.md to read and samples.j
 journey puts the stages side by side.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from chapters.terminal import safe_text, wrap
 from kittenllm.checkpoints import write_json_atomic, write_text_atomic
+from kittenllm.evaluation import Reply
 from kittenllm.json_files import read_json_if_possible
 
 LABEL_COLUMNS = 16
+DRAWN = 9  # replies to a fixed question, of which the typical one is shown
+TYPICAL = (
+    "Each reply is the typical one of {drawn}: they are drawn at temperature 1, and the one in the "
+    "middle of their gold scores is shown."
+)
+
+
+def typical_replies(replies: Sequence[Reply], drawn: int = DRAWN) -> list[str]:
+    """Of the `drawn` replies to each question, which stand side by side, the one in the middle.
+
+    One reply drawn alone may be a rare one. The order is that of the gold scores; an even number
+    has two in the middle, and the better one is taken.
+    """
+    shown = []
+    for start in range(0, len(replies), drawn):
+        of_question = sorted(replies[start : start + drawn], key=lambda reply: reply.verdict.score)
+        shown.append(of_question[len(of_question) // 2].text)
+    return shown
 
 
 def write_samples(
@@ -21,10 +41,12 @@ def write_samples(
     *,
     before_title: str,
     after_title: str,
+    how: str = "",
 ) -> None:
     """Write <folder>/samples.md and samples.json: `before[i]` and `after[i]` answer `prompts[i]`.
 
-    The titles name the kittens in a word or two: "base", "chat", "after PPO".
+    The titles name the kittens in a word or two: "base", "chat", "after PPO". `how` is a sentence
+    that says how the replies were drawn.
     Raises: ValueError for lists of different lengths, CheckpointError if a file cannot be written.
     """
     if not len(prompts) == len(before) == len(after):
@@ -35,8 +57,13 @@ def write_samples(
         {"prompt": prompt, "before": old, "after": new}
         for prompt, old, new in zip(prompts, before, after, strict=True)
     ]
-    content = {"before_title": before_title, "after_title": after_title, "samples": samples}
-    lines = ["# The same prompts before and after", ""]
+    content = {"before_title": before_title, "after_title": after_title}
+    content |= {"how": how, "samples": samples}
+    lines = [
+        f"# The same prompts: {before_title} and {after_title}",
+        "",
+        *([how, ""] if how else []),
+    ]
     for sample in samples:
         lines += ["## " + _heading(sample["prompt"]), ""]
         lines += [f"**{before_title}**", "", _block(sample["before"]), ""]
@@ -80,6 +107,7 @@ def read_samples(folder: Path) -> dict:
         and all(isinstance(sample.get(key), str) for key in ("prompt", "before", "after"))
     ]
     titles = {key: str(content.get(key, key[:-6])) for key in ("before_title", "after_title")}
+    titles["how"] = str(content.get("how", ""))
     return {**titles, "samples": good} if good else {}
 
 

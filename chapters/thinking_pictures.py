@@ -47,8 +47,8 @@ def warnings_in(history: list[dict]) -> dict[str, str]:
     if now["entropy"] < 0.2 * mean_of(first, "entropy"):
         found["entropy"] = (
             f"entropy fell to {now['entropy']:.3f} nats per token: all replies are nearly the "
-            "same, and there is nothing left to compare. A smaller learning rate or "
-            "--clip-eps-high 0.28 keeps more variety."
+            "same, and there is nothing left to compare. A smaller learning rate keeps more "
+            "variety; so does --clip-eps-high 0.28, but only with --minibatches 2 or more."
         )
     if now["format"] < min(0.9, mean_of(first, "format")):
         found["format"] = (

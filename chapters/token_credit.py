@@ -158,15 +158,37 @@ def snapshot_from(payload: dict) -> Snapshot:
 
 
 def most_telling(snapshot: Snapshot, credits: Credit, count: int = 1) -> list[int]:
-    """The numbers of the replies in which one word, not the end, surprised the value model most."""
-    mask = snapshot.rollout.response_mask
-    counts = mask.sum(dim=1)  # (N,)
-    place = mask.cumsum(dim=1)  # (N, T-1) 1 for the first token of a reply
-    inside = mask & (place < counts[:, None])
-    surprise = torch.where(inside, credits.td_errors.abs(), 0.0).amax(dim=1)  # (N,)
-    readable = (counts >= SHORTEST_REPLY) & (counts <= LONGEST_REPLY) & snapshot.rollout.ended
-    ranks = surprise + readable * 1e3  # an unreadable one only if there is no other
-    return ranks.argsort(descending=True, stable=True)[:count].tolist()
+    """The numbers of the replies that show best where credit arrives, the best one first.
+
+    First those that can be read (see `SHORTEST_REPLY`); of these, those that `earned_by_a_word`;
+    of these, those in which that word surprised the value model most.
+    """
+    ranks = []
+    for number in range(len(snapshot.scores)):
+        mask = snapshot.rollout.response_mask[number]
+        td_errors, advantages = credits.td_errors[number][mask], credits.advantages[number][mask]
+        pieces = reply_pieces(snapshot, number)
+        readable = SHORTEST_REPLY <= len(pieces) <= LONGEST_REPLY
+        readable = readable and bool(snapshot.rollout.ended[number])
+        surprise = float(td_errors[:-1].abs().max()) if len(pieces) > 1 else 0.0
+        ranks.append((readable, earned_by_a_word(pieces, td_errors, advantages), surprise))
+    return sorted(range(len(ranks)), key=lambda number: ranks[number], reverse=True)[:count]
+
+
+def earned_by_a_word(pieces: list[str], td_errors: Tensor, advantages: Tensor) -> bool:
+    """Is the largest advantage of a reply under the token that surprised most, and is it a word?
+
+    Then the picture shows the story: the score arrives at the end, the credit under that word.
+    """
+    place = int(td_errors.abs().argmax())
+    is_word = pieces[place].strip().isalpha() and place < len(pieces) - 1
+    return is_word and place == int(advantages.abs().argmax())
+
+
+def reply_pieces(snapshot: Snapshot, number: int) -> list[str]:
+    """The tokens of one reply as text, its end of turn included."""
+    row, mask = snapshot.rollout.tokens[number], snapshot.rollout.response_mask[number]
+    return snapshot.tokenizer.tokens_as_text(row[1:][mask].tolist())
 
 
 def draw_token_credit(path: Path, snapshot: Snapshot, config: PPOConfig, *, colour: bool) -> str:
@@ -175,8 +197,8 @@ def draw_token_credit(path: Path, snapshot: Snapshot, config: PPOConfig, *, colo
     The numbers of this reply and of a few others go into a JSON file beside the picture, for the
     report.
     """
-    usual = PPOConfig()  # the same replies, whatever settings they are drawn with
-    numbers = most_telling(snapshot, snapshot.credit(usual), KEPT_REPLIES)
+    usual = snapshot.credit(PPOConfig())  # the same replies, whatever settings they are drawn with
+    numbers = most_telling(snapshot, usual, KEPT_REPLIES)
     credits = snapshot.credit(config)
     change = snapshot.change_by_update(config)
     kept = [credit_of_reply(snapshot, credits, change, number) for number in numbers]
@@ -186,6 +208,9 @@ def draw_token_credit(path: Path, snapshot: Snapshot, config: PPOConfig, *, colo
         f"gamma {config.gamma:g}, lam {config.lam:g}, kl_coef {config.kl_coef:g}; "
         f"after {snapshot.step} steps of PPO; each row has its own colour scale"
     )
+    how = how_it_was_chosen(snapshot, usual, numbers[0])
+    if how:
+        note += f"\n{how}"
     plots.token_rows(path, tokens, rows, title, per_line=LONGEST_REPLY, note=note)
     replies = [
         {
@@ -198,6 +223,20 @@ def draw_token_credit(path: Path, snapshot: Snapshot, config: PPOConfig, *, colo
     ]
     write_json_atomic(path.with_suffix(".json"), {"note": note, "replies": replies})
     return credit_table(tokens, rows, title, note, colour=colour)
+
+
+def how_it_was_chosen(snapshot: Snapshot, credits: Credit, number: int) -> str:
+    """The rule by which the first reply was chosen, as a sentence; "" if no reply fulfils it."""
+    mask = snapshot.rollout.response_mask[number]
+    td_errors, advantages = credits.td_errors[number][mask], credits.advantages[number][mask]
+    pieces = reply_pieces(snapshot, number)
+    if not earned_by_a_word(pieces, td_errors, advantages):
+        return ""
+    word = pieces[int(td_errors.abs().argmax())].strip()
+    return (
+        f"chosen of {len(snapshot.scores)} replies at lam {PPOConfig().lam:g}: in it one word "
+        f"({word})\nsurprised the value model most and has the largest advantage"
+    )
 
 
 def credit_of_reply(
@@ -216,7 +255,7 @@ def credit_of_reply(
     first = int(mask.nonzero()[0]) + 1
     prompt = tokenizer.decode(row[:first].tolist())
     question = prompt.split("<|im_start|>user\n")[-1].split("<|im_end|>")[0]
-    return question, tokenizer.tokens_as_text(row[1:][mask].tolist()), rows
+    return question, reply_pieces(snapshot, number), rows
 
 
 def credit_table(

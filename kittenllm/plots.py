@@ -188,7 +188,8 @@ def attention_heatmap(
     axes.set_xticks(range(len(tokens)), labels, rotation=90, fontsize=8, family="monospace")
     axes.set_yticks(range(len(tokens)), labels, fontsize=8, family="monospace")
     label_axes(axes, title, "looked at", "looking", grid=False)
-    figure.colorbar(image, ax=axes, shrink=0.8, label="attention weight")
+    words = "attention weight: white is 0, the darkest is most"
+    figure.colorbar(image, ax=axes, shrink=0.8, label=words)
     save(figure, path, note)
 
 

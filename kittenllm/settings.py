@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import math
 import random
+import shlex
 import types
 import typing
 from dataclasses import dataclass
@@ -38,6 +39,16 @@ class Common:
     def folder(self, chapter: str) -> Path:
         """Where a chapter keeps its files; quick runs never mix with full ones."""
         return (self.runs / "quick" if self.quick else self.runs) / chapter
+
+    def command(self, program: str) -> str:
+        """What to type for a program with these settings: "python -m chapters.rank --quick"."""
+        usual, flags = Common(), []
+        if self.quick:
+            flags.append("--quick")
+        for name in ("seed", "runs", "size"):
+            if getattr(self, name) != getattr(usual, name):
+                flags += [f"--{name}", shlex.quote(str(getattr(self, name)))]
+        return " ".join(["python -m", program, *flags])
 
 
 def setting(default, help: str, choices: typing.Sequence[str] | None = None):

@@ -233,6 +233,28 @@ def run(runs: Path, *flags: str) -> int:
     return rank.main(["--quick", "--device", "cpu", "--runs", str(runs), *flags])
 
 
+def test_without_a_kitten_nothing_is_trained_unasked(tmp_path, monkeypatch, capsys):
+    def ensure(name, common):
+        raise AssertionError(f"{name} would be trained")
+
+    monkeypatch.setattr(rank, "ensure", ensure)
+    runs = tmp_path / "runs"
+    assert run(runs) == 1
+    error = capsys.readouterr().err
+    assert f"python -m chapters.ch1_sft --quick --runs {runs}" in error
+    assert "--train-kitten" in error and not runs.exists()
+    with pytest.raises(AssertionError, match="ch1_sft would be trained"):
+        run(runs, "--train-kitten")
+
+
+def test_a_kitten_of_another_seed_is_not_the_one_asked_for(own_runs, tmp_path, capsys):
+    assert run(own_runs, "--seed", "7") == 1
+    assert "--quick --seed 7 --runs" in capsys.readouterr().err
+    (own_runs / "quick" / "ch0_base" / "summary.json").unlink()  # ch1_sft would train it again
+    assert run(own_runs) == 1
+    assert "no finished chat kitten" in capsys.readouterr().err
+
+
 def test_rank_stop_go_on_and_train(own_runs, tmp_path, monkeypatch, capsys):
     """A whole lesson: pairs from a file, two sessions, a reward model that PPO can use."""
     pairs = tmp_path / "pairs.jsonl"

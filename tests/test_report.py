@@ -19,8 +19,9 @@ import torch
 
 from chapters import bands, report, report_life
 from chapters.report_charts import Chart, line_chart, thinned, ticks
-from chapters.report_data import read_stage
+from chapters.report_data import Stage, read_stage
 from chapters.report_html import Markup, escaped, minutes, shown, table, tag
+from chapters.report_learning import overoptimisation
 from chapters.report_numbers import bands_view, curve_shades
 from chapters.report_views import heats, mask_view, thought, two_problems
 from kittenllm.checkpoints import save_model
@@ -449,6 +450,38 @@ def test_the_two_problems_are_not_only_the_nice_ones():
     assert two_problems([]) == []
 
 
+@pytest.mark.parametrize(
+    "before, after, words",
+    [
+        ("right", "right", "right before and after"),
+        ("wrong", "right", "wrong before, right after"),
+        ("right", "wrong", "right before, wrong after"),
+        ("wrong", "wrong", "wrong before and after"),
+    ],
+)
+def test_what_became_of_a_puzzle_is_named_truly(before, after, words):
+    sample = {"prompt": "a", "before": f"x\n({before})", "after": f"x\n({after})"}
+    assert two_problems([sample]) == [(sample, words)]
+
+
+def test_the_headline_has_one_condition():
+    """The rate of chapter 1 is the sampled one, as all others are, and the page says so."""
+    sft = Stage("ch1_sft", "", Path("x"), "finished", {"answer_accuracy": 0.99})
+    assert "99.0 %" not in report.top({"ch1_sft": sft})
+    sft = Stage("ch1_sft", "", Path("x"), "finished", {"answer_accuracy_sampled": 0.8})
+    made = report.top({"ch1_sft": sft})
+    assert "80.0 %" in made and "at temperature 1" in made
+
+
+def test_a_run_that_did_not_turn_is_not_said_to_have_turned():
+    def shown(turned: bool) -> str:
+        numbers = {"overoptimisation": {"peak_gold": 1.0, "turned": turned}}
+        return overoptimisation(Stage("ch3_ppo", "", Path("x"), "finished", numbers))
+
+    assert "the kitten gets worse" in shown(True)
+    assert "the kitten gets worse" not in shown(False)
+
+
 # ------------------------------------------------------------------------------ asking the kittens
 
 
@@ -508,6 +541,16 @@ def test_the_program_alone(tmp_path, capsys):
     assert "This was a --quick run" in path.read_text(encoding="utf-8")
     assert report.main(["--runs", str(tmp_path / "nowhere")]) == 1
     assert "there is no folder" in capsys.readouterr().err
+
+
+def test_without_a_finished_chapter_no_page_is_written(tmp_path, capsys):
+    runs = tmp_path / "my runs"
+    (runs / "ch0_base").mkdir(parents=True)
+    assert report.main(["--runs", str(runs)]) == 1
+    screen = capsys.readouterr()
+    assert "written" not in screen.out and not (runs / "report.html").exists()
+    assert "no chapter has finished" in screen.err
+    assert f"python -m chapters --runs '{runs}'" in screen.err  # the command to type
 
 
 # ------------------------------------------------------------------------------------- the browser

@@ -82,8 +82,8 @@ def gsm8k_answer_reward(reply_text: str, final_answer: str, *, ended: bool = Tru
     """1.0 if the answer of the reply is the number `final_answer`, else 0.0.
 
     For word problems in the style of GSM8K (Cobbe et al. 2021), where `final_answer` stands after
-    "####". The answer must be one number and nothing else: a rule that takes "the last number in
-    the text" can be cheated by listing numbers.
+    "####". The answer must be one number and nothing else: a rule that looks for the number
+    anywhere in the text can be cheated by listing numbers.
 
     Raises: ValueError if `final_answer` is not a number.
     """

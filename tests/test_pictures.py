@@ -1,0 +1,237 @@
+"""Pictures and sentences say what is seen: which head, which reply, which pair, which condition."""
+
+import re
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from chapters import ch0_base, ch3_ppo, overoptimisation, preferences, samples, token_credit
+from chapters.preferences import LabelledPair
+from chapters.runner import CHAPTERS
+from kittenllm import plots
+from kittenllm.credit import ValueModel
+from kittenllm.evaluation import Reply
+from kittenllm.kitten_town import later_words, stories
+from kittenllm.kitten_town.chats import Question
+from kittenllm.kitten_town.countdown import Problem, check_answer
+from kittenllm.kitten_town.judge import Verdict
+from kittenllm.ppo import PPOConfig
+from kittenllm.runs import read_json
+from kittenllm.sampling import Rollout
+from kittenllm.settings import Common
+from tests.byte_kitten import TOKENIZER, new_gpt
+from tests.test_teaching import LESSONS
+
+# --------------------------------------------------------------------------- chapter 0: attention
+
+
+@pytest.fixture
+def drawn(monkeypatch) -> dict:
+    """What attention_heatmap was asked to draw."""
+    seen: dict = {}
+
+    def heatmap(path, tokens, weights, title, *, note=None):
+        seen.update(tokens=tokens, weights=weights, title=title, note=note or "")
+
+    monkeypatch.setattr(plots, "attention_heatmap", heatmap)
+    monkeypatch.setattr(plots, "curves", lambda *arguments, **options: None)
+    return seen
+
+
+def test_attention_shows_the_head_that_looks_most_at_the_answer(drawn, tmp_path, capsys):
+    """Of all layers and heads, found again by plain loops; and the likeliest next tokens."""
+    gpt = new_gpt()
+    gpt.layers.append(new_gpt().layers[0])  # a second layer, to choose from
+    gpt.config = type(gpt.config)(**{**vars(gpt.config), "layers": 2})
+    with torch.no_grad():
+        for layer, block in enumerate(gpt.layers):
+            for parameter in block.parameters():
+                noise = torch.Generator().manual_seed(10 + layer)
+                parameter.add_(torch.randn(parameter.shape, generator=noise) / 4)
+    history = [{"step": 0, "loss": 1.0}]
+    ch0_base.draw(SimpleNamespace(folder=tmp_path), history, gpt, TOKENIZER)
+
+    text = "".join(drawn["tokens"])
+    place = text.index(" mill") - len("<|endoftext|>") + 1  # a token is a byte
+    answer = slice(place, place + len(" mill"))
+    row = torch.tensor([[TOKENIZER.endoftext_id, *TOKENIZER.encode(text[13:])]])
+    most = 0.0
+    for layer in range(2):
+        for head, weights in enumerate(gpt.attention_weights(row, layer)[0]):
+            if float(weights[-1, answer].sum()) > most:
+                most, best, where = float(weights[-1, answer].sum()), weights, (layer, head)
+    assert torch.tensor(drawn["weights"]).equal(best)
+    assert drawn["title"].endswith(f"layer {where[0] + 1}, head {where[1] + 1}")
+    assert f"mill: {most:.2f}" in drawn["note"]
+    likeliest = gpt(row)[0, -1].softmax(-1).max()
+    assert (
+        f"3 likeliest next tokens: {TOKENIZER.decode([int(gpt(row)[0, -1].argmax())])}"
+        in (drawn["note"])
+    )
+    assert f"{float(likeliest):.2f}" in drawn["note"]
+    assert drawn["note"] in capsys.readouterr().out  # it is printed as well
+
+
+def test_the_name_in_the_attention_picture_is_in_no_book(drawn, tmp_path):
+    ch0_base.draw(
+        SimpleNamespace(folder=tmp_path), [{"step": 0, "loss": 1.0}], new_gpt(), TOKENIZER
+    )
+    name = re.search(r"The home of (\w+) is the", "".join(drawn["tokens"]))[1]
+    books = stories.documents(0)
+    assert not any(name in next(books) for _ in range(3_000))
+    spelled = re.compile(f"(?:{'|'.join(later_words.SYLLABLES)})+")
+    assert not spelled.fullmatch(name.lower())  # and no made-up name can become it
+
+
+# ------------------------------------------------------------------------ chapter 3: token credit
+
+
+def snapshot_of(*replies: str) -> token_credit.Snapshot:
+    """Replies to "ab", a token for each byte, as the middle of PPO would have them."""
+    width = 2 + max(map(len, replies)) + 1
+    rows = [[*TOKENIZER.encode("ab" + reply), TOKENIZER.im_end_id] for reply in replies]
+    tokens = torch.tensor([row + [TOKENIZER.pad_id] * (width - len(row)) for row in rows])
+    lengths = torch.tensor([len(row) for row in rows])
+    place = torch.arange(1, width)
+    mask = (place >= 2) & (place < lengths[:, None])
+    zeros = torch.zeros(mask.shape)
+    rollout = Rollout(tokens, mask, zeros, torch.ones(len(rows), dtype=torch.bool))
+    scores = torch.ones(len(rows))
+    gpt = new_gpt()
+    return token_credit.Snapshot(gpt, ValueModel(gpt), TOKENIZER, rollout, scores, zeros, step=3)
+
+
+def credits_of(snapshot, td_errors: list[list[float]], advantages: list[list[float]]):
+    """The numbers of each token of each reply, in the places of its tokens."""
+    mask = snapshot.rollout.response_mask
+    rows = []
+    for numbers in (td_errors, advantages):
+        row = torch.zeros(mask.shape)
+        row[mask] = torch.tensor([value for of_reply in numbers for value in of_reply])
+        rows.append(row)
+    return SimpleNamespace(td_errors=rows[0], advantages=rows[1])
+
+
+def test_the_credit_picture_shows_a_word_that_earned_it():
+    """Not the reply whose largest advantage is under "!", though its surprise is larger."""
+    snapshot = snapshot_of("mi!au", "miau!", "miaus")
+    td_errors = [
+        [0.1, -2.0, 1.0, 0.1, 0.1, 0.1],  # the surprise is at "i", the advantage at "!"
+        [0.1, 0.1, 0.9, 0.1, 0.1, 0.1],  # both at "a", but the surprise is smaller ...
+        [0.1, 0.1, -1.1, 0.1, 0.1, 0.1],  # ... than here
+    ]
+    advantages = [
+        [0.5, -0.6, 1.5, 0.2, 0.1, 0.1],
+        [0.7, 0.8, 0.9, 0.3, 0.2, 0.1],
+        [-0.7, -0.8, -1.0, 0.3, 0.2, 0.1],
+    ]
+    credits = credits_of(snapshot, td_errors, advantages)
+    assert token_credit.most_telling(snapshot, credits, 3) == [2, 1, 0]
+    said = token_credit.how_it_was_chosen(snapshot, credits, 2)
+    assert "chosen of 3 replies" in said and "word (a)" in said
+    assert token_credit.how_it_was_chosen(snapshot, credits, 0) == ""
+
+
+def test_a_redrawn_picture_leaves_the_first_one_alone(tmp_path):
+    folder = tmp_path / "ch3_ppo"
+    token_credit.save_snapshot(folder / "credit.pt", snapshot_of("miau!", "miaus"))
+    shown = {}
+    for name in ("token_credit.png", "token_credit.json"):
+        shown[name] = b"what the report shows"
+        (folder / name).write_bytes(shown[name])
+    common = Common(runs=tmp_path)
+    for lam in (0.0, 1.0):
+        ch3_ppo.run(ch3_ppo.Settings(redraw=True, lam=lam), common)
+        path = folder / f"token_credit_gamma1_lam{lam:g}_kl0.2.png"
+        assert path.read_bytes().startswith(b"\x89PNG")
+        assert f"lam {lam:g}," in read_json(path.with_suffix(".json"))["note"]
+    for name, content in shown.items():
+        assert (folder / name).read_bytes() == content
+    assert PPOConfig().lam == 0.95  # neither picture is the usual one
+
+
+@pytest.mark.parametrize("turned, words", [(True, "gets worse"), (False, "not clear in this run")])
+def test_overoptimisation_is_only_said_where_it_was_seen(turned, words, monkeypatch, tmp_path):
+    titles = []
+    monkeypatch.setattr(plots, "curves", lambda *_, title, **__: titles.append(title))
+    looks = [{"kl_held_out": 0.0, "proxy": 0.0, "gold": 0.0}]
+    overoptimisation.draw_overoptimisation(tmp_path / "x.png", looks, turned=turned)
+    assert words in titles[0]
+
+
+# ------------------------------------------------------------------------- pairs that are shown
+
+
+def pair(prompt: int, chosen_gold: float | None, rejected_gold: float | None) -> LabelledPair:
+    return LabelledPair(None, [prompt], [65], [66], chosen_gold, rejected_gold, None)
+
+
+def test_ties_are_not_shown_as_preferences():
+    tie, near, error = pair(1, 1.5, 1.5), pair(1, 1.5, 1.2), pair(1, 0.5, 2.5)
+    again, clear, other = pair(1, 2.5, 1.0), pair(2, 1.0, 0.5), pair(3, 2.0, -2.0)
+    pairs = [tie, near, error, again, clear, other]
+    assert preferences.clear_examples(pairs) == [error, clear, other]
+    assert preferences.clear_examples([tie, near, error]) == [error, near]
+    assert preferences.clear_examples([tie]) == []
+    unknown = pair(1, None, None)  # from a file
+    assert preferences.clear_examples([unknown] * 5) == [unknown] * 3
+
+
+def test_a_label_against_the_truth_is_called_an_error():
+    shown = preferences.pairs_view([pair(97, 0.5, 2.5), pair(98, 2.5, 0.5)], TOKENIZER)
+    assert shown.splitlines() == [
+        "  a",
+        "    preferred A  (+0.50)",
+        "    rejected  B  (+2.50)",
+        "    (this annotator erred: the rejected reply is the better one)",
+        "  b",
+        "    preferred A  (+2.50)",
+        "    rejected  B  (+0.50)",
+    ]
+    assert "equally good" in preferences.pairs_view([], TOKENIZER)
+
+
+# ----------------------------------------------------------------------------- samples and rates
+
+
+def reply_of(text: str, gold: float) -> Reply:
+    question = Question("fact", "Where?", ("Pip", "home"))
+    return Reply(question, text, [], True, Verdict(True, "plain", gold))
+
+
+def test_a_sample_is_the_typical_reply_and_not_the_first_one():
+    first = [reply_of(text, gold) for text, gold in (("rambles", -9.0), ("b", 1.5), ("c", 2.5))]
+    second = [reply_of(text, gold) for text, gold in (("d", 2.5), ("e", 2.5), ("f", 2.5))]
+    assert samples.typical_replies(first + second, 3) == ["b", "e"]
+
+
+def test_a_page_of_samples_says_how_they_were_drawn(tmp_path):
+    how = samples.TYPICAL.format(drawn=16)
+    titles = {"before_title": "chat", "after_title": "best of 16"}
+    samples.write_samples(tmp_path, ["q"], ["a"], ["b"], **titles, how=how)
+    page = (tmp_path / "samples.md").read_text(encoding="utf-8")
+    assert page.startswith(f"# The same prompts: chat and best of 16\n\n{how}\n")
+    assert "temperature 1" in how and "16" in how
+    assert read_json(tmp_path / "samples.json")["how"] == how
+
+
+def test_the_journeys_table_has_one_condition():
+    """Greedy and sampled rates do not stand side by side: `answer_accuracy` of ch1 is greedy."""
+    (sft,) = [chapter for chapter in CHAPTERS if chapter.name == "ch1_sft"]
+    assert "answer_accuracy" not in sft.shows and "answer_accuracy_sampled" in sft.shows
+
+
+# ----------------------------------------------------------------------------------- the lessons
+
+
+def test_lesson_6_says_which_answer_cheats_the_last_number():
+    """Its example ends in the target and is wrong; a list of all numbers ends in another one."""
+    text = LESSONS[6].split('*Would "the last number in the text" be a good rule?*')[1]
+    answer = text.split("\n* ")[0].split("**On paper**")[0]
+    assert "list all numbers, and you always win" not in " ".join(answer.split())
+    cheat = re.search(r"`([\d*+,=-]+)`", answer)[1]
+    problem = Problem((3, 5, 8), 19)
+    last_number = lambda text: int(re.findall(r"\d+", text)[-1])  # noqa: E731
+    assert last_number(cheat) == problem.target and not check_answer(cheat, problem)
+    assert last_number(" ".join(map(str, range(100)))) != problem.target
