@@ -1,21 +1,33 @@
 """Pictures and sentences say what is seen: which head, which reply, which pair, which condition."""
 
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from chapters import ch0_base, ch3_ppo, overoptimisation, preferences, samples, token_credit
+from chapters import (
+    ch0_base,
+    ch3_ppo,
+    ch5_reasoning,
+    overoptimisation,
+    preferences,
+    samples,
+    thinking_pictures,
+    token_credit,
+)
 from chapters.preferences import LabelledPair
 from chapters.runner import CHAPTERS
 from kittenllm import plots
 from kittenllm.credit import ValueModel
 from kittenllm.evaluation import Reply
+from kittenllm.grpo import GRPOConfig, train_grpo
 from kittenllm.kitten_town import later_words, stories
 from kittenllm.kitten_town.chats import Question
 from kittenllm.kitten_town.countdown import Problem, check_answer
 from kittenllm.kitten_town.judge import Verdict
+from kittenllm.optim import make_optimizer
 from kittenllm.ppo import PPOConfig
 from kittenllm.runs import read_json
 from kittenllm.sampling import Rollout
@@ -64,12 +76,10 @@ def test_attention_shows_the_head_that_looks_most_at_the_answer(drawn, tmp_path,
     assert torch.tensor(drawn["weights"]).equal(best)
     assert drawn["title"].endswith(f"layer {where[0] + 1}, head {where[1] + 1}")
     assert f"mill: {most:.2f}" in drawn["note"]
-    likeliest = gpt(row)[0, -1].softmax(-1).max()
-    assert (
-        f"3 likeliest next tokens: {TOKENIZER.decode([int(gpt(row)[0, -1].argmax())])}"
-        in (drawn["note"])
-    )
-    assert f"{float(likeliest):.2f}" in drawn["note"]
+    chance, token = gpt(row)[0, -1].detach().softmax(-1).max(dim=-1)
+    (word,) = TOKENIZER.tokens_as_text([int(token)])
+    word = word.strip() or repr(word)
+    assert f"3 likeliest next tokens: {word} {float(chance):.2f}" in drawn["note"]
     assert drawn["note"] in capsys.readouterr().out  # it is printed as well
 
 
@@ -223,6 +233,45 @@ def test_the_journeys_table_has_one_condition():
 
 
 # ----------------------------------------------------------------------------------- the lessons
+
+
+def clipped(minibatches: int) -> float:
+    """Share of clipped tokens in one round of GRPO with large steps and a clip at 1 +- 0.001."""
+    config = GRPOConfig(
+        steps=1,
+        prompts_per_step=4,
+        group_size=4,
+        max_new_tokens=6,
+        clip_eps=0.001,
+        minibatches=minibatches,
+    )
+    gpt = new_gpt()
+    reward = lambda number, reply, ended: (float(sum(reply) % 2), {})  # noqa: E731
+    (numbers,) = train_grpo(
+        gpt,
+        [TOKENIZER.encode(text) for text in "abcd"],
+        reward,
+        config=config,
+        optimizer=make_optimizer(gpt, matrix_lr=0.05, other_lr=0.05),
+        generator=torch.Generator().manual_seed(0),
+    )
+    return numbers["clip_fraction"]
+
+
+def test_the_clip_of_grpo_is_idle_at_the_defaults_and_the_lesson_says_so():
+    assert ch5_reasoning.Settings().epochs * ch5_reasoning.Settings().minibatches == 1
+    assert clipped(minibatches=1) == 0
+    assert clipped(minibatches=2) > 0.1
+    page = Path(ch5_reasoning.__file__).with_suffix(".md").read_text(encoding="utf-8")
+    equation = page.split("## The equation")[1].split("A group by hand")[0]
+    assert "the clip is idle" in equation and "`--minibatches 2`" in equation
+    advice = thinking_pictures.warnings_in(
+        [
+            {key: 0.5 for key, _, _ in thinking_pictures.WATCHED} | {"entropy": e, "step": 0}
+            for e in [1.0] * 5 + [0.1] * 5
+        ]
+    )["entropy"]
+    assert "only with --minibatches 2" in advice  # --clip-eps-high alone would do nothing
 
 
 def test_lesson_6_says_which_answer_cheats_the_last_number():
