@@ -52,7 +52,7 @@ HEADLINES = (  # stage, key before, key after, kind, label: the tiles at the top
     ("ch5_reasoning", "accuracy_before", "accuracy_after", "rate", "of new puzzles solved"),
     ("ch5_reasoning", "tokens_before", "tokens_after", "count", "tokens per reply to a puzzle"),
 )
-CONDITION = "All of these numbers are means over replies drawn with dice, at temperature 1."
+CONDITION = "Rates and lengths above are means over replies drawn with dice, at temperature 1."
 WORDS = {
     "held-out": "never seen in any training step",
     "\u00b1": "one standard error: a second run would often differ by that much",
