@@ -25,7 +25,7 @@ from chapters.overoptimisation import (
 from chapters.runner import chapter_main, ensure
 from chapters.samples import DRAWN, TYPICAL, write_samples
 from chapters.terminal import use_colour, with_error
-from chapters.token_credit import Snapshot, draw_token_credit, load_snapshot, save_snapshot
+from chapters.token_credit import PICTURE, Snapshot, draw_again, redrawn_name, save_snapshot
 from kittenllm import plots
 from kittenllm.chat import chat_prompt
 from kittenllm.checkpoints import load_model
@@ -136,7 +136,9 @@ def run(settings: Settings, common: Common) -> dict:
     """Data, model, loop, look: the whole chapter; returns the summary."""
     folder = common.folder("ch3_ppo")
     if settings.redraw:
-        print(draw_credit(folder / redrawn_name(settings), settings))
+        print(
+            draw_again(folder / redrawn_name(settings.ppo()), settings.ppo(), colour=use_colour())
+        )
         return {"redrawn": True}
     if settings.reward_model:  # first of all: a file that is no reward model must cost nothing
         reward_path = Path(settings.reward_model)
@@ -206,7 +208,7 @@ def align(chapter: Run, settings: Settings, sft_path: Path, reward_path: Path) -
             how=TYPICAL.format(drawn=DRAWN),
         )
         draw_curves(chapter, keys)
-        print(draw_credit(chapter.folder / "token_credit.png", settings))
+        print(draw_again(chapter.folder / PICTURE, settings.ppo(), colour=use_colour()))
     report(keys)
     return chapter.finish(keys, model=(policy, tokenizer))
 
@@ -319,21 +321,6 @@ def overoptimise(
 
 
 # ------------------------------------------------------------------------------------ the pictures
-
-
-def redrawn_name(settings: Settings) -> str:
-    """The file of a picture drawn again: token_credit.png, which the report shows, stays."""
-    return f"token_credit_gamma{settings.gamma:g}_lam{settings.lam:g}_kl{settings.kl_coef:g}.png"
-
-
-def draw_credit(path: Path, settings: Settings) -> str:
-    """The token credit picture, with the gamma, lam and kl_coef of these settings.
-
-    It is made of the snapshot, credit.pt, in the folder of `path`.
-    """
-    snapshot = load_snapshot(path.with_name("credit.pt"))
-    table = draw_token_credit(path, snapshot, settings.ppo(), colour=use_colour())
-    return f"\nthe credit of every token ({path}):\n\n{table}\n"
 
 
 def draw_curves(chapter: Run, keys: dict) -> None:

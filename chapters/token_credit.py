@@ -34,6 +34,7 @@ from kittenllm.sampling import Rollout
 from kittenllm.settings import new_generator
 from kittenllm.tokenizer import Tokenizer
 
+PICTURE = "token_credit.png"
 SHORTEST_REPLY = 5  # tokens, the end of turn included, of a reply worth looking at
 LONGEST_REPLY = 14
 KEPT_REPLIES = 4  # replies whose numbers are written into a file
@@ -189,6 +190,21 @@ def reply_pieces(snapshot: Snapshot, number: int) -> list[str]:
     """The tokens of one reply as text, its end of turn included."""
     row, mask = snapshot.rollout.tokens[number], snapshot.rollout.response_mask[number]
     return snapshot.tokenizer.tokens_as_text(row[1:][mask].tolist())
+
+
+def redrawn_name(config: PPOConfig) -> str:
+    """The file of a picture drawn again: `PICTURE`, which the report shows, stays as it is."""
+    return f"token_credit_gamma{config.gamma:g}_lam{config.lam:g}_kl{config.kl_coef:g}.png"
+
+
+def draw_again(path: Path, config: PPOConfig, *, colour: bool) -> str:
+    """Draw the picture from the snapshot that lies beside it, and return it as text.
+
+    Raises: CheckpointError if there is no snapshot.
+    """
+    snapshot = load_snapshot(path.with_name("credit.pt"))
+    table = draw_token_credit(path, snapshot, config, colour=colour)
+    return f"\nthe credit of every token ({path}):\n\n{table}\n"
 
 
 def draw_token_credit(path: Path, snapshot: Snapshot, config: PPOConfig, *, colour: bool) -> str:

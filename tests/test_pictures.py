@@ -9,6 +9,7 @@ import torch
 
 from chapters import (
     ch0_base,
+    ch1_sft,
     ch3_ppo,
     ch5_reasoning,
     overoptimisation,
@@ -23,13 +24,14 @@ from kittenllm import plots
 from kittenllm.credit import ValueModel
 from kittenllm.evaluation import Reply
 from kittenllm.grpo import GRPOConfig, train_grpo
+from kittenllm.json_files import read_json
 from kittenllm.kitten_town import later_words, stories
 from kittenllm.kitten_town.chats import Question
 from kittenllm.kitten_town.countdown import Problem, check_answer
+from kittenllm.kitten_town.facts import build_town
 from kittenllm.kitten_town.judge import Verdict
 from kittenllm.optim import make_optimizer
 from kittenllm.ppo import PPOConfig
-from kittenllm.runs import read_json
 from kittenllm.sampling import Rollout
 from kittenllm.settings import Common
 from tests.byte_kitten import TOKENIZER, new_gpt
@@ -214,6 +216,28 @@ def test_a_sample_is_the_typical_reply_and_not_the_first_one():
     first = [reply_of(text, gold) for text, gold in (("rambles", -9.0), ("b", 1.5), ("c", 2.5))]
     second = [reply_of(text, gold) for text, gold in (("d", 2.5), ("e", 2.5), ("f", 2.5))]
     assert samples.typical_replies(first + second, 3) == ["b", "e"]
+
+
+def test_the_base_kitten_is_measured_on_the_answerable_questions_and_not_on_the_shown_ones():
+    asked = []
+
+    class Nerd:
+        def ask(self, questions, *, replies_each=1, temperature=0.0, bare=False):
+            asked.append((questions, replies_each, temperature, bare))
+            return [reply_of("Purr", 0.0) for _ in range(len(questions) * replies_each)]
+
+        def base_bits_per_byte(self):
+            return 1.0
+
+    common = Common(quick=True)
+    before = ch1_sft.look_before(Nerd(), common)
+    measured, shown = ch1_sft.answerable(common), ch1_sft.fixed_questions(build_town())
+    assert sorted(asked, key=lambda entry: (entry[1], entry[3])) == [
+        (measured, 1, 0.0, False),
+        (measured, 1, 0.0, True),
+        (shown, samples.DRAWN, 1.0, True),
+    ]
+    assert before["samples"] == ["Purr"] * len(shown)
 
 
 def test_a_page_of_samples_says_how_they_were_drawn(tmp_path):
