@@ -37,7 +37,9 @@ def draw_training(chapter: Run, watched: list[LabelledPair]) -> None:
         plots.Panel(
             {name.upper(): curve(name, "unseen_accuracy", 0.5) for name in METHODS},
             "Accuracy on unseen pairs",
-            reference_lines={"best possible": sum(known) / len(known)} if known else None,
+            reference_lines={"best possible, on average": sum(known) / len(known)}
+            if known
+            else None,
         ),
         plots.Panel(
             {

@@ -96,7 +96,7 @@ def dropped_table(stage: Stage) -> Markup | None:
 
 
 def reward_section(stage: Stage, life: dict) -> list[Markup | None]:
-    best = {"best possible": stage.value("bayes_accuracy")}
+    best = {"best possible, on average": stage.value("bayes_accuracy")}
     by_kind = stage.value("gold_accuracy_by_kind")
     rows = []
     for kind, value in by_kind.items() if isinstance(by_kind, dict) else ():

@@ -51,5 +51,5 @@ def draw_judge(chapter: Run, chosen: torch.Tensor, rejected: torch.Tensor, keys:
         title="Guessing which reply people prefer",
         x_label="step",
         y_label="accuracy on noisy labels",
-        reference_lines={"best possible": keys["bayes_accuracy"]},
+        reference_lines={"best possible, on average": keys["bayes_accuracy"]},
     )
