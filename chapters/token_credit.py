@@ -226,7 +226,7 @@ def draw_token_credit(path: Path, snapshot: Snapshot, config: PPOConfig, *, colo
     )
     how = how_it_was_chosen(snapshot, usual, numbers[0])
     if how:
-        note += f"\n{how}"
+        note += f";\n{how}"
     plots.token_rows(path, tokens, rows, title, per_line=LONGEST_REPLY, note=note)
     replies = [
         {
