@@ -58,7 +58,7 @@ def test_every_reader_opens_a_file_once(tmp_path, load, count_opens):
 @needs_pipes
 @pytest.mark.parametrize("load", LINES)
 def test_every_reader_takes_a_pipe(tmp_path, load, fill_pipe):
-    content = (LINES[load] + "\n").encode() * 5_000  # more than a pipe holds at a time
+    content = (LINES[load] + "\n").encode() * 3_000  # more than a pipe holds at a time
     whole = tmp_path / "whole.jsonl"
     whole.write_bytes(content)
     data = read_data_file(fill_pipe(content))
