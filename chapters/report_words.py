@@ -28,8 +28,8 @@ STORIES = {
     ),
     "ch5_reasoning": (
         "Puzzles whose answers are easy to check. Several replies to each; those above the average "
-        "of their siblings are encouraged. Nobody rewards long thoughts, only right answers. Watch "
-        "what happens to the length."
+        "of their siblings are encouraged. Nobody rewards long thoughts, only right answers and "
+        "the right form. Watch what happens to the length."
     ),
 }
 
