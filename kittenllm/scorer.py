@@ -51,28 +51,34 @@ def load_reward_model(path, tokenizer: Tokenizer, *, device="cpu") -> RewardMode
     reward model with another tokenizer than the policy.
     """
     gpt, its_tokenizer, extra = load_model(path, device=device)
-    if HEAD not in extra:
-        raise CheckpointError(
-            f"{path}: a chat model, not a reward model. Give the model.pt of ch2_reward_model."
-        )
+    reward_model = _with_head(path, gpt, extra)
     if its_tokenizer.to_state() != tokenizer.to_state():
         raise CheckpointError(
             f"{path}: this reward model was trained with another tokenizer "
             f"({its_tokenizer.vocab_size} tokens) than the policy ({tokenizer.vocab_size} tokens), "
             "so it would read other words than were said. Train it again from the same kitten."
         )
-    reward_model = RewardModel(gpt)
-    try:
-        load_head(reward_model, {"head": extra[HEAD]})
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not a reward model ({error}). Train it again.") from error
     return reward_model.to(device)
 
 
 def check_reward_model(path) -> None:
     """Refuse a file that no policy could use.  Raises: CheckpointError as `load_reward_model`."""
-    _, its_tokenizer, _ = load_model(path)
-    load_reward_model(path, its_tokenizer)
+    gpt, _, extra = load_model(path)
+    _with_head(path, gpt, extra)
+
+
+def _with_head(path, gpt: GPT, extra: dict) -> RewardModel:
+    """The reward model of a file's content.  Raises: CheckpointError for a missing or wrong head."""
+    if HEAD not in extra:
+        raise CheckpointError(
+            f"{path}: a chat model, not a reward model. Give the model.pt of ch2_reward_model."
+        )
+    reward_model = RewardModel(gpt)
+    try:
+        load_head(reward_model, {"head": extra[HEAD]})
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not a reward model ({error}). Train it again.") from error
+    return reward_model
 
 
 @dataclass(frozen=True)

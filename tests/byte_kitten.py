@@ -1,4 +1,4 @@
-"""A kitten whose tokens are single bytes: what a test wants it to say can be written as text."""
+"""Small kittens for tests. The tokens of one are single bytes, so text is what it says."""
 
 import torch
 
@@ -29,3 +29,18 @@ def new_gpt(context_length: int = 128) -> GPT:
         pad_id=TOKENIZER.pad_id,
     )
     return GPT(config, generator=torch.Generator().manual_seed(0))
+
+
+def small_config(tokenizer: Tokenizer) -> GPTConfig:
+    """A very small kitten with the tokens of a tokenizer; a reply ends with the end of its turn."""
+    return GPTConfig(
+        vocab_size=tokenizer.vocab_size,
+        context_length=256,
+        layers=1,
+        channels=16,
+        heads=2,
+        kv_heads=1,
+        ffn_channels=32,
+        stop_ids=(tokenizer.im_end_id, tokenizer.endoftext_id),
+        pad_id=tokenizer.pad_id,
+    )

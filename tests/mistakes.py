@@ -405,6 +405,24 @@ def odds_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
     return -F.logsigmoid(log_odds(chosen) - log_odds(rejected)).mean()
 
 
+CLIP = (  # of PPO and of GRPO, which share the clip
+    Mistake(
+        "Of the two candidates the larger one is taken. The smaller one counts: torch.minimum.",
+        clipped_with(lambda r, c, a: torch.maximum(r * a, c * a)),
+    ),
+    Mistake(
+        "The minimum is missing: the clipped ratio alone excuses steps in the wrong direction.",
+        clipped_with(lambda r, c, a: c * a),
+    ),
+    Mistake("Nothing is clipped here.", clipped_with(lambda r, c, a: r * a)),
+    Mistake(
+        "The minimum is taken of the ratios. Multiply each by the advantage first: for a "
+        "negative advantage the order turns round.",
+        clipped_with(lambda r, c, a: torch.minimum(r, c) * a),
+    ),
+    Mistake(NO_MINUS, clipped_with(smaller, sign=1)),
+)
+
 MISTAKES: dict[str, list[Mistake]] = {
     "token_logprobs": [
         Mistake(
@@ -683,21 +701,7 @@ MISTAKES: dict[str, list[Mistake]] = {
         Mistake(MASKED_NAN, example="padding", part="returns"),
     ],
     "ppo": [
-        Mistake(
-            "Of the two candidates the larger one is taken. The smaller one counts: torch.minimum.",
-            clipped_with(lambda r, c, a: torch.maximum(r * a, c * a)),
-        ),
-        Mistake(
-            "The minimum is missing: the clipped ratio alone excuses steps in the wrong direction.",
-            clipped_with(lambda r, c, a: c * a),
-        ),
-        Mistake("Nothing is clipped here.", clipped_with(lambda r, c, a: r * a)),
-        Mistake(
-            "The minimum is taken of the ratios. Multiply each by the advantage first: for a "
-            "negative advantage the order turns round.",
-            clipped_with(lambda r, c, a: torch.minimum(r, c) * a),
-        ),
-        Mistake(NO_MINUS, clipped_with(smaller, sign=1)),
+        *CLIP,
         Mistake(
             "The ratio is upside down: it is p / p_old, exp(logprobs - old_logprobs).",
             clipped_with(lambda r, c, a: torch.minimum(a / r, (1 / r).clamp(0.8, 1.2) * a)),
@@ -988,21 +992,7 @@ MISTAKES: dict[str, list[Mistake]] = {
             "clip_eps_high is the lower end as well. Below it is 1 - clip_eps.",
             other_clip("clip_eps_high", "clip_eps_high"),
         ),
-        Mistake(
-            "Of the two candidates the larger one is taken. The smaller one counts: torch.minimum.",
-            clipped_with(lambda r, c, a: torch.maximum(r * a, c * a)),
-        ),
-        Mistake(
-            "The minimum is missing: the clipped ratio alone excuses steps in the wrong direction.",
-            clipped_with(lambda r, c, a: c * a),
-        ),
-        Mistake("Nothing is clipped here.", clipped_with(lambda r, c, a: r * a)),
-        Mistake(
-            "The minimum is taken of the ratios. Multiply each by the advantage first: for a "
-            "negative advantage the order turns round.",
-            clipped_with(lambda r, c, a: torch.minimum(r, c) * a),
-        ),
-        Mistake(NO_MINUS, clipped_with(smaller, sign=1)),
+        *CLIP,
         Mistake(
             "The ratio is upside down: it is p / p_old, exp(logprobs - old_logprobs).",
             clipped_with(lambda r, c, a: torch.minimum(a / r, (1 / r).clamp(0.9, 1.3) * a)),

@@ -10,13 +10,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from byte_kitten import small_config
 
 from chapters import alignment, ch4_preferences, frontier, overoptimisation, preference_training
 from chapters.alignment import first_replies, reward_and_kl
 from chapters.preference_training import golds_of, win_rate
 from kittenllm.chat import chat_prompt
 from kittenllm.evaluation import Reply
-from kittenllm.gpt import GPT, GPTConfig
+from kittenllm.gpt import GPT
 from kittenllm.kitten_town import facts
 from kittenllm.kitten_town.chats import KIND_SHARES, KINDS, Question
 from kittenllm.kitten_town.judge import Verdict, judge
@@ -40,18 +41,7 @@ def tokenizer():
 
 def kitten(tokenizer: Tokenizer, seed: int) -> GPT:
     """An untrained kitten with opinions of its own."""
-    config = GPTConfig(
-        vocab_size=tokenizer.vocab_size,
-        context_length=256,
-        layers=1,
-        channels=16,
-        heads=2,
-        kv_heads=1,
-        ffn_channels=32,
-        stop_ids=(tokenizer.im_end_id, tokenizer.endoftext_id),
-        pad_id=tokenizer.pad_id,
-    )
-    gpt = GPT(config, generator=torch.Generator().manual_seed(seed))
+    gpt = GPT(small_config(tokenizer), generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
         for parameter in gpt.parameters():
             if parameter.ndim == 2:

@@ -9,11 +9,12 @@ import math
 
 import pytest
 import torch
+from byte_kitten import small_config
 
 from kittenllm import evaluation
 from kittenllm.chat import chat_prompt
 from kittenllm.evaluation import FULL_COUNTS, Reply, rate, scores_of, weighted_rate
-from kittenllm.gpt import GPT, GPTConfig
+from kittenllm.gpt import GPT
 from kittenllm.kitten_town import chats, facts, judge
 from kittenllm.kitten_town.chats import KIND_SHARES, KINDS, Question
 from kittenllm.kitten_town.judge import Verdict
@@ -32,18 +33,7 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def gpt(tokenizer):
     """An untrained kitten that knows our tokens; a reply ends with the end of its turn."""
-    config = GPTConfig(
-        vocab_size=tokenizer.vocab_size,
-        context_length=256,
-        layers=1,
-        channels=16,
-        heads=2,
-        kv_heads=1,
-        ffn_channels=32,
-        stop_ids=(tokenizer.im_end_id, tokenizer.endoftext_id),
-        pad_id=tokenizer.pad_id,
-    )
-    return GPT(config, generator=torch.Generator().manual_seed(1))
+    return GPT(small_config(tokenizer), generator=torch.Generator().manual_seed(1))
 
 
 def seeded(seed=0):

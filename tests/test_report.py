@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from byte_kitten import small_config
 
 from chapters import bands, report, report_life
 from chapters.report_charts import Chart, line_chart, thinned, ticks
@@ -25,7 +26,7 @@ from chapters.report_learning import overoptimisation
 from chapters.report_numbers import bands_view, curve_shades
 from chapters.report_views import heats, mask_view, thought, two_problems
 from kittenllm.checkpoints import save_model
-from kittenllm.gpt import GPT, GPTConfig
+from kittenllm.gpt import GPT
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \"'&\u2028\u202e\x1b[2J"
 LONG = "meow" * 200  # a word that no screen is wide enough for
@@ -488,18 +489,7 @@ def test_a_run_that_did_not_turn_is_not_said_to_have_turned():
 @pytest.fixture
 def one_kitten(tmp_path, town_tokenizer) -> Path:
     """A runs folder with a chat kitten that has never learnt anything."""
-    config = GPTConfig(
-        vocab_size=town_tokenizer.vocab_size,
-        context_length=256,
-        layers=1,
-        channels=16,
-        heads=2,
-        kv_heads=1,
-        ffn_channels=32,
-        stop_ids=(town_tokenizer.im_end_id, town_tokenizer.endoftext_id),
-        pad_id=town_tokenizer.pad_id,
-    )
-    gpt = GPT(config, generator=torch.Generator().manual_seed(0))
+    gpt = GPT(small_config(town_tokenizer), generator=torch.Generator().manual_seed(0))
     folder = write_stage(tmp_path, "ch1_sft", model="model.pt", fingerprint="first")
     save_model(folder / "model.pt", gpt, town_tokenizer)
     return tmp_path
