@@ -68,7 +68,7 @@ def check_reward_model(path) -> None:
 
 
 def _with_head(path, gpt: GPT, extra: dict) -> RewardModel:
-    """The reward model of a file's content.  Raises: CheckpointError for a missing or wrong head."""
+    """The reward model in a file.  Raises: CheckpointError for a missing or wrong head."""
     if HEAD not in extra:
         raise CheckpointError(
             f"{path}: a chat model, not a reward model. Give the model.pt of ch2_reward_model."

@@ -32,7 +32,7 @@ def new_gpt(context_length: int = 128) -> GPT:
 
 
 def small_config(tokenizer: Tokenizer) -> GPTConfig:
-    """A very small kitten with the tokens of a tokenizer; a reply ends with the end of its turn."""
+    """The smallest kitten that chats in these tokens; a reply ends with the end of its turn."""
     return GPTConfig(
         vocab_size=tokenizer.vocab_size,
         context_length=256,
