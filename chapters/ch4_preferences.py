@@ -35,8 +35,8 @@ from chapters.preferences import (
 from chapters.runner import chapter_main, ensure
 from chapters.samples import DRAWN, TYPICAL, typical_replies, write_samples
 from chapters.terminal import with_error
+from kittenllm import checks
 from kittenllm.checkpoints import load_model, save_model
-from kittenllm.checks import check_positive
 from kittenllm.data_file import DataFile
 from kittenllm.dpo import DPOConfig
 from kittenllm.evaluation import fixed_questions, gold_of_best_replies, sample_replies
@@ -92,7 +92,7 @@ class Settings:
         for name in ("pairs", "watched_pairs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        check_positive("allowed_weight", self.allowed_weight)
+        checks.positive("allowed_weight", self.allowed_weight)
         if not self.epochs > 0:
             raise ValueError(f"epochs must be above 0, got {self.epochs}")
         if not 0 <= self.label_noise <= 1:

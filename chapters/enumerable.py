@@ -36,8 +36,7 @@ from chapters.tiny_world import (
     reply_logprobs,
     total_variation,
 )
-from kittenllm import plots
-from kittenllm.checks import check_settings
+from kittenllm import checks, plots
 from kittenllm.credit import ValueModel
 from kittenllm.dpo import dpo_loss, ipo_loss
 from kittenllm.gpt import GPT
@@ -71,7 +70,7 @@ class Settings:
     ppo_learning_rate: float = setting(6e-3, "of PPO's policy")
 
     def __post_init__(self):
-        check_settings(
+        checks.settings(
             self,
             counts="steps ppo_steps replies_per_step",
             above_zero="beta learning_rate ppo_learning_rate",

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from chapters import tool_training
 from chapters.fine_tuning import Kitten
 from chapters.tool_training import mixed_rows, with_echoes
+from kittenllm import checks
 from kittenllm.batches import PackedRows, TokenStream
 from kittenllm.chat import ChatTokens, encode_chat
-from kittenllm.checks import check_count, check_positive
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town.echoes import said_after
 from kittenllm.kitten_town.meow_tasks import draw_code, draw_practice, draw_task
@@ -78,8 +78,8 @@ class Settings:
 
     def drill(self) -> tool_training.Settings:
         """The settings of the drill, which is that of the tools chapter."""
-        check_count("echo_steps", self.echo_steps)
-        check_positive("echo_lr", self.echo_lr)
+        checks.count("echo_steps", self.echo_steps)
+        checks.positive("echo_lr", self.echo_lr)
         return tool_training.Settings(
             steps=self.echo_steps,
             rows_per_step=DRILL_ROWS,

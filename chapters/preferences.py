@@ -18,8 +18,8 @@ from typing import NamedTuple
 import torch
 
 from chapters.terminal import safe_text
+from kittenllm import checks
 from kittenllm.chat import chat_prompt
-from kittenllm.checks import check_count
 from kittenllm.data_file import DataFile, read_data_file
 from kittenllm.evaluation import MAX_REPLY_TOKENS, Reply
 from kittenllm.gpt import GPT
@@ -103,7 +103,7 @@ def sample_pairs(
     Raises: ValueError for unknown annotators, a label_noise outside [0, 1], fewer than 2 replies to
     a question, or a kitten that always says the same.
     """
-    check_count("replies_each", replies_each, low=2)
+    checks.count("replies_each", replies_each, low=2)
     drawn: list[tuple[Question, list[int], RatedReply, RatedReply]] = []
     for _ in range(20 + 8 * count // QUESTIONS_AT_ONCE):
         if len(drawn) >= count:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from chapters.terminal import safe_text
-from kittenllm import plots, ppo
+from kittenllm import checks, plots, ppo
 from kittenllm.checkpoints import (
     CheckpointError,
     load_checkpoint,
@@ -23,7 +23,6 @@ from kittenllm.checkpoints import (
     tokenizer_from,
     write_json_atomic,
 )
-from kittenllm.checks import check_bool_mask, check_float_tensor, check_token_ids
 from kittenllm.credit import Credit, ValueModel, token_credit
 from kittenllm.gpt import GPT
 from kittenllm.json_files import printable
@@ -139,16 +138,16 @@ def snapshot_from(payload: dict) -> Snapshot:
     load_head(value_model, head)
     rollout, tokenizer = Rollout(**payload["rollout"]), tokenizer_from(payload["tokenizer"])
     scores, ref_logprobs, step = payload["scores"], payload["ref_logprobs"], payload["step"]
-    check_token_ids("tokens", rollout.tokens, policy.config.vocab_size)
+    checks.token_ids("tokens", rollout.tokens, policy.config.vocab_size)
     N, T = rollout.tokens.shape
-    check_bool_mask("response_mask", rollout.response_mask, (N, T - 1))
-    check_bool_mask("ended", rollout.ended, (N,))
+    checks.bool_mask("response_mask", rollout.response_mask, (N, T - 1))
+    checks.bool_mask("ended", rollout.ended, (N,))
     for name, tensor, shape in (
         ("logprobs", rollout.logprobs, (N, T - 1)),
         ("ref_logprobs", ref_logprobs, (N, T - 1)),
         ("scores", scores, (N,)),
     ):
-        check_float_tensor(name, tensor)
+        checks.floats(name, tensor)
         if tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
             raise ValueError(f"{name} is {tensor.dtype} of the shape {tuple(tensor.shape)}")
     if N == 0 or not bool(rollout.response_mask.any(dim=1).all()):

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from chapters.fine_tuning import Kitten, load_base
+from kittenllm import checks
 from kittenllm.agent import encode_tool_chat
 from kittenllm.batches import PackedRows, TokenStream, pack
 from kittenllm.chat import ChatTokens, encode_chat
 from kittenllm.checkpoints import load_model
-from kittenllm.checks import check_count, check_positive
 from kittenllm.kitten_town import tool_chats
 from kittenllm.kitten_town.chats import conversation
 from kittenllm.kitten_town.echoes import echo_chat
@@ -52,8 +52,8 @@ class Settings:
             raise ValueError(f"chat_fraction must be 0 or more, below 1, got {self.chat_fraction}")
         if not 0 <= self.echo_fraction <= 1:
             raise ValueError(f"echo_fraction must lie in 0 .. 1, got {self.echo_fraction}")
-        check_count("echo_steps", self.echo_steps)
-        check_positive("echo_lr", self.echo_lr)
+        checks.count("echo_steps", self.echo_steps)
+        checks.positive("echo_lr", self.echo_lr)
         self.fine_tuning()  # checks the other numbers
 
     def fine_tuning(self) -> SFTConfig:

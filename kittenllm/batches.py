@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import torch
 
+from kittenllm import checks
 from kittenllm.chat import ChatTokens
-from kittenllm.checks import check_bool_mask, check_count, check_same_shape, check_token_dtype
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class PackedRows:
     document_ids: torch.Tensor
 
     def __post_init__(self):
-        check_token_dtype("tokens", self.tokens)
-        check_bool_mask("loss_mask", self.loss_mask, self.tokens.shape)
-        check_token_dtype("document_ids", self.document_ids)
-        check_same_shape("document_ids", self.document_ids, "tokens", self.tokens)
+        checks.token_dtype("tokens", self.tokens)
+        checks.bool_mask("loss_mask", self.loss_mask, self.tokens.shape)
+        checks.token_dtype("document_ids", self.document_ids)
+        checks.same_shape("document_ids", self.document_ids, "tokens", self.tokens)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -88,7 +88,7 @@ def pack(
     Raises:  ValueError for an empty list, an empty sequence, one longer than `row_length`, or a
         mask of another length than its tokens.
     """
-    check_count("row_length", row_length)
+    checks.count("row_length", row_length)
     pairs = [(s.tokens, s.loss_mask) if isinstance(s, ChatTokens) else s for s in sequences]
     if not pairs:
         raise ValueError("there are no sequences to pack")
@@ -125,7 +125,7 @@ class TokenStream:
     """
 
     def __init__(self, tokens: torch.Tensor):
-        check_token_dtype("tokens", tokens)
+        checks.token_dtype("tokens", tokens)
         if tokens.dim() != 1:
             raise ValueError(f"tokens must have one dimension, got shape {tuple(tokens.shape)}")
         self.tokens = tokens
@@ -138,7 +138,7 @@ class TokenStream:
 
         Raises:  ValueError if the stream is shorter than one window.
         """
-        check_count("rows", rows)
+        checks.count("rows", rows)
         windows = _windows(self.tokens, row_length, step=1)  # (places, T), a view: nothing copied
         places = torch.randint(
             len(windows), (rows,), generator=generator, device=generator.device
@@ -156,7 +156,7 @@ def epoch_rows(tokens: torch.Tensor, row_length: int) -> torch.Tensor:
 
 def _windows(tokens: torch.Tensor, row_length: int, *, step: int) -> torch.Tensor:
     """All windows of `row_length` tokens that begin at 0, step, 2 * step, ...: (places, T)."""
-    check_count("row_length", row_length)
+    checks.count("row_length", row_length)
     if len(tokens) < row_length:
         raise ValueError(
             f"the text has {len(tokens)} tokens, a row needs {row_length}; "
@@ -172,8 +172,8 @@ def shuffled_batches(
 
     Yields (batch_size,) int64 on the generator's device; the last batch may be smaller.
     """
-    check_count("count", count)
-    check_count("batch_size", batch_size)
+    checks.count("count", count)
+    checks.count("batch_size", batch_size)
     order = torch.randperm(count, generator=generator, device=generator.device)
     yield from order.split(batch_size)
 
@@ -198,9 +198,9 @@ def length_buckets(
     if not lengths:
         raise ValueError("there are no lengths to make batches of")
     if rows is not None:
-        check_count("rows", rows)
+        checks.count("rows", rows)
     else:
-        check_count("max_tokens", max_tokens, low=max(lengths))  # the longest row must fit
+        checks.count("max_tokens", max_tokens, low=max(lengths))  # the longest row must fit
 
     device = generator.device
     shuffled = torch.randperm(len(lengths), generator=generator, device=device).tolist()

@@ -8,7 +8,7 @@ Letters: N predictions, P pairs. Read before: reward_model.py. Left out: bins of
 
 import torch
 
-from kittenllm.checks import check_between, check_count, check_float_tensor, check_same_shape
+from kittenllm import checks
 from kittenllm.logprobs import widen
 
 
@@ -23,15 +23,15 @@ def calibration_bins(
     Raises: ValueError for integer tensors, different shapes, no predictions, or a probability
     outside 0 .. 1.
     """
-    check_float_tensor("predicted", predicted, dims=1)
-    check_float_tensor("observed", observed, dims=1)
-    check_same_shape("predicted", predicted, "observed", observed)
-    check_count("number of predictions", len(predicted))
-    check_count("bins", bins)
+    checks.floats("predicted", predicted, dims=1)
+    checks.floats("observed", observed, dims=1)
+    checks.same_shape("predicted", predicted, "observed", observed)
+    checks.count("number of predictions", len(predicted))
+    checks.count("bins", bins)
     dtype = predicted.dtype
     predicted, observed = widen(predicted), widen(observed)
     for extreme in (predicted.min().item(), predicted.max().item()):
-        check_between("predicted", extreme, 0, 1)
+        checks.between("predicted", extreme, 0, 1)
     place = (predicted * bins).long().clamp(max=bins - 1)  # (N,) exactly 1.0 joins the last bin
     zeros = torch.zeros(bins, dtype=predicted.dtype, device=predicted.device)
     counts = zeros.index_add(0, place, torch.ones_like(predicted))

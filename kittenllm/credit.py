@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kittenllm.checks import check_between, check_frames, check_rows
+from kittenllm import checks
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import (
     action_hidden,
@@ -44,9 +44,9 @@ def kl_shaped_rewards(
 
     Raises: ValueError for wrong shapes or dtypes, or a negative kl_coef.
     """
-    check_frames({"logprobs": logprobs, "ref_logprobs": ref_logprobs}, mask)
-    check_rows("scores", scores, mask)
-    check_between("kl_coef", kl_coef, 0, float("inf"))
+    checks.frames(mask, logprobs=logprobs, ref_logprobs=ref_logprobs)
+    checks.rows("scores", scores, mask)
+    checks.between("kl_coef", kl_coef, 0, float("inf"))
     dtype = torch.promote_types(scores.dtype, logprobs.dtype)
     scores, logprobs, ref_logprobs = widen(scores), widen(logprobs), widen(ref_logprobs)
     kl = torch.where(mask, kl_k1(logprobs, ref_logprobs), 0.0).detach()  # (B, T-1) nats
@@ -70,9 +70,9 @@ def gae(
 
     Raises: ValueError for wrong shapes or dtypes, or gamma or lam outside 0 .. 1.
     """
-    check_frames({"rewards": rewards, "values": values}, mask)
-    check_between("gamma", gamma, 0, 1)
-    check_between("lam", lam, 0, 1)
+    checks.frames(mask, rewards=rewards, values=values)
+    checks.between("gamma", gamma, 0, 1)
+    checks.between("lam", lam, 0, 1)
     dtype = values.dtype
     rewards, values = widen(rewards), widen(values)
     rewards = torch.where(mask, rewards, 0.0).detach()
@@ -135,7 +135,7 @@ def whiten(advantages: Tensor, mask: Tensor) -> Tensor:
 
     Raises: ValueError for wrong shapes or dtypes.
     """
-    check_frames({"advantages": advantages}, mask)
+    checks.frames(mask, advantages=advantages)
     wide_advantages = widen(advantages)
     centred = torch.where(mask, wide_advantages - masked_mean(wide_advantages, mask), 0.0)
     deviation = masked_mean(centred.square(), mask).sqrt()
@@ -149,7 +149,7 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
     1: the value model guessed everything; 0: no better than a constant; below 0: worse. Equal
     returns leave nothing to explain and give 0.
     """
-    check_frames({"values": values, "returns": returns}, mask)
+    checks.frames(mask, values=values, returns=returns)
     dtype = returns.dtype
     values, returns = widen(values), widen(returns)
     errors = returns - values

@@ -50,8 +50,8 @@ def dpo_loss(
     Raises: ValueError for wrong shapes or dtypes, beta not above 0, or label_smoothing outside
     [0, 0.5).
     """
-    checks.check_positive("beta", beta)
-    checks.check_between("label_smoothing", label_smoothing, 0, 0.5, include_high=False)
+    checks.positive("beta", beta)
+    checks.between("label_smoothing", label_smoothing, 0, 0.5, include_high=False)
     metrics = preference_metrics(
         chosen_logprobs, rejected_logprobs, ref_chosen_logprobs, ref_rejected_logprobs, beta=beta
     )
@@ -80,7 +80,7 @@ def ipo_loss(
 
     Raises: ValueError for wrong shapes or dtypes, or beta not above 0.
     """
-    checks.check_positive("beta", beta)
+    checks.positive("beta", beta)
     metrics = preference_metrics(
         chosen_logprobs, rejected_logprobs, ref_chosen_logprobs, ref_rejected_logprobs, beta=beta
     )
@@ -116,9 +116,9 @@ def preference_metrics(
         "ref_rejected_logprobs": ref_rejected_logprobs,
     }
     for name, logprobs in named.items():
-        checks.check_float_tensor(name, logprobs, dims=1)
-        checks.check_same_shape(name, logprobs, "chosen_logprobs", chosen_logprobs)
-    checks.check_count("number of pairs", len(chosen_logprobs))
+        checks.floats(name, logprobs, dims=1)
+        checks.same_shape(name, logprobs, "chosen_logprobs", chosen_logprobs)
+    checks.count("number of pairs", len(chosen_logprobs))
     chosen_rewards = beta * (widen(chosen_logprobs) - ref_chosen_logprobs)  # (P,)
     rejected_rewards = beta * (widen(rejected_logprobs) - ref_rejected_logprobs)  # (P,)
     margin = chosen_rewards - rejected_rewards  # (P,)
@@ -173,9 +173,9 @@ class DPOConfig:
     max_grad_norm: float = 1.0  # longer gradients are shortened to this
 
     def __post_init__(self):
-        checks.check_one_of("loss", self.loss, ("dpo", "ipo"))
-        checks.check_between("label_smoothing", self.label_smoothing, 0, 0.5, include_high=False)
-        checks.check_settings(
+        checks.one_of("loss", self.loss, ("dpo", "ipo"))
+        checks.between("label_smoothing", self.label_smoothing, 0, 0.5, include_high=False)
+        checks.settings(
             self,
             counts="steps pairs_per_step",
             above_zero="beta matrix_lr other_lr max_grad_norm",
@@ -210,7 +210,7 @@ def train_preferences(
     if ref_logprobs.shape != (len(pairs), 2):
         shape = tuple(ref_logprobs.shape)
         raise ValueError(f"ref_logprobs must have shape ({len(pairs)}, 2), got {shape}")
-    checks.check_finite("ref_logprobs of pair", ref_logprobs)
+    checks.finite("ref_logprobs of pair", ref_logprobs)
     groups = comparisons(pairs)
     for step in range(start_step, config.steps):
         watch = Stopwatch()

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kittenllm.checks import check_bool_mask, check_count, check_positive, check_token_ids
+from kittenllm import checks
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class GPTConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop_ids", tuple(self.stop_ids))  # a file may give a list
         for name in ("vocab_size", "context_length", "layers", "channels", "heads", "kv_heads"):
-            check_count(name, getattr(self, name))
-        check_count("ffn_channels", self.ffn_channels)
-        check_positive("rope_base", self.rope_base)
-        check_positive("norm_eps", self.norm_eps)
+            checks.count(name, getattr(self, name))
+        checks.count("ffn_channels", self.ffn_channels)
+        checks.positive("rope_base", self.rope_base)
+        checks.positive("norm_eps", self.norm_eps)
         if self.heads % self.kv_heads:
             raise ValueError(f"heads={self.heads} must be a multiple of kv_heads={self.kv_heads}")
         if self.channels % (2 * self.heads):
@@ -356,7 +356,7 @@ class GPT(nn.Module):
             limit = self.config.context_length
             raise ValueError(f"{length} tokens do not fit into the context of {limit}: shorten")
         if cache is None or tokens.shape[1] > 1:  # tokens that were just drawn are surely known
-            check_token_ids("tokens", tokens, self.config.vocab_size)
+            checks.token_ids("tokens", tokens, self.config.vocab_size)
         if cache is not None and len(tokens) != cache.rows:
             raise ValueError(f"tokens have {len(tokens)} rows, the cache has {cache.rows}")
         if cache is not None and cache.keys.dtype != self.dtype:
@@ -365,7 +365,7 @@ class GPT(nn.Module):
                 "KVCache(..., dtype=gpt.dtype)"
             )
         if valid is not None:
-            check_bool_mask("valid", valid, tokens.shape)
+            checks.bool_mask("valid", valid, tokens.shape)
         if document_ids is not None and document_ids.shape != tokens.shape:
             shapes = f"{tuple(tokens.shape)}, got {tuple(document_ids.shape)}"
             raise ValueError(f"document_ids must have the shape of the tokens, {shapes}")

@@ -69,16 +69,15 @@ def grpo_loss(
     Raises: ValueError for wrong shapes or dtypes, clip_eps not above 0, an unknown normalize,
     "constant" without max_tokens, or kl_coef above 0 without ref_logprobs.
     """
-    checks.check_rows("advantages", advantages, mask)
-    checks.check_positive("clip_eps", clip_eps)
+    checks.rows("advantages", advantages, mask)
+    checks.positive("clip_eps", clip_eps)
     clip_eps_high = clip_eps if clip_eps_high is None else clip_eps_high
-    checks.check_positive("clip_eps_high", clip_eps_high)
-    checks.check_between("kl_coef", kl_coef, 0, float("inf"))
+    checks.positive("clip_eps_high", clip_eps_high)
+    checks.between("kl_coef", kl_coef, 0, float("inf"))
     if ref_logprobs is None and kl_coef > 0:
         raise ValueError(f"kl_coef {kl_coef} needs ref_logprobs; pass them or use kl_coef=0")
     ref_logprobs = logprobs if ref_logprobs is None else ref_logprobs  # no reference: KL is 0
-    frames = {"logprobs": logprobs, "old_logprobs": old_logprobs, "ref_logprobs": ref_logprobs}
-    checks.check_frames(frames, mask)
+    checks.frames(mask, logprobs=logprobs, old_logprobs=old_logprobs, ref_logprobs=ref_logprobs)
 
     dtype = logprobs.dtype
     logprobs, old_logprobs, advantages = map(widen, (logprobs, old_logprobs, advantages))
@@ -125,17 +124,17 @@ class GRPOConfig:
     max_grad_norm: float = 1.0  # longer gradients are shortened to this
 
     def __post_init__(self):
-        checks.check_settings(
+        checks.settings(
             self,
             counts="steps prompts_per_step max_new_tokens epochs minibatches tokens_per_pass",
             above_zero="clip_eps matrix_lr other_lr max_grad_norm",
             not_negative="kl_coef",
             shares="cooldown",
         )
-        checks.check_count("group_size", self.group_size, low=2)
-        checks.check_one_of("normalize", self.normalize, ("reply", "token", "constant"))
+        checks.count("group_size", self.group_size, low=2)
+        checks.one_of("normalize", self.normalize, ("reply", "token", "constant"))
         if self.clip_eps_high is not None:
-            checks.check_positive("clip_eps_high", self.clip_eps_high)
+            checks.positive("clip_eps_high", self.clip_eps_high)
 
 
 def update(
@@ -157,7 +156,7 @@ def update(
     mask, with_kl = rollout.response_mask, config.kl_coef > 0
     ref_logprobs = frozen_logprobs(reference, rollout.tokens, mask) if with_kl else None
     if ref_logprobs is not None:
-        checks.check_finite("the reference's log-probs of reply", ref_logprobs)
+        checks.finite("the reference's log-probs of reply", ref_logprobs)
     keep_all = with_kl or not config.skip_equal_groups
     groups = torch.arange(len(mask), device=mask.device).view(-1, config.group_size)
     numbers = training.Means("loss", "grad_norm", "clip_fraction", "approx_kl", "kl")

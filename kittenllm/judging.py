@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from kittenllm.checks import check_between, check_count, check_float_tensor
+from kittenllm import checks
 from kittenllm.logprobs import masked_mean, widen
 from kittenllm.sampling import Rollout
 
@@ -105,9 +105,9 @@ def group_advantages(
 
     Raises: ValueError for integer rewards, or a group_size below 2 or not dividing N.
     """
-    check_float_tensor("rewards", rewards, dims=1)
-    check_count("group_size", group_size, low=2)
-    check_between("eps", eps, 0, float("inf"))
+    checks.floats("rewards", rewards, dims=1)
+    checks.count("group_size", group_size, low=2)
+    checks.between("eps", eps, 0, float("inf"))
     if len(rewards) % group_size:
         raise ValueError(f"group_size {group_size} does not divide the {len(rewards)} rewards")
     rewards, dtype = widen(rewards), rewards.dtype
@@ -122,6 +122,6 @@ def group_advantages(
 
 def no_signal(rewards: Tensor, *, group_size: int) -> float:
     """Share of groups whose rewards are all equal: nobody there can learn from a sibling."""
-    check_float_tensor("rewards", rewards, dims=1)
+    checks.floats("rewards", rewards, dims=1)
     groups = rewards.view(-1, group_size)  # (prompts, G)
     return float((groups == groups[:, :1]).all(dim=1).float().mean())

@@ -16,15 +16,7 @@ Read before: gpt.py. Left out: a fused kernel that never stores the logits.
 import torch
 import torch.nn.functional as F
 
-from kittenllm.checks import (
-    check_bool_mask,
-    check_count,
-    check_float_tensor,
-    check_one_of,
-    check_same_shape,
-    check_token_dtype,
-    check_token_ids,
-)
+from kittenllm import checks
 from kittenllm.gpt import GPT
 
 # ------------------------------------------------------------------ from logits to log-probs
@@ -40,8 +32,8 @@ def token_logprobs(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
 
     Raises: ValueError for wrong shapes or dtypes, or a token id outside 0 .. V-1.
     """
-    check_float_tensor("logits", logits, dims=3)
-    check_token_ids("tokens", tokens, logits.shape[-1])
+    checks.floats("logits", logits, dims=3)
+    checks.token_ids("tokens", tokens, logits.shape[-1])
     if tokens.shape != logits.shape[:2]:
         raise ValueError(
             f"tokens must have shape {tuple(logits.shape[:2])} like the logits, "
@@ -66,7 +58,7 @@ def entropy(logits: torch.Tensor) -> torch.Tensor:
 
     Raises: ValueError for logits that are not float, or not of three dimensions.
     """
-    check_float_tensor("logits", logits, dims=3)
+    checks.floats("logits", logits, dims=3)
     all_logprobs = F.log_softmax(widen(logits), dim=-1)
     probs = all_logprobs.exp()
     # A forbidden token has p = 0 and log p = -inf; its share of the entropy is 0, not NaN.
@@ -116,8 +108,8 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
     Raises: ValueError for integer values, or a mask that is not bool or of another shape.
     """
-    check_float_tensor("values", values)
-    check_bool_mask("mask", mask, values.shape)
+    checks.floats("values", values)
+    checks.bool_mask("mask", mask, values.shape)
     kept = torch.where(mask, values, 0.0)  # what is masked out may even be NaN
     total = kept.sum(dtype=wide(values.dtype))
     return (total / mask.sum().clamp(min=1)).to(values.dtype)
@@ -131,9 +123,9 @@ def sequence_logprobs(logprobs: torch.Tensor, mask: torch.Tensor, *, reduce: str
 
     Raises: ValueError for wrong shapes or dtypes, or an unknown `reduce`.
     """
-    check_float_tensor("logprobs", logprobs, dims=2)
-    check_bool_mask("mask", mask, logprobs.shape)
-    check_one_of("reduce", reduce, ("sum", "mean"))
+    checks.floats("logprobs", logprobs, dims=2)
+    checks.bool_mask("mask", mask, logprobs.shape)
+    checks.one_of("reduce", reduce, ("sum", "mean"))
     totals = torch.where(mask, logprobs, 0.0).sum(dim=1, dtype=wide(logprobs.dtype))  # (B,)
     if reduce == "mean":
         totals = totals / mask.sum(dim=1).clamp(min=1)
@@ -151,15 +143,15 @@ def average(
     Raises: ValueError for wrong shapes or dtypes, an unknown normalize, or "constant" without a
     whole max_tokens of at least 1.
     """
-    check_float_tensor("values", values)
-    check_one_of("normalize", normalize, ("reply", "token", "constant"))
+    checks.floats("values", values)
+    checks.one_of("normalize", normalize, ("reply", "token", "constant"))
     if normalize == "token":
         return masked_mean(values, mask)
     rows = max(1, len(mask))
     if normalize == "reply":
         mean = sequence_logprobs(widen(values), mask, reduce="mean").sum() / rows
     else:
-        check_count("max_tokens", max_tokens)
+        checks.count("max_tokens", max_tokens)
         mean = sequence_logprobs(widen(values), mask, reduce="sum").sum() / (rows * max_tokens)
     return mean.to(values.dtype)
 
@@ -175,9 +167,9 @@ def kl_k1(logprobs: torch.Tensor, ref_logprobs: torch.Tensor) -> torch.Tensor:
 
     Raises: ValueError for different shapes or integer tensors.
     """
-    check_float_tensor("logprobs", logprobs)
-    check_float_tensor("ref_logprobs", ref_logprobs)
-    check_same_shape("logprobs", logprobs, "ref_logprobs", ref_logprobs)
+    checks.floats("logprobs", logprobs)
+    checks.floats("ref_logprobs", ref_logprobs)
+    checks.same_shape("logprobs", logprobs, "ref_logprobs", ref_logprobs)
     return logprobs - ref_logprobs
 
 
@@ -258,8 +250,8 @@ def hidden_at(
 
     Raises: ValueError for wrong shapes or dtypes.
     """
-    check_token_dtype("tokens", tokens)
-    check_bool_mask("wanted", wanted, tokens.shape)
+    checks.token_dtype("tokens", tokens)
+    checks.bool_mask("wanted", wanted, tokens.shape)
     if max_tokens is None:
         max_tokens = 1024 if tokens.device.type == "cpu" else 16384
     column = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)  # (T,) 1, 2, ...

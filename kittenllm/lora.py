@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kittenllm.checks import check_count, check_positive
+from kittenllm import checks
 from kittenllm.gpt import GPT
 
 
@@ -36,7 +36,7 @@ class LoRALinear(nn.Module):
         super().__init__()
         outputs, inputs = linear.weight.shape
         check_rank(rank, linear)
-        check_positive("alpha", alpha)
+        checks.positive("alpha", alpha)
         if linear.bias is not None:
             raise ValueError("LoRA goes around a matrix without a bias, this one has a bias")
         noise = torch.randn(rank, inputs, generator=generator, device=generator.device)
@@ -61,7 +61,7 @@ class LoRALinear(nn.Module):
 
 def check_rank(rank: int, linear: nn.Linear) -> None:
     """Raises ValueError for a rank that this matrix cannot have."""
-    check_count("rank", rank)
+    checks.count("rank", rank)
     smaller_side = min(linear.weight.shape)
     if rank > smaller_side:
         raise ValueError(
@@ -81,7 +81,7 @@ def add_lora(gpt: GPT, *, rank: int, alpha: float, generator: torch.Generator) -
     places = _matrices(gpt, nn.Linear)
     for parent, name in places:
         check_rank(rank, getattr(parent, name))
-    check_positive("alpha", alpha)
+    checks.positive("alpha", alpha)
     gpt.requires_grad_(False)  # embeddings and norms
     for parent, name in places:
         linear = getattr(parent, name)

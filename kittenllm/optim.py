@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from kittenllm.checks import check_between, check_count, check_number
+from kittenllm import checks
 
 
 def orthogonalize(matrices: Tensor, *, steps: int = 5) -> Tensor:
@@ -114,7 +114,7 @@ class MuonAdamW:
 
     def set_scale(self, scale: float) -> None:
         """Learning rates become scale times their base values. Raises ValueError below 0."""
-        check_number("scale", scale)
+        checks.number("scale", scale)
         if scale < 0:
             raise ValueError(f"scale must be 0 or above, got {scale}")
         for name, part in self.parts.items():
@@ -146,7 +146,7 @@ def make_optimizer(
     """
     numbers = {"matrix_lr": matrix_lr, "other_lr": other_lr, "weight_decay": weight_decay}
     for name, value in numbers.items():
-        check_number(name, value)
+        checks.number(name, value)
         if value < 0:
             raise ValueError(f"{name} must be 0 or above, got {value}")
     matrices, others = [], []
@@ -179,11 +179,11 @@ def learning_rate_scale(
     Returns the factor for `set_scale`. It is never 0 in warm-up, and reaches `final` one step after
     the last, so that no step is wasted. Raises ValueError if the numbers do not fit together.
     """
-    check_count("total_steps", total_steps)
+    checks.count("total_steps", total_steps)
     if not 0 <= step < total_steps:
         raise ValueError(f"step must be in 0 .. {total_steps - 1}, got {step}")
-    check_between("warmup", warmup, 0, 1)
-    check_between("cooldown", cooldown, 0, 1)
+    checks.between("warmup", warmup, 0, 1)
+    checks.between("cooldown", cooldown, 0, 1)
     if warmup + cooldown > 1:
         raise ValueError(f"warmup ({warmup}) and cooldown ({cooldown}) must not exceed 1 together")
     warmup_steps = warmup * total_steps

@@ -47,9 +47,8 @@ def ppo_policy_loss(
 
     Raises: ValueError for wrong shapes or dtypes, or clip_eps not above 0.
     """
-    frames = {"logprobs": logprobs, "old_logprobs": old_logprobs, "advantages": advantages}
-    checks.check_frames(frames, mask)
-    checks.check_positive("clip_eps", clip_eps)
+    checks.frames(mask, logprobs=logprobs, old_logprobs=old_logprobs, advantages=advantages)
+    checks.positive("clip_eps", clip_eps)
     dtype = logprobs.dtype
     logprobs, old_logprobs, advantages = map(widen, (logprobs, old_logprobs, advantages))
     log_ratio = torch.where(mask, logprobs - old_logprobs.detach(), 0.0)  # (B, T-1)
@@ -81,8 +80,8 @@ def ppo_value_loss(
 
     Raises: ValueError for wrong shapes or dtypes, or clip_eps not above 0.
     """
-    checks.check_frames({"values": values, "old_values": old_values, "returns": returns}, mask)
-    checks.check_positive("clip_eps", clip_eps)
+    checks.frames(mask, values=values, old_values=old_values, returns=returns)
+    checks.positive("clip_eps", clip_eps)
     dtype = values.dtype
     values, old_values, returns = map(widen, (values, old_values, returns))
     values = torch.where(mask, values, 0.0)  # (B, T-1)
@@ -119,7 +118,7 @@ class PPOConfig:
     max_grad_norm: float = 1.0  # longer gradients are shortened to this
 
     def __post_init__(self):
-        checks.check_settings(
+        checks.settings(
             self,
             counts="steps replies_per_step max_new_tokens epochs minibatches",
             above_zero="clip_eps value_clip_eps target_kl policy_lr value_lr max_grad_norm",
@@ -220,9 +219,9 @@ def train_ppo(
         ref_logprobs = frozen_logprobs(reference, rollout.tokens, mask)  # (N, T-1)
         with torch.no_grad():
             scores = score(rollout)  # (N,)
-            checks.check_finite("score of reply", scores)
+            checks.finite("score of reply", scores)
             if config.kl_coef > 0:
-                checks.check_finite("the reference's log-probs of reply", ref_logprobs)
+                checks.finite("the reference's log-probs of reply", ref_logprobs)
             scores = scores - config.no_end_penalty * (~rollout.ended).float()
             values = value_model(rollout.tokens, mask)  # (N, T-1)
         credits = credit.token_credit(

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import torch
 
+from kittenllm import checks
 from kittenllm.batches import TokenStream
-from kittenllm.checks import check_count, check_settings
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import token_logprobs
 from kittenllm.optim import learning_rate_scale
@@ -38,13 +38,13 @@ class PretrainConfig:
     max_grad_norm: float = 1.0  # longer gradients are shortened to this
 
     def __post_init__(self):
-        check_settings(
+        checks.settings(
             self,
             counts="steps rows_per_step row_length",
             above_zero="matrix_lr other_lr max_grad_norm",
             shares="warmup cooldown",
         )
-        check_count("row_length", self.row_length, low=2)
+        checks.count("row_length", self.row_length, low=2)
 
 
 def train_pretrain(

@@ -21,16 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from kittenllm import checks
 from kittenllm.batches import pad_rows
-from kittenllm.checks import (
-    check_between,
-    check_count,
-    check_float_tensor,
-    check_same_shape,
-    check_settings,
-    check_token_dtype,
-    check_token_ids,
-)
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import hidden_at, widen
 from kittenllm.optim import learning_rate_scale
@@ -58,15 +50,15 @@ class RewardModel(nn.Module):
 
         Raises: ValueError for wrong shapes, unknown token ids, or a length outside 1 .. T.
         """
-        check_token_dtype("lengths", lengths)
+        checks.token_dtype("lengths", lengths)
         if tokens.dim() != 2 or lengths.shape != tokens.shape[:1]:
             shapes = f"{tuple(tokens.shape)} and {tuple(lengths.shape)}"
             raise ValueError(f"tokens must be (B, T) and lengths (B,), got {shapes}")
         for length in (int(lengths.min()), int(lengths.max())):
-            check_between("lengths", length, 1, tokens.shape[1])
+            checks.between("lengths", length, 1, tokens.shape[1])
         column = torch.arange(tokens.shape[1], device=tokens.device)
         is_last = column == lengths[:, None] - 1  # (B, T) one True per row
-        check_token_ids("tokens", tokens[column < lengths[:, None]], self.gpt.config.vocab_size)
+        checks.token_ids("tokens", tokens[column < lengths[:, None]], self.gpt.config.vocab_size)
         last_hidden = hidden_at(self.gpt, tokens, is_last)  # (B, C)
         return last_hidden @ self.head
 
@@ -80,10 +72,10 @@ def bradley_terry_loss(
 
     Raises: ValueError for integer tensors, different shapes or no pairs.
     """
-    check_float_tensor("chosen_rewards", chosen_rewards, dims=1)
-    check_float_tensor("rejected_rewards", rejected_rewards, dims=1)
-    check_same_shape("chosen_rewards", chosen_rewards, "rejected_rewards", rejected_rewards)
-    check_count("number of pairs", len(chosen_rewards))
+    checks.floats("chosen_rewards", chosen_rewards, dims=1)
+    checks.floats("rejected_rewards", rejected_rewards, dims=1)
+    checks.same_shape("chosen_rewards", chosen_rewards, "rejected_rewards", rejected_rewards)
+    checks.count("number of pairs", len(chosen_rewards))
     dtype = chosen_rewards.dtype
     margin = widen(chosen_rewards) - widen(rejected_rewards)  # (P,)
     loss = -F.logsigmoid(margin).mean()
@@ -97,7 +89,7 @@ def ranking_to_pairs(ranking: Sequence) -> list[tuple]:
 
     Raises: ValueError for fewer than two replies, or a reply that stands there twice.
     """
-    check_count("replies in the ranking", len(ranking), low=2)
+    checks.count("replies in the ranking", len(ranking), low=2)
     pairs = list(combinations(ranking, 2))
     for better, worse in pairs:
         if better == worse:
@@ -126,7 +118,7 @@ class RewardModelConfig:
     max_grad_norm: float = 1.0  # longer gradients are shortened to this
 
     def __post_init__(self):
-        check_settings(
+        checks.settings(
             self,
             counts="steps pairs_per_step",
             above_zero="matrix_lr other_lr max_grad_norm",
@@ -136,10 +128,10 @@ class RewardModelConfig:
 
 def check_sequences(pairs: Sequence[tuple[Sequence[int], Sequence[int]]], gpt: GPT) -> None:
     """Refuse pairs that cannot be scored; raises ValueError naming the pair."""
-    check_count("number of pairs", len(pairs))
+    checks.count("number of pairs", len(pairs))
     for number, (chosen, rejected) in enumerate(pairs):
         for name, tokens in (("chosen", chosen), ("rejected", rejected)):
-            check_between(
+            checks.between(
                 f"tokens of pair {number}, {name},", len(tokens), 1, gpt.config.context_length
             )
         if list(chosen) == list(rejected):

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kittenllm.checks import check_count, check_number
+from kittenllm import checks
 from kittenllm.gpt import GPT, KVCache
 
 COLDEST = 1e-30  # logits / temperature must stay below 3e38, the largest float32
@@ -274,8 +274,8 @@ def check_sampling(
     generator: torch.Generator | None,
 ) -> None:
     """Raises ValueError, with the value and the remedy, if this cannot be sampled."""
-    check_count("max_new_tokens", max_new_tokens)
-    check_number("temperature", temperature)
+    checks.count("max_new_tokens", max_new_tokens)
+    checks.number("temperature", temperature)
     if temperature < 0:
         raise ValueError(f"temperature must be 0 (greedy) or above, got {temperature}")
     if temperature > 0 and generator is None:

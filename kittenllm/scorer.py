@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from kittenllm import checks
 from kittenllm.checkpoints import CheckpointError, load_head, load_model, save_model
-from kittenllm.checks import check_count
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import all_equal, widen
 from kittenllm.reward_model import RewardModel
@@ -107,7 +107,7 @@ class Scorer:
         Scores that are all equal, as from an untrained head, keep the unit they have.
         Raises: ValueError for fewer than two replies.
         """
-        check_count("replies to standardise on", len(rollout.tokens), low=2)
+        checks.count("replies to standardise on", len(rollout.tokens), low=2)
         rewards = replace(self, mean=0.0, std=1.0)(rollout)
         std = float(rewards.std())
         equal = all_equal(rewards, torch.ones_like(rewards, dtype=torch.bool))

@@ -25,7 +25,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from kittenllm.checks import check_between, check_count, check_number
+from kittenllm import checks
 
 WORD = re.compile(r"[^\W_]+")  # letters and digits; everything else separates words
 
@@ -46,9 +46,9 @@ class BM25:
     """
 
     def __init__(self, pages: Sequence[str], *, k1: float = 1.2, b: float = 0.75):
-        check_count("the number of pages", len(pages))
-        check_number("k1", k1)
-        check_between("b", b, 0, 1)
+        checks.count("the number of pages", len(pages))
+        checks.number("k1", k1)
+        checks.between("b", b, 0, 1)
         if k1 < 0:
             raise ValueError(f"k1 must be 0 or above, got {k1}")
         self.k1, self.b = k1, b
@@ -78,7 +78,7 @@ class BM25:
 
         Of pages that are equally good the earlier one comes first.
         """
-        check_count("count", count)
+        checks.count("count", count)
         scored = [(page, self.score(query, page)) for page in range(len(self.counts))]
         found = [(page, score) for page, score in scored if score > 0]
         return sorted(found, key=lambda pair: -pair[1])[:count]

@@ -19,16 +19,8 @@ from dataclasses import dataclass
 
 import torch
 
+from kittenllm import checks
 from kittenllm.batches import PackedRows, TokenStream
-from kittenllm.checks import (
-    check_between,
-    check_bool_mask,
-    check_count,
-    check_float_tensor,
-    check_settings,
-    check_token_dtype,
-    check_token_ids,
-)
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import action_logprobs, masked_mean, token_logprobs
 from kittenllm.optim import learning_rate_scale
@@ -46,11 +38,11 @@ def sft_loss(
 
     Raises: ValueError for wrong shapes or dtypes, or a trained token id outside 0 .. V-1.
     """
-    check_float_tensor("logits", logits, dims=3)
-    check_token_dtype("tokens", tokens)
-    check_bool_mask("loss_mask", loss_mask, logits.shape[:2])
-    check_bool_mask("loss_mask", loss_mask, tokens.shape)
-    check_token_ids("tokens", tokens[loss_mask], logits.shape[-1])
+    checks.floats("logits", logits, dims=3)
+    checks.token_dtype("tokens", tokens)
+    checks.bool_mask("loss_mask", loss_mask, logits.shape[:2])
+    checks.bool_mask("loss_mask", loss_mask, tokens.shape)
+    checks.token_ids("tokens", tokens[loss_mask], logits.shape[-1])
 
     trained = loss_mask[:, 1:]  # (B, T-1) action frame
     produced = torch.where(loss_mask, tokens, 0)  # an untrained token may be anything
@@ -88,13 +80,13 @@ class SFTConfig:
     max_grad_norm: float = 1.0  # longer gradients are shortened to this
 
     def __post_init__(self):
-        check_settings(
+        checks.settings(
             self,
             counts="steps rows_per_step",
             above_zero="matrix_lr other_lr max_grad_norm",
             shares="warmup cooldown replay_fraction",
         )
-        check_between("replay_fraction", self.replay_fraction, 0, 1, include_high=False)
+        checks.between("replay_fraction", self.replay_fraction, 0, 1, include_high=False)
 
 
 def step_rows(
@@ -158,7 +150,7 @@ def train_sft(
 
     Raises: ValueError if there are no rows.
     """
-    check_count("len(rows)", len(rows))
+    checks.count("len(rows)", len(rows))
     for step in range(start_step, config.steps):
         started = time.perf_counter()
         scale = learning_rate_scale(

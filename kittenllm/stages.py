@@ -16,8 +16,8 @@ from collections.abc import Iterator
 
 import torch
 
+from kittenllm import checks
 from kittenllm.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
-from kittenllm.checks import check_float_tensor
 from kittenllm.json_files import printable
 from kittenllm.progress import Progress, stop_between_steps
 
@@ -182,6 +182,6 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
 def _check_finite(state: dict) -> None:
     """Raises ValueError for anything but tensors of ordinary numbers."""
     for name, value in state.items():
-        check_float_tensor(str(name), value)
+        checks.floats(str(name), value)
         if not bool(value.isfinite().all()):
             raise ValueError(f"{name} holds values that are no numbers")

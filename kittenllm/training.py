@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from kittenllm.checks import check_count
+from kittenllm import checks
 from kittenllm.logprobs import rows_by_length
 
 
@@ -34,9 +34,9 @@ def rows_between(count: int, start: int, stop: int, *, seed: int) -> torch.Tenso
 
     Raises: ValueError for a count below 1 or a negative or reversed range.
     """
-    check_count("count", count)
-    check_count("start", start, low=0)
-    check_count("stop", stop, low=start)
+    checks.count("count", count)
+    checks.count("start", start, low=0)
+    checks.count("stop", stop, low=start)
     pieces = [torch.empty(0, dtype=torch.int64)]
     position = start
     while position < stop:

@@ -38,8 +38,8 @@ def wrong(exercise: str, words: str):
 
 
 def check_logits(logits, tokens):
-    checks.check_float_tensor("logits", logits, dims=3)
-    checks.check_token_ids("tokens", tokens, logits.shape[-1])
+    checks.floats("logits", logits, dims=3)
+    checks.token_ids("tokens", tokens, logits.shape[-1])
     if tokens.shape != logits.shape[:2]:
         raise ValueError(f"tokens must have another shape, got {tuple(tokens.shape)}")
 
@@ -194,11 +194,11 @@ def chat_without_return(tokenizer, messages, *, reply_next=False):
 
 
 def check_sft(logits, tokens, loss_mask):
-    checks.check_float_tensor("logits", logits, dims=3)
-    checks.check_token_dtype("tokens", tokens)
-    checks.check_bool_mask("loss_mask", loss_mask, logits.shape[:2])
-    checks.check_bool_mask("loss_mask", loss_mask, tokens.shape)
-    checks.check_token_ids("tokens", tokens[loss_mask], logits.shape[-1])
+    checks.floats("logits", logits, dims=3)
+    checks.token_dtype("tokens", tokens)
+    checks.bool_mask("loss_mask", loss_mask, logits.shape[:2])
+    checks.bool_mask("loss_mask", loss_mask, tokens.shape)
+    checks.token_ids("tokens", tokens[loss_mask], logits.shape[-1])
 
 
 @right("sft")
@@ -291,10 +291,10 @@ def no_metric(logits, tokens, loss_mask):
 
 
 def check_rewards(chosen, rejected):
-    checks.check_float_tensor("chosen_rewards", chosen, dims=1)
-    checks.check_float_tensor("rejected_rewards", rejected, dims=1)
-    checks.check_same_shape("chosen_rewards", chosen, "rejected_rewards", rejected)
-    checks.check_count("number of pairs", len(chosen))
+    checks.floats("chosen_rewards", chosen, dims=1)
+    checks.floats("rejected_rewards", rejected, dims=1)
+    checks.same_shape("chosen_rewards", chosen, "rejected_rewards", rejected)
+    checks.count("number of pairs", len(chosen))
 
 
 @right("reward")
@@ -434,9 +434,9 @@ def no_checks(chosen_rewards, rejected_rewards):
 
 
 def check_gae(rewards, values, mask, gamma, lam):
-    checks.check_frames({"rewards": rewards, "values": values}, mask)
-    checks.check_between("gamma", gamma, 0, 1)
-    checks.check_between("lam", lam, 0, 1)
+    checks.frames(mask, rewards=rewards, values=values)
+    checks.between("gamma", gamma, 0, 1)
+    checks.between("lam", lam, 0, 1)
     zero = torch.zeros_like(rewards)
     return torch.where(mask, rewards, zero).detach(), torch.where(mask, values, zero).detach()
 
@@ -527,9 +527,8 @@ def advantages_alone(rewards, values, mask, *, gamma, lam):
 
 
 def check_ppo(logprobs, old_logprobs, advantages, mask, clip_eps):
-    named = {"logprobs": logprobs, "old_logprobs": old_logprobs, "advantages": advantages}
-    checks.check_frames(named, mask)
-    checks.check_positive("clip_eps", clip_eps)
+    checks.frames(mask, logprobs=logprobs, old_logprobs=old_logprobs, advantages=advantages)
+    checks.positive("clip_eps", clip_eps)
 
 
 @right("ppo")
@@ -649,10 +648,10 @@ def gradient_of_the_old(logprobs, old_logprobs, advantages, mask, *, clip_eps):
 
 def pair_metrics(c, r, rc, rr, beta):
     for name, x in (("chosen", c), ("rejected", r), ("ref_chosen", rc), ("ref_rejected", rr)):
-        checks.check_float_tensor(f"{name}_logprobs", x, dims=1)
-        checks.check_same_shape(f"{name}_logprobs", x, "chosen_logprobs", c)
-    checks.check_count("number of pairs", len(c))
-    checks.check_positive("beta", beta)
+        checks.floats(f"{name}_logprobs", x, dims=1)
+        checks.same_shape(f"{name}_logprobs", x, "chosen_logprobs", c)
+    checks.count("number of pairs", len(c))
+    checks.positive("beta", beta)
     with torch.no_grad():
         margin = beta * (c.float() - rc.float() - r.float() + rr.float())
     hits = (margin > 0).float() + (margin == 0).float() / 2
@@ -662,7 +661,7 @@ def pair_metrics(c, r, rc, rr, beta):
 @right("dpo")
 def with_binary_cross_entropy(c, r, rc, rr, *, beta, label_smoothing=0.0):
     metrics = pair_metrics(c, r, rc, rr, beta)
-    checks.check_between("label_smoothing", label_smoothing, 0, 0.5, include_high=False)
+    checks.between("label_smoothing", label_smoothing, 0, 0.5, include_high=False)
     margin = beta * ((c - rc.detach()) - (r - rr.detach()))
     target = torch.full_like(margin, 1 - label_smoothing).detach()
     return F.binary_cross_entropy_with_logits(margin, target), metrics
@@ -671,7 +670,7 @@ def with_binary_cross_entropy(c, r, rc, rr, *, beta, label_smoothing=0.0):
 @right("dpo")
 def with_softplus_and_loops(c, r, rc, rr, *, beta, label_smoothing=0.0):
     metrics = pair_metrics(c, r, rc, rr, beta)
-    checks.check_between("label_smoothing", label_smoothing, 0, 0.5, include_high=False)
+    checks.between("label_smoothing", label_smoothing, 0, 0.5, include_high=False)
     total = 0
     for i in range(len(c)):
         h = beta * c[i] - beta * r[i] - beta * rc[i].item() + beta * rr[i].item()
@@ -725,7 +724,7 @@ def dpo_shares_swapped(c, r, rc, rr, *, beta, label_smoothing=0.0):
 
 @wrong("dpo", "fixed numbers: .detach() them")
 def dpo_trains_the_reference(c, r, rc, rr, *, beta, label_smoothing=0.0):
-    checks.check_between("label_smoothing", label_smoothing, 0, 0.5, include_high=False)
+    checks.between("label_smoothing", label_smoothing, 0, 0.5, include_high=False)
     margin = beta * (c - r - rc + rr)
     s = label_smoothing
     losses = (1 - s) * F.softplus(-margin) + s * F.softplus(margin)
@@ -787,12 +786,12 @@ def ipo_absolute(c, r, rc, rr, *, beta):
 
 def check_orpo(chosen, rejected, weight):
     for name, x in (("chosen", chosen), ("rejected", rejected)):
-        checks.check_float_tensor(f"{name}_logprobs", x, dims=1)
-        checks.check_same_shape(f"{name}_logprobs", x, "chosen_logprobs", chosen)
+        checks.floats(f"{name}_logprobs", x, dims=1)
+        checks.same_shape(f"{name}_logprobs", x, "chosen_logprobs", chosen)
         if (x > 1e-3).any():
             raise ValueError(f"{name}_logprobs must not be above 0, got {x.max().item()}")
-    checks.check_count("number of pairs", len(chosen))
-    checks.check_between("weight", weight, 0, float("inf"))
+    checks.count("number of pairs", len(chosen))
+    checks.between("weight", weight, 0, float("inf"))
 
 
 def odds(x):
@@ -876,9 +875,9 @@ def orpo_naive(c, r, *, weight):
 
 
 def check_groups(rewards, group_size, eps):
-    checks.check_float_tensor("rewards", rewards, dims=1)
-    checks.check_count("group_size", group_size, low=2)
-    checks.check_between("eps", eps, 0, float("inf"))
+    checks.floats("rewards", rewards, dims=1)
+    checks.count("group_size", group_size, low=2)
+    checks.between("eps", eps, 0, float("inf"))
     if len(rewards) % group_size:
         raise ValueError(f"group_size {group_size} does not divide the {len(rewards)} rewards")
 
@@ -958,17 +957,17 @@ def in_place(rewards, *, group_size, normalize_std=True, eps=1e-4):
 
 
 def check_grpo(logprobs, old, advantages, mask, low, high, ref, kl_coef, normalize, max_tokens):
-    checks.check_rows("advantages", advantages, mask)
-    checks.check_positive("clip_eps", low)
-    checks.check_positive("clip_eps_high", high)
-    checks.check_between("kl_coef", kl_coef, 0, float("inf"))
-    checks.check_one_of("normalize", normalize, ("reply", "token", "constant"))
+    checks.rows("advantages", advantages, mask)
+    checks.positive("clip_eps", low)
+    checks.positive("clip_eps_high", high)
+    checks.between("kl_coef", kl_coef, 0, float("inf"))
+    checks.one_of("normalize", normalize, ("reply", "token", "constant"))
     if normalize == "constant":
-        checks.check_count("max_tokens", max_tokens)
+        checks.count("max_tokens", max_tokens)
     if ref is None and kl_coef > 0:
         raise ValueError(f"kl_coef {kl_coef} needs ref_logprobs; pass them or use kl_coef=0")
-    frames = {"logprobs": logprobs, "old_logprobs": old}
-    checks.check_frames({**frames, "ref_logprobs": logprobs if ref is None else ref}, mask)
+    ref = logprobs if ref is None else ref
+    checks.frames(mask, logprobs=logprobs, old_logprobs=old, ref_logprobs=ref)
 
 
 def settings_of(options):

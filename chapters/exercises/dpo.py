@@ -38,8 +38,8 @@ def dpo_loss(
     Raises: ValueError for wrong shapes or dtypes, beta not above 0, or label_smoothing outside
     [0, 0.5).
     """
-    checks.check_positive("beta", beta)
-    checks.check_between("label_smoothing", label_smoothing, 0, 0.5, include_high=False)
+    checks.positive("beta", beta)
+    checks.between("label_smoothing", label_smoothing, 0, 0.5, include_high=False)
     logprobs = (chosen_logprobs, rejected_logprobs, ref_chosen_logprobs, ref_rejected_logprobs)
     metrics = preference_metrics(*logprobs, beta=beta)  # noqa: F841 (given; checks the shapes too)
     raise NotImplementedError
@@ -63,7 +63,7 @@ def ipo_loss(
 
     Raises: ValueError for wrong shapes or dtypes, or beta not above 0.
     """
-    checks.check_positive("beta", beta)
+    checks.positive("beta", beta)
     logprobs = (chosen_logprobs, rejected_logprobs, ref_chosen_logprobs, ref_rejected_logprobs)
     metrics = preference_metrics(*logprobs, beta=beta)  # noqa: F841 (given; checks the shapes too)
     raise NotImplementedError

@@ -33,9 +33,9 @@ def group_advantages(
 
     Raises: ValueError for integer rewards, or a group_size below 2 or not dividing N.
     """
-    checks.check_float_tensor("rewards", rewards, dims=1)
-    checks.check_count("group_size", group_size, low=2)
-    checks.check_between("eps", eps, 0, float("inf"))
+    checks.floats("rewards", rewards, dims=1)
+    checks.count("group_size", group_size, low=2)
+    checks.between("eps", eps, 0, float("inf"))
     if len(rewards) % group_size:
         raise ValueError(f"group_size {group_size} does not divide the {len(rewards)} rewards")
     raise NotImplementedError
@@ -76,17 +76,16 @@ def grpo_loss(
     Raises: ValueError for wrong shapes or dtypes, clip_eps not above 0, an unknown normalize,
     "constant" without max_tokens, or kl_coef above 0 without ref_logprobs.
     """
-    checks.check_rows("advantages", advantages, mask)
-    checks.check_positive("clip_eps", clip_eps)
+    checks.rows("advantages", advantages, mask)
+    checks.positive("clip_eps", clip_eps)
     clip_eps_high = clip_eps if clip_eps_high is None else clip_eps_high
-    checks.check_positive("clip_eps_high", clip_eps_high)
-    checks.check_between("kl_coef", kl_coef, 0, float("inf"))
-    checks.check_one_of("normalize", normalize, ("reply", "token", "constant"))
+    checks.positive("clip_eps_high", clip_eps_high)
+    checks.between("kl_coef", kl_coef, 0, float("inf"))
+    checks.one_of("normalize", normalize, ("reply", "token", "constant"))
     if normalize == "constant":
-        checks.check_count("max_tokens", max_tokens)
+        checks.count("max_tokens", max_tokens)
     if ref_logprobs is None and kl_coef > 0:
         raise ValueError(f"kl_coef {kl_coef} needs ref_logprobs; pass them or use kl_coef=0")
     ref_logprobs = logprobs if ref_logprobs is None else ref_logprobs  # no reference: KL is 0
-    frames = {"logprobs": logprobs, "old_logprobs": old_logprobs, "ref_logprobs": ref_logprobs}
-    checks.check_frames(frames, mask)
+    checks.frames(mask, logprobs=logprobs, old_logprobs=old_logprobs, ref_logprobs=ref_logprobs)
     raise NotImplementedError

@@ -34,9 +34,9 @@ def gae(
 
     Raises: ValueError for wrong shapes or dtypes, or gamma or lam outside 0 .. 1.
     """
-    checks.check_frames({"rewards": rewards, "values": values}, mask)
-    checks.check_between("gamma", gamma, 0, 1)
-    checks.check_between("lam", lam, 0, 1)
+    checks.frames(mask, rewards=rewards, values=values)
+    checks.between("gamma", gamma, 0, 1)
+    checks.between("lam", lam, 0, 1)
     rewards = torch.where(mask, rewards, 0.0).detach()  # NaN outside the mask is gone
     values = torch.where(mask, values, 0.0).detach()
     raise NotImplementedError
@@ -61,7 +61,6 @@ def ppo_policy_loss(
 
     Raises: ValueError for wrong shapes or dtypes, or clip_eps not above 0.
     """
-    frames = {"logprobs": logprobs, "old_logprobs": old_logprobs, "advantages": advantages}
-    checks.check_frames(frames, mask)
-    checks.check_positive("clip_eps", clip_eps)
+    checks.frames(mask, logprobs=logprobs, old_logprobs=old_logprobs, advantages=advantages)
+    checks.positive("clip_eps", clip_eps)
     raise NotImplementedError

@@ -7,7 +7,7 @@ Read before: chapters/ch2_reward_model.md. Look it up in kittenllm/reward_model.
 import torch
 import torch.nn.functional as F  # noqa: F401 (you may need it)
 
-from kittenllm.checks import check_count, check_float_tensor, check_same_shape
+from kittenllm import checks
 
 
 def bradley_terry_loss(
@@ -26,8 +26,8 @@ def bradley_terry_loss(
 
     Raises: ValueError for integer tensors, different shapes or no pairs.
     """
-    check_float_tensor("chosen_rewards", chosen_rewards, dims=1)
-    check_float_tensor("rejected_rewards", rejected_rewards, dims=1)
-    check_same_shape("chosen_rewards", chosen_rewards, "rejected_rewards", rejected_rewards)
-    check_count("number of pairs", len(chosen_rewards))
+    checks.floats("chosen_rewards", chosen_rewards, dims=1)
+    checks.floats("rejected_rewards", rejected_rewards, dims=1)
+    checks.same_shape("chosen_rewards", chosen_rewards, "rejected_rewards", rejected_rewards)
+    checks.count("number of pairs", len(chosen_rewards))
     raise NotImplementedError

@@ -12,13 +12,8 @@ Letters: B rows, T tokens, V vocabulary. Log-probabilities are natural logarithm
 
 import torch
 
+from kittenllm import checks
 from kittenllm.chat import ChatTokens, check_messages
-from kittenllm.checks import (
-    check_bool_mask,
-    check_float_tensor,
-    check_token_dtype,
-    check_token_ids,
-)
 from kittenllm.tokenizer import Tokenizer
 
 
@@ -33,8 +28,8 @@ def token_logprobs(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
 
     Raises: ValueError for wrong shapes or dtypes, or a token id outside 0 .. V-1.
     """
-    check_float_tensor("logits", logits, dims=3)
-    check_token_ids("tokens", tokens, logits.shape[-1])
+    checks.floats("logits", logits, dims=3)
+    checks.token_ids("tokens", tokens, logits.shape[-1])
     if tokens.shape != logits.shape[:2]:
         shapes = f"{tuple(logits.shape[:2])} like the logits, got {tuple(tokens.shape)}"
         raise ValueError(f"tokens must have shape {shapes}")
@@ -90,9 +85,9 @@ def sft_loss(
 
     Raises: ValueError for wrong shapes or dtypes, or a trained token id outside 0 .. V-1.
     """
-    check_float_tensor("logits", logits, dims=3)
-    check_token_dtype("tokens", tokens)
-    check_bool_mask("loss_mask", loss_mask, logits.shape[:2])
-    check_bool_mask("loss_mask", loss_mask, tokens.shape)
-    check_token_ids("tokens", tokens[loss_mask], logits.shape[-1])
+    checks.floats("logits", logits, dims=3)
+    checks.token_dtype("tokens", tokens)
+    checks.bool_mask("loss_mask", loss_mask, logits.shape[:2])
+    checks.bool_mask("loss_mask", loss_mask, tokens.shape)
+    checks.token_ids("tokens", tokens[loss_mask], logits.shape[-1])
     raise NotImplementedError
