@@ -15,6 +15,7 @@ from byte_kitten import small_config
 from chapters import alignment, ch4_preferences, frontier, overoptimisation, preference_training
 from chapters.alignment import first_replies, reward_and_kl
 from chapters.preference_training import golds_of, win_rate
+from chapters.preferences import LabelledPair
 from kittenllm.chat import chat_prompt
 from kittenllm.evaluation import Reply
 from kittenllm.gpt import GPT
@@ -23,6 +24,7 @@ from kittenllm.kitten_town.chats import KIND_SHARES, KINDS, Question
 from kittenllm.kitten_town.judge import Verdict, judge
 from kittenllm.pairs import PreferencePair
 from kittenllm.reward_model import RewardModel
+from kittenllm.runs import Run
 from kittenllm.sampling import generate
 from kittenllm.scorer import Scorer
 from kittenllm.settings import Common
@@ -464,7 +466,65 @@ def test_best_of_n_from_replies_to_points(world, monkeypatch):
     assert [point["label"] for point in points] == ["n 1", "n 2", "n 4"]
 
 
+def finish_judge(common: Common, sft: str, sizes: tuple[int, ...] = (1,)) -> None:
+    """A finished chapter 2 that started from the chat kitten `sft`; `sizes` make it another run."""
+    Run(common, "ch2_reward_model", frontier.BestOf(sizes), inputs={"sft": sft}).finish({})
+
+
+def test_best_of_n_takes_a_judge_of_the_same_kitten_only(tmp_path, monkeypatch, capsys):
+    common = replace(COMMON, runs=tmp_path)
+    asked = []
+
+    def best_of_n(common, reference, tokenizer, scorer, sizes):
+        asked.append((scorer.reward_model, scorer.mean, scorer.std, sizes))
+        return [{"label": "n 1", "kl": 0.0, "gold": 1.0, "gold_stderr": None}]
+
+    monkeypatch.setattr(frontier, "load_reward_model", lambda path, *_, **__: path.parent.name)
+    monkeypatch.setattr(frontier, "best_of_n", best_of_n)
+
+    def points(sft: str) -> list[dict]:
+        return frontier.best_of_n_path(common, None, None, {"sft": sft})
+
+    assert points("Pip") == []  # no judge
+    finish_judge(common, "Miso")
+    assert frontier.built_on(common, "ch2_reward_model", "Pip") is None
+    assert frontier.built_on(common, "ch2_reward_model", "Miso")["chapter"] == "ch2_reward_model"
+    assert points("Pip") == [] and not asked  # the judge of another kitten
+    assert capsys.readouterr().out.count("no best-of-n") == 2
+    assert [point["label"] for point in points("Miso")] == ["n 1"] and points("Miso")
+    assert asked == [("ch2_reward_model", 0.0, 1.0, (1, 2, 4, 8, 16))]  # once, then it is kept
+    finish_judge(common, "Miso", sizes=(2,))
+    assert points("Miso") and len(asked) == 2  # another judge
+
+
 # -------------------------------------------------------------------------------- over-optimisation
+
+
+def test_the_judge_that_goes_wrong_sees_few_pairs_labelled_without_mistakes(
+    world, tmp_path, monkeypatch
+):
+    pairs = [LabelledPair(None, [3], [4, n], [5, n]) for n in range(10, 20)]
+    asked, given = {}, {}
+
+    def sample_pairs(gpt, tokenizer, town, **named):
+        asked.update(named, gpt=gpt)
+        return pairs
+
+    def train_reward_model(model, pairs, *, config, **named):
+        given.update(model=model, pairs=pairs, config=config)
+        return iter(())
+
+    monkeypatch.setattr(overoptimisation, "sample_pairs", sample_pairs)
+    monkeypatch.setattr(overoptimisation, "train_reward_model", train_reward_model)
+    chapter = Run(replace(COMMON, runs=tmp_path), "ch3_overoptimisation", frontier.BestOf())
+    reference, judge_model = world.setup.reference, world.setup.scorer.reward_model
+    given_to = (chapter, judge_model, reference, world.tokenizer)
+    overoptimisation.train_on_few_pairs(*given_to, count=10, epochs=6)
+    assert asked["gpt"] is reference and asked["count"] == 10 and asked["annotators"] == "exact"
+    assert not asked.get("held_out") and not asked.get("label_noise")
+    assert given["model"] is judge_model
+    assert given["pairs"] == [([3, 4, n], [3, 5, n]) for n in range(10, 20)]  # chosen comes first
+    assert (given["config"].steps, given["config"].pairs_per_step) == (6, 10)
 
 
 def looks(golds: list[float], proxies: list[float]) -> list[dict]:

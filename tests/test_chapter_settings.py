@@ -454,7 +454,12 @@ def run_ppo(stage: Stage, settings) -> None:
         notes["looks" if name == "train" else "wrong looks"] = looks
 
     real_train = ch3_ppo.train
-    scores = dict.fromkeys(("gold", "gold_stderr", "reward", "reward_stderr"), 1.0)
+    looks = {"before": (1.0, 9.0), "after": (2.5, 1.5)}  # gold and KL
+
+    def measure(policy, setup, when):
+        gold, kl = looks[when]
+        return {"scores": {"gold": gold, "gold_stderr": 0.1}, "kl": (kl, 0.1), "samples": []}
+
     see = lambda *models, generator, **_: {"prompts": len(models[3])}  # noqa: E731
     stage.put(
         ch3_ppo,
@@ -462,7 +467,7 @@ def run_ppo(stage: Stage, settings) -> None:
         file_digest=lambda path: "digest",
         load_reward_model=load_reward_model,
         set_up=set_up,
-        measure=lambda *_: {"scores": dict(scores), "kl": (1.0, 0.1), "samples": []},
+        measure=measure,
         gold_of_best_replies=lambda *_: 4.0,
         train=train,
         train_ppo=notes.trainer(["ppo", "wrong"], see, {"seconds": 1.0}),
@@ -478,7 +483,9 @@ def run_ppo(stage: Stage, settings) -> None:
         in_words=lambda *_: "",
         report=nothing,
     )
-    ch3_ppo.run(settings, common)
+    summary = ch3_ppo.run(settings, common)
+    for key in ("gold_before", "gold_after", "gold_share_of_distance", "kl"):
+        notes[key] = summary.get(key)
 
 
 def ppo(**changes) -> dict:
@@ -819,3 +826,10 @@ def test_the_same_settings_arrive_in_the_same_way(name, noted):
     """Or a difference would say nothing."""
     setting = next(iter(CHAPTERS[name].base))
     assert noted(name, {setting: CHAPTERS[name].base[setting]}) == noted(name, {})
+
+
+def test_the_share_of_the_way_of_chapter_3(noted):
+    """From 1 to 2.5, with 4 as the best possible, is half of the way. The KL is that of the end."""
+    notes = noted("ch3_ppo", {})
+    assert (notes["gold_before"], notes["gold_after"]) == (1.0, 2.5)
+    assert notes["gold_share_of_distance"] == 0.5 and notes["kl"] == 1.5
