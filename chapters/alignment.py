@@ -27,11 +27,12 @@ from kittenllm.evaluation import (
     sample_replies,
     weighted_rate,
 )
+from kittenllm.forward import frozen_logprobs
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town.chats import Question, ask_any
 from kittenllm.kitten_town.facts import Town, build_town
 from kittenllm.kitten_town.judge import judge
-from kittenllm.logprobs import frozen_logprobs, kl_k1, sequence_logprobs
+from kittenllm.logprobs import kl_k1, sequence_logprobs
 from kittenllm.sampling import Rollout, generate
 from kittenllm.scorer import Scorer
 from kittenllm.settings import Common, new_generator, new_random

@@ -36,8 +36,8 @@ from kittenllm.evaluation import (
     fixed_questions,
     gold_of_best_replies,
 )
+from kittenllm.forward import frozen_logprobs
 from kittenllm.gpt import GPT
-from kittenllm.logprobs import frozen_logprobs
 from kittenllm.optim import make_optimizer
 from kittenllm.ppo import PPOConfig, train_ppo
 from kittenllm.runs import Run, file_digest, fingerprint_of, write_summary

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from kittenllm import chat, dpo, gpt, grpo, logprobs, orpo, ppo, reward_model, sft
+from kittenllm import chat, dpo, forward, gpt, grpo, logprobs, orpo, ppo, reward_model, sft
 from kittenllm.batches import pad_rows
 from kittenllm.optim import make_optimizer
 from kittenllm.pairs import PreferencePair
@@ -84,7 +84,7 @@ def train_with_cache() -> Story:
     rollout = generate(model, prompts, generator=torch.Generator().manual_seed(0), **settings)
     mask = rollout.response_mask
     with torch.no_grad():
-        uncached = logprobs.action_logprobs(model, rollout.tokens, mask)  # (24, T-1)
+        uncached = forward.action_logprobs(model, rollout.tokens, mask)  # (24, T-1)
     same = share(((uncached - rollout.logprobs).abs()[mask] < 1e-3).tolist())
     story = "24 replies are written with your cache, then read again without one"
     return story, [Outcome("share of tokens with the same log-prob", None, same, 1.0)]

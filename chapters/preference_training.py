@@ -17,9 +17,10 @@ from chapters.alignment import QUICK_COUNTS, first_replies, reply_rows
 from chapters.preferences import LabelledPair
 from kittenllm.dpo import DPOConfig, reference_logprobs, train_preferences
 from kittenllm.evaluation import FULL_COUNTS, Reply, evaluate, mean_and_error, weighted_rate
+from kittenllm.forward import frozen_logprobs
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town.facts import Town
-from kittenllm.logprobs import frozen_logprobs, kl_k1, sequence_logprobs
+from kittenllm.logprobs import kl_k1, sequence_logprobs
 from kittenllm.optim import make_optimizer
 from kittenllm.orpo import ORPOConfig, train_orpo
 from kittenllm.pairs import PreferencePair

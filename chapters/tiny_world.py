@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from kittenllm.batches import pad_rows
+from kittenllm.forward import action_logprobs
 from kittenllm.gpt import GPT, GPTConfig
-from kittenllm.logprobs import action_logprobs, sequence_logprobs
+from kittenllm.logprobs import sequence_logprobs
 from kittenllm.sampling import Rollout
 
 TOKENS = ("<pad>", "<end>", "purr", "meow", "hiss")

@@ -24,9 +24,9 @@ from kittenllm.checkpoints import (
     write_json_atomic,
 )
 from kittenllm.credit import Credit, ValueModel, token_credit
+from kittenllm.forward import frozen_logprobs
 from kittenllm.gpt import GPT
 from kittenllm.json_files import printable
-from kittenllm.logprobs import frozen_logprobs
 from kittenllm.optim import make_optimizer
 from kittenllm.ppo import PPOConfig
 from kittenllm.sampling import Rollout

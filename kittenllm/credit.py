@@ -19,17 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from kittenllm import checks
+from kittenllm.forward import action_hidden, to_action_frame
 from kittenllm.gpt import GPT
-from kittenllm.logprobs import (
-    action_hidden,
-    all_equal,
-    kl_k1,
-    masked_mean,
-    sequence_logprobs,
-    to_action_frame,
-    weighted,
-    widen,
-)
+from kittenllm.logprobs import all_equal, kl_k1, masked_mean, sequence_logprobs, weighted, widen
 from kittenllm.sampling import Rollout
 
 

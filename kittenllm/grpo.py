@@ -24,17 +24,9 @@ import torch
 from torch import Tensor
 
 from kittenllm import checks, judging, training
+from kittenllm.forward import action_logprobs, frozen_logprobs
 from kittenllm.gpt import GPT
-from kittenllm.logprobs import (
-    action_logprobs,
-    average,
-    excess,
-    frozen_logprobs,
-    kl_k3,
-    masked_mean,
-    weighted,
-    widen,
-)
+from kittenllm.logprobs import average, excess, kl_k3, masked_mean, weighted, widen
 from kittenllm.optim import learning_rate_scale
 from kittenllm.sampling import Rollout, generate
 

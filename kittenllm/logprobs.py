@@ -8,21 +8,23 @@ KL estimators: John Schulman, "Approximating KL Divergence" (2020),
 http://joschu.net/blog/kl-approx.html. With r = ref / policy for a token sampled from the policy:
 k1 = -log r, k2 = (log r)^2 / 2, k3 = (r - 1) - log r.
 
-Letters: B batch, T tokens, C channels, V vocabulary, n counted positions. Log-probabilities and
-entropies are in nats. Masks are bool, True means "counts".
-Read before: gpt.py. Left out: a fused kernel that never stores the logits.
+Everything here is arithmetic on tensors: no model. What a model makes of tokens is in forward.py.
+
+Letters: B batch, T tokens, V vocabulary, n counted positions. Log-probabilities and entropies are
+in nats. Masks are bool, True means "counts".
+Read before: nothing. Left out: kernels that never store all log-probs.
 """
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from kittenllm import checks
-from kittenllm.gpt import GPT
 
 # ------------------------------------------------------------------ from logits to log-probs
 
 
-def token_logprobs(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+def token_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
     """Log-probability that the model gave to each token when it had read the ones before it.
 
     logprobs[b, t] = log softmax(logits[b, t])[tokens[b, t + 1]]
@@ -44,14 +46,14 @@ def token_logprobs(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     return pick_logprobs(producing, produced)
 
 
-def pick_logprobs(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def pick_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
     """log softmax(logits) at the target ids, with no shift: (..., V), (...) -> (...)."""
     all_logprobs = F.log_softmax(widen(logits), dim=-1)  # (..., V)
     picked = all_logprobs.gather(-1, targets.long().unsqueeze(-1))  # (..., 1)
     return picked.squeeze(-1)
 
 
-def entropy(logits: torch.Tensor) -> torch.Tensor:
+def entropy(logits: Tensor) -> Tensor:
     """How undecided the next-token distribution is: (B, T, V) -> (B, T), nats.
 
     H = -sum_v p(v) log p(v): 0 when one token is certain, log V when all are equally likely.
@@ -74,19 +76,19 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def widen(values: torch.Tensor) -> torch.Tensor:
+def widen(values: Tensor) -> Tensor:
     """The same values with room for sums: half and bfloat16 as float32, others as they are."""
     return values.to(wide(values.dtype))
 
 
-def weighted(coefficient: float, term: torch.Tensor) -> torch.Tensor:
+def weighted(coefficient: float, term: Tensor) -> Tensor:
     """coefficient * term. A coefficient of 0 switches the term off: 0 even if the term is infinite,
     where the product would be NaN.
     """
     return coefficient * term if coefficient != 0 else torch.zeros_like(term)
 
 
-def all_equal(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def all_equal(values: Tensor, mask: Tensor) -> Tensor:
     """Are the counted values equal, but for the last digits? 0-d bool; True if none is counted.
 
     Equal is a rule and not a result: 0.1 minus the mean of equal 0.1s is not 0 in float32, and
@@ -103,7 +105,7 @@ def all_equal(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 # ------------------------------------------------------------------------ sums over a mask
 
 
-def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of the values where the mask is True: any shape -> 0-d. An empty mask gives 0.
 
     Raises: ValueError for integer values, or a mask that is not bool or of another shape.
@@ -115,7 +117,7 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (total / mask.sum().clamp(min=1)).to(values.dtype)
 
 
-def sequence_logprobs(logprobs: torch.Tensor, mask: torch.Tensor, *, reduce: str) -> torch.Tensor:
+def sequence_logprobs(logprobs: Tensor, mask: Tensor, *, reduce: str) -> Tensor:
     """One number per row: the log-probability of the whole reply, or its mean per token.
 
     logprobs (B, T-1), mask (B, T-1) -> (B,) nats. reduce "sum" gives log p(reply | prompt), which
@@ -133,8 +135,8 @@ def sequence_logprobs(logprobs: torch.Tensor, mask: torch.Tensor, *, reduce: str
 
 
 def average(
-    values: torch.Tensor, mask: torch.Tensor, *, normalize: str, max_tokens: int | None = None
-) -> torch.Tensor:
+    values: Tensor, mask: Tensor, *, normalize: str, max_tokens: int | None = None
+) -> Tensor:
     """One number from a loss per token, (B, T-1) -> 0-d, in one of three ways.
 
     "token" divides the sum by all counted tokens of the batch; "reply" takes the mean of each row
@@ -159,7 +161,7 @@ def average(
 # ------------------------------------------------------- how far apart two models are (KL)
 
 
-def kl_k1(logprobs: torch.Tensor, ref_logprobs: torch.Tensor) -> torch.Tensor:
+def kl_k1(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     """k1 = log p - log ref per token: right on average over samples of p, but may be negative.
 
     Use it as a number, for example in a reward. As a *loss* it is useless: over samples of p its
@@ -173,7 +175,7 @@ def kl_k1(logprobs: torch.Tensor, ref_logprobs: torch.Tensor) -> torch.Tensor:
     return logprobs - ref_logprobs
 
 
-def kl_k2(logprobs: torch.Tensor, ref_logprobs: torch.Tensor) -> torch.Tensor:
+def kl_k2(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     """k2 = (log p - log ref)^2 / 2 per token: never negative, a little biased as a number.
 
     Raises: ValueError for different shapes or integer tensors.
@@ -182,7 +184,7 @@ def kl_k2(logprobs: torch.Tensor, ref_logprobs: torch.Tensor) -> torch.Tensor:
     return (0.5 * widen(log_ratio).square()).to(log_ratio.dtype)
 
 
-def kl_k3(logprobs: torch.Tensor, ref_logprobs: torch.Tensor) -> torch.Tensor:
+def kl_k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     """k3 = (r - 1) - log r with r = ref / p: never negative, and right on average.
 
     Where r is beyond what a float can hold, k3 is infinite, as is right.
@@ -193,130 +195,7 @@ def kl_k3(logprobs: torch.Tensor, ref_logprobs: torch.Tensor) -> torch.Tensor:
     return excess(widen(log_r)).to(log_r.dtype)
 
 
-def excess(log_r: torch.Tensor) -> torch.Tensor:
+def excess(log_r: Tensor) -> Tensor:
     """e^x - 1 - x, how far the exponential is above its tangent at 0; infinite for x = inf."""
     log_r = log_r.clamp(max=torch.finfo(log_r.dtype).max)  # inf - inf is NaN
     return torch.expm1(log_r) - log_r  # expm1(x) = e^x - 1 keeps its digits near 0
-
-
-# ------------------------------------------------- the same from a model, without waste
-
-
-def length_chunks(lengths: list[int], *, max_tokens: int) -> list[list[int]]:
-    """Row numbers sorted by length and cut so that rows x longest row is at most `max_tokens`.
-
-    Rows of similar length stand together, so padding costs almost nothing. Rows of length 0 are
-    left out; a row longer than `max_tokens` stands alone.
-    """
-    by_length = sorted(range(len(lengths)), key=lambda row: lengths[row])
-    chunks: list[list[int]] = []
-    for row in by_length:
-        if lengths[row] == 0:
-            continue
-        if not chunks or (len(chunks[-1]) + 1) * lengths[row] > max_tokens:
-            chunks.append([])
-        chunks[-1].append(row)
-    return chunks
-
-
-def rows_by_length(
-    mask: torch.Tensor, rows: torch.Tensor, *, max_tokens: int
-) -> list[torch.Tensor]:
-    """The given row numbers in parts of similar length, at most `max_tokens` tokens each.
-
-    mask (B, T-1), rows (n,) -> a list of 1-D tensors of row numbers. A row's length is the place
-    of its last True; rows without a True are left out.
-    """
-    if len(rows) == 0:
-        return []
-    place = torch.arange(1, mask.shape[1] + 1, device=mask.device)  # (T-1,) 1, 2, ...
-    lengths = (mask[rows] * place).amax(dim=1).tolist()
-    return [rows[chunk] for chunk in length_chunks(lengths, max_tokens=max_tokens)]
-
-
-def hidden_at(
-    gpt: GPT,
-    tokens: torch.Tensor,
-    wanted: torch.Tensor,
-    *,
-    document_ids: torch.Tensor | None = None,
-    max_tokens: int | None = None,
-) -> torch.Tensor:
-    """Hidden states at the wanted positions only: (B, T), (B, T) bool -> (n, C), row after row.
-
-    What comes after a row's last wanted position is never read, and rows of similar length go
-    through the model together, `max_tokens` at a time: no work is spent on padding. The default,
-    None, is 1,024 tokens on a CPU and 16,384 elsewhere, where large batches are cheap.
-
-    Raises: ValueError for wrong shapes or dtypes.
-    """
-    checks.token_dtype("tokens", tokens)
-    checks.bool_mask("wanted", wanted, tokens.shape)
-    if max_tokens is None:
-        max_tokens = 1024 if tokens.device.type == "cpu" else 16384
-    column = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)  # (T,) 1, 2, ...
-    reach = (wanted * column).amax(dim=1)  # (B,) tokens to read in each row
-    tokens = torch.where(column <= reach[:, None], tokens, 0)  # behind them may stand anything
-    lengths = reach.tolist()
-    numbers = wanted.flatten().cumsum(0).view(wanted.shape) - 1  # (B, T) place in the result
-    pieces, places = [], []
-    chunks = length_chunks(lengths, max_tokens=max_tokens)
-    for chunk in chunks or [[0]]:  # nothing wanted: an empty result that still has a gradient
-        rows = torch.tensor(chunk, device=tokens.device)
-        length = max(1, lengths[chunk[-1]])
-        documents = None if document_ids is None else document_ids[rows, :length]
-        hidden = gpt.hidden(tokens[rows, :length], document_ids=documents)  # (rows, length, C)
-        here = wanted[rows, :length]
-        pieces.append(hidden[here])
-        places.append(numbers[rows, :length][here])
-    order = torch.cat(places).argsort()
-    return torch.cat(pieces)[order]
-
-
-def action_hidden(
-    gpt: GPT,
-    tokens: torch.Tensor,
-    mask: torch.Tensor,
-    *,
-    document_ids: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """What the model knew when it produced each counted token: (B, T), (B, T-1) -> (n, C).
-
-    Raises: ValueError for wrong shapes or dtypes.
-    """
-    before = None if document_ids is None else document_ids[:, :-1]
-    return hidden_at(gpt, tokens[:, :-1], mask, document_ids=before)
-
-
-def to_action_frame(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Put the n values of the counted positions back into (B, T-1), 0 elsewhere."""
-    frame = torch.zeros(mask.shape, dtype=values.dtype, device=values.device)
-    return frame.masked_scatter(mask, values)
-
-
-def action_logprobs(
-    gpt: GPT,
-    tokens: torch.Tensor,
-    mask: torch.Tensor,
-    *,
-    document_ids: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """`token_logprobs` of the model's logits where the mask is True, 0 elsewhere: (B, T-1).
-
-    The head costs C x V multiplications per position, a large part of a small model: positions
-    whose log-prob nobody asks for never reach it.
-
-    Raises: ValueError for wrong shapes or dtypes.
-    """
-    hidden = action_hidden(gpt, tokens, mask, document_ids=document_ids)  # (n, C)
-    produced = tokens[:, 1:][mask]  # (n,)
-    return to_action_frame(pick_logprobs(gpt.logits(hidden), produced), mask)
-
-
-@torch.no_grad()
-def frozen_logprobs(gpt: GPT, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """`action_logprobs` of a model that is not trained, a reference for example: no gradient.
-
-    Raises: ValueError for wrong shapes or dtypes.
-    """
-    return action_logprobs(gpt, tokens, mask)

@@ -21,14 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kittenllm import checks
+from kittenllm.forward import action_logprobs
 from kittenllm.gpt import GPT
-from kittenllm.logprobs import (
-    action_logprobs,
-    masked_mean,
-    sequence_logprobs,
-    weighted,
-    widen,
-)
+from kittenllm.logprobs import masked_mean, sequence_logprobs, weighted, widen
 from kittenllm.optim import learning_rate_scale
 from kittenllm.pairs import PreferencePair, check_pairs, comparisons, pair_rows, pairs_of_step
 from kittenllm.training import Optimizer, Stopwatch, apply_gradients

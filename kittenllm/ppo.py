@@ -24,8 +24,9 @@ from torch import Tensor
 
 from kittenllm import checks, credit, training
 from kittenllm.credit import Credit, ValueModel
+from kittenllm.forward import action_logprobs, frozen_logprobs
 from kittenllm.gpt import GPT
-from kittenllm.logprobs import action_logprobs, excess, frozen_logprobs, masked_mean, widen
+from kittenllm.logprobs import excess, masked_mean, widen
 from kittenllm.optim import learning_rate_scale
 from kittenllm.sampling import Rollout, generate
 from kittenllm.training import Optimizer

@@ -23,8 +23,9 @@ from torch import nn
 
 from kittenllm import checks
 from kittenllm.batches import pad_rows
+from kittenllm.forward import hidden_at
 from kittenllm.gpt import GPT
-from kittenllm.logprobs import hidden_at, widen
+from kittenllm.logprobs import widen
 from kittenllm.optim import learning_rate_scale
 from kittenllm.pairs import compared_together, pairs_of_step
 from kittenllm.training import Optimizer, apply_gradients

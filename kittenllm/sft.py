@@ -21,8 +21,9 @@ import torch
 
 from kittenllm import checks
 from kittenllm.batches import PackedRows, TokenStream
+from kittenllm.forward import action_logprobs
 from kittenllm.gpt import GPT
-from kittenllm.logprobs import action_logprobs, masked_mean, token_logprobs
+from kittenllm.logprobs import masked_mean, token_logprobs
 from kittenllm.optim import learning_rate_scale
 from kittenllm.training import Optimizer, apply_gradients, rows_between
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from kittenllm import checks
-from kittenllm.logprobs import rows_by_length
+from kittenllm.forward import rows_by_length
 
 
 class Optimizer(Protocol):

@@ -23,7 +23,7 @@ from chapters.tiny_world import (
     total_variation,
 )
 from kittenllm.dpo import dpo_loss, ipo_loss
-from kittenllm.logprobs import action_logprobs
+from kittenllm.forward import action_logprobs
 from kittenllm.ppo import gae, kl_shaped_rewards, ppo_policy_loss
 from kittenllm.runs import read_json
 from kittenllm.sampling import generate

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from kittenllm.calibration import calibration_error
 from kittenllm.credit import ValueModel, explained_variance, gae, kl_shaped_rewards, whiten
 from kittenllm.dpo import DPOConfig, dpo_loss, ipo_loss, train_preferences
+from kittenllm.forward import frozen_logprobs
 from kittenllm.gpt import GPT, GPTConfig, KVCache
 from kittenllm.grpo import GRPOConfig, group_advantages, grpo_loss, train_grpo
 from kittenllm.judging import judge
@@ -20,7 +21,6 @@ from kittenllm.logprobs import (
     all_equal,
     average,
     entropy,
-    frozen_logprobs,
     kl_k1,
     kl_k2,
     kl_k3,

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from kittenllm import grpo
+from kittenllm.forward import action_logprobs
 from kittenllm.gpt import GPT
 from kittenllm.grpo import GRPOConfig, group_advantages, grpo_loss, train_grpo, update
-from kittenllm.logprobs import action_logprobs
 from kittenllm.optim import make_optimizer
 from kittenllm.ppo import ppo_policy_loss
 from kittenllm.sampling import generate

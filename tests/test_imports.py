@@ -26,7 +26,8 @@ LAYERS = (
     ("the town", "kitten_town"),  # the world knows nothing about models
     ("the model", "gpt chat"),
     ("the forms of records", "record_forms"),
-    ("tools", "batches logprobs optim sampling checkpoints records search calculator"),
+    ("arithmetic", "logprobs"),
+    ("tools", "batches forward optim sampling checkpoints records search calculator"),
     (
         "helpers",
         "training credit judging calibration cleaning plot_style stages summaries agent lora",

@@ -9,18 +9,21 @@ from functools import partial
 import pytest
 import torch
 
+from kittenllm.forward import (
+    action_logprobs,
+    hidden_at,
+    length_chunks,
+    plain_action_logprobs,
+    rows_by_length,
+)
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import (
-    action_logprobs,
     average,
     entropy,
-    hidden_at,
     kl_k1,
     kl_k2,
     kl_k3,
-    length_chunks,
     masked_mean,
-    rows_by_length,
     sequence_logprobs,
     token_logprobs,
 )
@@ -290,7 +293,14 @@ def test_action_logprobs_equal_token_logprobs_of_full_logits(tiny_gpt, batch):
     tokens, mask = batch
     full = token_logprobs(tiny_gpt(tokens), tokens)
     picked = action_logprobs(tiny_gpt, tokens, mask)
-    assert_close(picked, torch.where(mask, full, 0.0), atol=1e-5, rtol=0)
+    plain = plain_action_logprobs(tiny_gpt, tokens, mask)
+    assert torch.equal(plain, torch.where(mask, full, 0.0))
+    assert_close(picked, plain, atol=1e-5, rtol=0)
+    documents = (torch.arange(20, device=tokens.device) >= 9).long().expand(6, 20)
+    apart = action_logprobs(tiny_gpt, tokens, mask, document_ids=documents)
+    plain = plain_action_logprobs(tiny_gpt, tokens, mask, document_ids=documents)
+    assert_close(apart, plain, atol=1e-5, rtol=0)
+    assert (apart - picked).abs().max() > 0.1
     assert full[~mask].abs().min() > 0.1  # the zeros outside the mask are no accident
 
 

@@ -13,8 +13,9 @@ import torch
 
 from kittenllm import ppo
 from kittenllm.credit import ValueModel, token_credit
+from kittenllm.forward import action_logprobs
 from kittenllm.gpt import GPT
-from kittenllm.logprobs import action_logprobs, masked_mean
+from kittenllm.logprobs import masked_mean
 from kittenllm.optim import make_optimizer
 from kittenllm.ppo import PPOConfig, ppo_policy_loss, ppo_value_loss, train_ppo
 from kittenllm.sampling import generate

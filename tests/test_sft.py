@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from kittenllm.batches import TokenStream, pack
+from kittenllm.forward import action_logprobs
 from kittenllm.gpt import GPT
-from kittenllm.logprobs import action_logprobs, masked_mean
+from kittenllm.logprobs import masked_mean
 from kittenllm.optim import make_optimizer
 from kittenllm.pretrain import PretrainConfig, train_pretrain
 from kittenllm.sft import SFTConfig, sft_loss, step_rows, train_sft, trained_positions

@@ -13,7 +13,7 @@ from functools import cache
 import torch
 
 from chapters.museum.exhibits import Points
-from kittenllm import batches, chat, dpo, logprobs, reward_model, sampling, sft
+from kittenllm import batches, chat, dpo, forward, reward_model, sampling, sft
 from kittenllm.gpt import GPT, GPTConfig
 from kittenllm.pairs import PreferencePair
 from kittenllm.tokenizer import SMALLEST_VOCABULARY, Tokenizer, train_bpe
@@ -118,7 +118,7 @@ def speaks_for_the_user() -> Points:
     def share(gpt: GPT) -> float:
         rows = torch.tensor([prompt[:8] for prompt in prompts()])  # <|im_start|>user\n + question
         words = torch.ones_like(rows[:, 1:], dtype=torch.bool)
-        return logprobs.action_logprobs(gpt, rows, words).exp().mean()
+        return forward.action_logprobs(gpt, rows, words).exp().mean()
 
     return school(share, steps=30)
 
@@ -131,9 +131,9 @@ def neighbour_is_heard() -> Points:
     mask = torch.ones(1, len(second) - 1, dtype=torch.bool)
 
     def change(gpt: GPT) -> float:
-        alone = logprobs.action_logprobs(gpt, torch.tensor([second]), mask).sum()
+        alone = forward.action_logprobs(gpt, torch.tensor([second]), mask).sum()
         all_of_row = torch.ones(1, row.shape[1] - 1, dtype=torch.bool)
-        packed = logprobs.action_logprobs(gpt, row, all_of_row, document_ids=documents)
+        packed = forward.action_logprobs(gpt, row, all_of_row, document_ids=documents)
         return (packed[:, len(first) :].sum() - alone).abs()
 
     return school(change)
@@ -168,7 +168,7 @@ def cache_error() -> Points:
         gpt, [prompt] * 24, max_new_tokens=16, temperature=1.0, generator=generator
     )
     mask = rollout.response_mask
-    scored = logprobs.frozen_logprobs(gpt, rollout.tokens, mask)
+    scored = forward.frozen_logprobs(gpt, rollout.tokens, mask)
     errors = torch.where(mask, (scored - rollout.logprobs).abs(), 0.0)
     per_place = errors.sum(dim=0) / mask.sum(dim=0).clamp(min=1)  # (T-1,)
     first = len(prompt) - 1
