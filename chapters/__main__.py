@@ -7,10 +7,11 @@ pictures, as one page for a browser.
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
-from chapters.report import write_report
-from chapters.runner import (
+from chapters.bands.verdicts import print_verdicts
+from chapters.common.runner import (
     Chapter,
     available_chapters,
     chosen_chapters,
@@ -18,9 +19,10 @@ from chapters.runner import (
     exit_code,
     run_chapter,
 )
-from chapters.samples import side_by_side
-from chapters.terminal import wrap
-from kittenllm.json_files import is_number
+from chapters.common.samples import side_by_side
+from chapters.common.terminal import wrap
+from chapters.report.page import write_report
+from kittenllm.runs.json_files import is_number
 from kittenllm.settings import Common, new_parser, read_common
 
 WIDTH = 80
@@ -45,7 +47,7 @@ def journey(argv=None) -> None:
         chapters = chosen_chapters(arguments["chapter"])
     except ValueError as error:
         parser.error(str(error))
-    common = read_common(parser, arguments)
+    common = replace(read_common(parser, arguments), after_chapter=print_verdicts)
     started = time.monotonic()
     rows = []
     for number, chapter in enumerate(chapters, start=1):

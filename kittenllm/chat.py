@@ -136,6 +136,11 @@ def chat_prompt(tokenizer: Tokenizer, messages: list[dict[str, str]]) -> list[in
     return encode_chat(tokenizer, messages, reply_next=True).tokens
 
 
+def text_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
+    """A plain text that begins here, as ordinary tokens: what a base model is asked to continue."""
+    return [tokenizer.endoftext_id, *tokenizer.encode(text)]
+
+
 def colour_view(
     tokenizer: Tokenizer,
     tokens: Iterable[int],

@@ -5,7 +5,7 @@ and a file may change between two looks at it, so nobody opens a data file a sec
 
     data = read_data_file("book.txt")        # or /dev/stdin, a FIFO, <(zcat book.txt.gz)
     data.text                                # what to train on
-    data.digest                              # what a run is known by, see runs.py
+    data.digest                              # what a run is known by, see runs/run.py
 
 Read before: nothing. Left out: files larger than memory, other encodings than UTF-8.
 """

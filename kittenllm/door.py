@@ -39,7 +39,7 @@ def enter() -> None:
 
 
 def explain_path() -> None:
-    """For `python chapters/ch1_sft.py` and its like.  Raises: SystemExit(2) after one line."""
+    """For `python chapters/ch1_sft` and its like.  Raises: SystemExit(2) after one line."""
     started = Path(sys.argv[0]).resolve()
     if started.is_dir():
         started /= "__main__.py"

@@ -1,11 +1,7 @@
 """Python finds this file, and not the package, if a file of this folder was started by its path."""
 
-import sys
+import runpy
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-sys.modules.pop("kittenllm", None)  # in this folder that name means this file
-
-from kittenllm.door import explain_path  # noqa: E402
-
-explain_path()
+door = runpy.run_path(str(Path(__file__).resolve().parents[1] / "kittenllm" / "door.py"))
+door["explain_path"]()

@@ -7,7 +7,7 @@ mean 0 and standard deviation 1. Then kl_coef means the same for every reward mo
 A reward model reads token ids. With another tokenizer the same ids are other words, so a file that
 was made with another vocabulary is refused.
 
-Read before: reward_model.py, checkpoints.py. Left out: scores that drift during RL are not
+Read before: reward_model.py, runs/checkpoints.py. Left out: scores that drift during RL are not
 standardised again. Letters: N replies, T tokens.
 """
 
@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from kittenllm import checks
-from kittenllm.checkpoints import CheckpointError, load_head, load_model, save_model
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import all_equal, widen
 from kittenllm.reward_model import RewardModel
+from kittenllm.runs.checkpoints import CheckpointError, load_head, load_model, save_model
 from kittenllm.sampling import Rollout
 from kittenllm.tokenizer import Tokenizer
 

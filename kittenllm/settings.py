@@ -14,6 +14,7 @@ import random
 import shlex
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,10 @@ class Common:
     runs: Path = Path("runs")
     quick: bool = False
     size: str = "small"  # "small" is 0.6 M parameters, "medium" about 10 M
+    # Called with the name and the summary of every chapter that has been trained.
+    after_chapter: Callable[[str, dict], None] | None = dataclasses.field(
+        default=None, compare=False, repr=False
+    )
 
     def folder(self, chapter: str) -> Path:
         """Where a chapter keeps its files; quick runs never mix with full ones."""

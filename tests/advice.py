@@ -4,7 +4,7 @@ A hint must fit to the mistake. So the grader calls the function with small exam
 it the right kind of thing that comes back? Was an input changed? Are the numbers those of a known
 mistake? Nothing is guessed from the name of a test.
 
-Read before: chapters/exercise_table.py. Left out: the mistakes themselves, see mistakes.py.
+Read before: chapters/check/table.py. Left out: the mistakes themselves, see mistakes.py.
 """
 
 import inspect

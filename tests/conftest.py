@@ -19,8 +19,8 @@ import kittenllm  # noqa: F401 (before torch: see there)
 # isort: split
 import torch
 
-from chapters.exercise_table import EXERCISES
-from chapters.substitute import FileError, load_file, substituted
+from chapters.check.substitute import FileError, load_file, substituted
+from chapters.check.table import EXERCISES
 from kittenllm.gpt import GPT, GPTConfig
 
 ROOT = Path(__file__).parent.parent

@@ -32,12 +32,12 @@ import kittenllm  # noqa: F401 (before torch: see there)
 import torch
 from advice import advice_for
 
-from chapters.exercise_chapters import NotTheirFault, train_chapter
-from chapters.exercise_table import EXERCISES, ROOT, Exercise
-from chapters.exercise_trainings import TRAININGS, Story
-from chapters.substitute import FileError, load_file, substituted
-from kittenllm.checkpoints import CheckpointError
-from kittenllm.memory import peak_memory_mb
+from chapters.check.curves import NotTheirFault, train_chapter
+from chapters.check.substitute import FileError, load_file, substituted
+from chapters.check.table import EXERCISES, ROOT, Exercise
+from chapters.check.trainings import TRAININGS, Story
+from kittenllm.runs.checkpoints import CheckpointError
+from kittenllm.runs.memory import peak_memory_mb
 
 MEMORY_GB = 3  # so much more than Python and torch themselves need
 SHOWN_NUMBERS = 12  # a tensor with more than these is not written out

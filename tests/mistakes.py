@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from chapters.exercise_table import EXERCISES
+from chapters.check.table import EXERCISES
 from kittenllm.chat import ChatTokens
 from kittenllm.logprobs import masked_mean
 from kittenllm.orpo import log_odds

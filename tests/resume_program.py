@@ -14,10 +14,10 @@ import kittenllm  # noqa: F401 (before torch: see there)
 import torch
 from torch.nn import functional as F
 
-from kittenllm import stages
 from kittenllm.gpt import GPT, GPTConfig
 from kittenllm.optim import make_optimizer
-from kittenllm.runs import Run
+from kittenllm.runs import stages
+from kittenllm.runs.run import Run
 from kittenllm.settings import Common, new_generator, new_random
 
 

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from kittenllm import agent
-from kittenllm.agent import (
+from kittenllm.chat import ChatTokens, chat_prompt, colour_view, encode_chat
+from kittenllm.sampling import Rollout
+from kittenllm.skills import agent
+from kittenllm.skills.agent import (
     MAX_RESULT,
     Call,
     add_tool_turn,
@@ -14,8 +16,6 @@ from kittenllm.agent import (
     run_agent,
     run_call,
 )
-from kittenllm.chat import ChatTokens, chat_prompt, colour_view, encode_chat
-from kittenllm.sampling import Rollout
 from tests.byte_kitten import TOKENIZER, ids, new_gpt
 
 CONTEXT = 400

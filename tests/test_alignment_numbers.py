@@ -12,10 +12,14 @@ import pytest
 import torch
 from byte_kitten import small_config
 
-from chapters import alignment, ch4_preferences, frontier, overoptimisation, preference_training
-from chapters.alignment import first_replies, reward_and_kl
-from chapters.preference_training import golds_of, win_rate
-from chapters.preferences import LabelledPair
+from chapters.ch3_ppo import overoptimisation
+from chapters.ch4_preferences import frontier
+from chapters.ch4_preferences import story as ch4_preferences
+from chapters.ch4_preferences import training as preference_training
+from chapters.ch4_preferences.training import golds_of, win_rate
+from chapters.common import measuring as alignment
+from chapters.common.measuring import first_replies, reward_and_kl
+from chapters.common.pairs import LabelledPair
 from kittenllm.chat import chat_prompt
 from kittenllm.evaluation import Reply
 from kittenllm.gpt import GPT
@@ -24,7 +28,7 @@ from kittenllm.kitten_town.chats import KIND_SHARES, KINDS, Question
 from kittenllm.kitten_town.judge import Verdict, judge
 from kittenllm.pairs import PreferencePair
 from kittenllm.reward_model import RewardModel
-from kittenllm.runs import Run
+from kittenllm.runs.run import Run
 from kittenllm.sampling import generate
 from kittenllm.scorer import Scorer
 from kittenllm.settings import Common

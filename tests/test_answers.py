@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from chapters import check_text
-from chapters.exercise_table import EXERCISES
-from chapters.substitute import substituted
+from chapters.check import text as check_text
+from chapters.check.substitute import substituted
+from chapters.check.table import EXERCISES
 
 ROOT = Path(__file__).parent.parent
 TESTS = ROOT / "tests"

@@ -5,26 +5,30 @@ import math
 
 import pytest
 
-from chapters import bands, bands_docs, runner
-from chapters.bands import (
+from chapters.bands import __main__ as bands
+from chapters.bands import docs as bands_docs
+from chapters.bands.building import (
+    POINTS,
+    RULE,
     build,
-    changed_settings,
     chapter_band,
-    compact_json,
-    curve_bands,
     default_config,
-    digits,
-    number_of,
-    print_verdicts,
-    read_bands,
+    rounding,
     sample_curve,
-    shown,
-    verdicts,
-    why_incomparable,
     widened,
 )
-from chapters.key_numbers import CURVES, KEY_NUMBERS
-from chapters.runner import CHAPTERS
+from chapters.bands.docs import compact_json
+from chapters.bands.file import FILE, FORMAT, read_bands
+from chapters.bands.key_numbers import CURVES, KEY_NUMBERS, digits, number_of, shown
+from chapters.bands.verdicts import (
+    changed_settings,
+    curve_bands,
+    print_verdicts,
+    verdicts,
+    why_incomparable,
+)
+from chapters.common import runner
+from chapters.common.runner import CHAPTERS
 from kittenllm.settings import Common
 
 CHAPTER = "ch0_base"
@@ -294,9 +298,11 @@ def test_the_runner_prints_them_once(three_bands, monkeypatch, tmp_path, capsys)
     """After a run, not when a finished one is only reused."""
     summary = a_summary()
     module = type("Module", (), {"run": staticmethod(lambda settings, common: summary)})
-    monkeypatch.setattr(runner.importlib, "import_module", lambda name: module)
-    monkeypatch.setattr(bands, "read_bands", lambda: three_bands)
-    common = Common(runs=tmp_path)
+    monkeypatch.setattr(runner, "story_of", lambda name: module)
+    common = Common(
+        runs=tmp_path,
+        after_chapter=lambda name, numbers: print_verdicts(name, numbers, three_bands),
+    )
     assert runner.run_chapter(CHAPTER, None, common) == (summary, False)
     assert "val_nats_per_token 0.64: inside the band" in capsys.readouterr().out
     folder = common.folder(CHAPTER)
@@ -334,7 +340,7 @@ def two_threads(tmp_path):
 
 
 def test_rounding_by_hand(two_threads):
-    (entry,) = bands.rounding(two_threads[:2], two_threads[2:])[CHAPTER]
+    (entry,) = rounding(two_threads[:2], two_threads[2:])[CHAPTER]
     assert entry["seed"] == 0 and entry["threads"] == [2, 1]
     assert entry["values"]["val_nats_per_token"] == [0.64, 0.62]
     assert entry["values"]["fact_recall"] == [0.999, 0.999]
@@ -353,7 +359,7 @@ def test_runs_that_say_nothing_about_rounding(two_threads, tmp_path, changes, me
     summary = {"seed": 0, "threads": 1, "fingerprint": "a", **changes}
     write_run(tmp_path / "odd", a_summary(**summary))
     with pytest.raises(ValueError, match=message):
-        bands.rounding(two_threads[:2], [tmp_path / "odd"])
+        rounding(two_threads[:2], [tmp_path / "odd"])
 
 
 def test_fewer_seeds_do_not_replace_the_shipped_bands(three_runs, tmp_path, monkeypatch, capsys):
@@ -408,7 +414,7 @@ def test_a_block_is_written_from_the_file(two_threads, tmp_path):
 
 def test_the_documents_hold_what_the_file_holds():
     """If not: python -m chapters.bands --docs."""
-    content = json.loads(bands.FILE.read_text(encoding="utf-8"))
+    content = json.loads(FILE.read_text(encoding="utf-8"))
     blocks = []
     for path in bands_docs.documents():
         text = path.read_text(encoding="utf-8")
@@ -448,9 +454,9 @@ def test_causes_name_flags_that_exist():
 
 def test_the_committed_file():
     """Its shape. How many seeds it holds is the maker's business."""
-    content = json.loads(bands.FILE.read_text(encoding="utf-8"))
-    assert content["format"] == bands.FORMAT and content["rule"] == bands.RULE
-    assert bands.FILE.stat().st_size < 60_000
+    content = json.loads(FILE.read_text(encoding="utf-8"))
+    assert content["format"] == FORMAT and content["rule"] == RULE
+    assert FILE.stat().st_size < 60_000
     chapters = read_bands()
     assert CHAPTER in chapters and set(chapters) <= set(KEY_NUMBERS)
     for chapter, band in chapters.items():
@@ -467,7 +473,7 @@ def test_the_committed_file():
         for key, shown_row in band.get("table", {}).items():  # a wrong key would be a dash for ever
             assert None not in shown_row["values"], f"{chapter} {key}"
         for curve in curve_bands(chapter):
-            assert 5 <= len(curve.steps) == len(curve.low) == len(curve.high) <= bands.POINTS
+            assert 5 <= len(curve.steps) == len(curve.low) == len(curve.high) <= POINTS
             assert curve.steps == sorted(curve.steps)
             assert all(low <= high for low, high in zip(curve.low, curve.high, strict=True))
 

@@ -12,13 +12,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from chapters import ch0_base, texts
-from chapters.texts import file_texts, town_texts, validation_nats
-from kittenllm.checkpoints import load_model
+from chapters.ch0_base import story as ch0_base
+from chapters.common import texts
+from chapters.common.runner import chapter_main
+from chapters.common.texts import file_texts, town_texts, validation_nats
 from kittenllm.kitten_town import voices
 from kittenllm.kitten_town.facts import build_town
 from kittenllm.records import RecordError
-from kittenllm.runs import read_json
+from kittenllm.runs.checkpoints import load_model
+from kittenllm.runs.run import read_json
 from kittenllm.tokenizer import Tokenizer
 
 STORY = Path(__file__).parent / "data" / "story.txt"
@@ -107,7 +109,10 @@ def test_samples_show_the_same_prompts_before_and_after(base):
 
 def test_a_finished_base_is_reused(base, quick_runs, capsys):
     before = (base / "summary.json").stat().st_mtime_ns
-    assert ch0_base.main(["--quick", "--runs", str(quick_runs), "--device", "cpu"]) == 0
+    assert (
+        chapter_main("ch0_base", argv=["--quick", "--runs", str(quick_runs), "--device", "cpu"])
+        == 0
+    )
     assert "finished earlier with these settings" in capsys.readouterr().out
     assert (base / "summary.json").stat().st_mtime_ns == before
 
@@ -118,7 +123,7 @@ def test_a_finished_base_is_reused(base, quick_runs, capsys):
 def test_a_text_of_ones_own_and_the_same_seed_gives_the_same_kitten(story, tmp_path, capsys):
     weights = []
     for name in ("one", "two"):
-        assert ch0_base.main(tiny(story, tmp_path / name)) == 0
+        assert chapter_main("ch0_base", argv=tiny(story, tmp_path / name)) == 0
         gpt, _, _ = load_model(tmp_path / name / "ch0_base" / "model.pt")
         weights.append(gpt.state_dict())
     assert weights[0].keys() == weights[1].keys()
@@ -164,7 +169,7 @@ def test_a_text_that_cannot_be_used_is_one_line(tmp_path, capsys, content, compl
     path = tmp_path / "text.txt"
     if content is not None:
         path.write_bytes(content)
-    assert ch0_base.main(tiny(path, tmp_path / "runs")) == 1
+    assert chapter_main("ch0_base", argv=tiny(path, tmp_path / "runs")) == 1
     shown = capsys.readouterr().err.splitlines()
     assert len(shown) == 1 and shown[0].startswith(f"error: {path}")
     assert complaint in shown[0]
@@ -174,7 +179,10 @@ def test_a_text_that_cannot_be_used_leaves_the_finished_base_alone(own_runs, tmp
     """Whoever mistypes a file name must find the kitten of yesterday where it was."""
     empty = tmp_path / "empty.txt"
     empty.touch()
-    assert ch0_base.main(["--quick", "--text", str(empty), "--runs", str(own_runs)]) == 1
+    assert (
+        chapter_main("ch0_base", argv=["--quick", "--text", str(empty), "--runs", str(own_runs)])
+        == 1
+    )
     assert (own_runs / "quick" / "ch0_base" / "model.pt").is_file()
     assert sorted(path.name for path in (own_runs / "quick").iterdir()) == ["ch0_base", "ch1_sft"]
 
@@ -193,7 +201,7 @@ def test_a_text_that_cannot_be_used_leaves_the_finished_base_alone(own_runs, tmp
 )
 def test_wrong_settings_end_before_anything_is_read(tmp_path, capsys, flags, complaint):
     with pytest.raises(SystemExit) as stop:
-        ch0_base.main([*flags.split(), "--runs", str(tmp_path / "runs")])
+        chapter_main("ch0_base", argv=[*flags.split(), "--runs", str(tmp_path / "runs")])
     assert stop.value.code == 2
     assert complaint in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "runs").exists()
@@ -209,8 +217,8 @@ def test_a_full_disk_loses_no_training(story, tmp_path, monkeypatch, capsys):
             raise OSError(errno.ENOSPC, "No space left on device")
         real_replace(source, target)
 
-    monkeypatch.setattr("kittenllm.checkpoints.os.replace", replace)
-    assert ch0_base.main(tiny(story, tmp_path / "runs")) == 1
+    monkeypatch.setattr("kittenllm.runs.run.checkpoints.os.replace", replace)
+    assert chapter_main("ch0_base", argv=tiny(story, tmp_path / "runs")) == 1
     shown = capsys.readouterr().err.splitlines()
     assert sum(line.startswith("error: ") for line in shown) == 1
     assert "model.pt: could not be saved (No space left on device). Make room" in shown[-1]
@@ -218,7 +226,7 @@ def test_a_full_disk_loses_no_training(story, tmp_path, monkeypatch, capsys):
     assert not (folder / "model.pt").exists() and not list(folder.glob(".*.tmp"))
 
     full = False
-    assert ch0_base.main(tiny(story, tmp_path / "runs")) == 0
+    assert chapter_main("ch0_base", argv=tiny(story, tmp_path / "runs")) == 0
     assert "ch0_base train: already done" in capsys.readouterr().out  # nothing is learned twice
     assert (folder / "model.pt").is_file()
 

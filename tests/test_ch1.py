@@ -9,12 +9,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from chapters import ch1_sft, data_effects
-from chapters.data_effects import probe
-from chapters.fine_tuning import Settings, packed_rows, step_count
-from kittenllm.checkpoints import load_model
+from chapters.ch1_sft import data_effects
+from chapters.ch1_sft import story as ch1_sft
+from chapters.ch1_sft.data_effects import probe
+from chapters.common.fine_tuning import Settings, packed_rows, step_count
+from chapters.common.runner import chapter_main
 from kittenllm.records import RecordError
-from kittenllm.runs import read_json
+from kittenllm.runs.checkpoints import load_model
+from kittenllm.runs.run import read_json
 from kittenllm.tokenizer import Tokenizer
 
 CHATS = Path(__file__).parent / "data" / "chats.jsonl"
@@ -150,7 +152,7 @@ def test_own_chats_with_all_that_real_files_hold(own_runs, tmp_path, capsys):
     lines += conversation("what is <|im_start|>?", "a mark, as is <|im_end|>.")
     lines += conversation("tell me everything", "meow, " * 400)
     path.write_text(lines, encoding="utf-8")
-    assert ch1_sft.main(flags(own_runs, "--chats", path)) == 0
+    assert chapter_main("ch1_sft", argv=flags(own_runs, "--chats", path)) == 0
     screen, errors = capsys.readouterr()
     assert "Traceback" not in errors
     assert "7 records were skipped:" in screen and "... and 4 more" in screen
@@ -185,14 +187,14 @@ def test_chats_that_cannot_be_used_are_one_line(own_runs, tmp_path, capsys, cont
     path = tmp_path / "chats.json"
     if content is not None:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
-    assert ch1_sft.main(flags(own_runs, "--chats", path)) == 1
+    assert chapter_main("ch1_sft", argv=flags(own_runs, "--chats", path)) == 1
     shown = capsys.readouterr().err.splitlines()
     assert len(shown) == 1 and shown[0].startswith("error: ")
     assert complaint in shown[0]
 
 
 def test_strict_stops_at_the_first_bad_record(own_runs, capsys):
-    assert ch1_sft.main(flags(own_runs, "--chats", CHATS, "--strict")) == 1
+    assert chapter_main("ch1_sft", argv=flags(own_runs, "--chats", CHATS, "--strict")) == 1
     shown = capsys.readouterr().err
     assert f"{CHATS}, line 3: " in shown and "correct or remove this record" in shown
 
@@ -200,7 +202,7 @@ def test_strict_stops_at_the_first_bad_record(own_runs, capsys):
 def test_chats_that_cannot_be_used_leave_the_finished_kitten_alone(own_runs, tmp_path):
     empty = tmp_path / "empty.jsonl"
     empty.touch()
-    assert ch1_sft.main(flags(own_runs, "--chats", empty)) == 1
+    assert chapter_main("ch1_sft", argv=flags(own_runs, "--chats", empty)) == 1
     assert sorted(path.name for path in (own_runs / "quick").iterdir()) == ["ch0_base", "ch1_sft"]
     assert (own_runs / "quick" / "ch1_sft" / "model.pt").is_file()
 
@@ -208,7 +210,7 @@ def test_chats_that_cannot_be_used_leave_the_finished_kitten_alone(own_runs, tmp
 def test_a_wrong_file_name_is_said_before_a_base_is_trained(tmp_path, capsys):
     """Nobody should wait two minutes to learn that."""
     runs = tmp_path / "runs"
-    assert ch1_sft.main(flags(runs, "--chats", tmp_path / "nothing.jsonl")) == 1
+    assert chapter_main("ch1_sft", argv=flags(runs, "--chats", tmp_path / "nothing.jsonl")) == 1
     assert not (runs / "quick" / "ch0_base").exists()
 
 
@@ -224,7 +226,7 @@ def test_a_wrong_file_name_is_said_before_a_base_is_trained(tmp_path, capsys):
 )
 def test_wrong_settings_end_before_anything_is_read(tmp_path, capsys, wrong, complaint):
     with pytest.raises(SystemExit) as stop:
-        ch1_sft.main(flags(tmp_path / "runs", *wrong.split()))
+        chapter_main("ch1_sft", argv=flags(tmp_path / "runs", *wrong.split()))
     assert stop.value.code == 2
     assert complaint in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "runs").exists()
@@ -238,7 +240,7 @@ def test_the_comparison_measures_every_variant(own_runs, tmp_path, capsys):
     path = tmp_path / "chats.jsonl"
     path.write_text("".join(conversation(f"hello {n}", "hi!") for n in range(9)), encoding="utf-8")
     more = ("--chats", path, "--data-steps", "secret", "--compare")
-    assert ch1_sft.main(flags(own_runs, *more)) == 0
+    assert chapter_main("ch1_sft", argv=flags(own_runs, *more)) == 0
     folder = own_runs / "quick" / "ch1_sft"
     summary = read_json(folder / "summary.json")
     assert list(summary["data_effects"]) == ["everything", "no replay", "without secret"]

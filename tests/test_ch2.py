@@ -8,14 +8,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from chapters import ch2_reward_model
-from chapters.ch2_reward_model import (
-    Settings,
-    length_correlation,
-    look,
-    right,
-)
-from chapters.preferences import (
+from chapters.ch2_reward_model import story as ch2_reward_model
+from chapters.ch2_reward_model.story import Settings, length_correlation, look, right
+from chapters.common.pairs import (
     LabelledPair,
     best_guess_accuracy,
     file_pairs,
@@ -23,7 +18,7 @@ from chapters.preferences import (
     sample_pairs,
     split_by_prompt,
 )
-from kittenllm.checkpoints import CheckpointError, load_model, save_model
+from chapters.common.runner import chapter_main
 from kittenllm.evaluation import Reply
 from kittenllm.gpt import GPT, GPTConfig
 from kittenllm.kitten_town.chats import Question
@@ -31,7 +26,8 @@ from kittenllm.kitten_town.facts import build_town
 from kittenllm.kitten_town.judge import Verdict, judge
 from kittenllm.records import RecordError
 from kittenllm.reward_model import RewardModel, score_sequences
-from kittenllm.runs import read_json
+from kittenllm.runs.checkpoints import CheckpointError, load_model, save_model
+from kittenllm.runs.run import read_json
 from kittenllm.sampling import Rollout
 from kittenllm.scorer import Scorer, load_reward_model, save_reward_model
 from kittenllm.settings import new_generator, new_random
@@ -53,7 +49,7 @@ KEYS = {
 def reward_run(quick_runs) -> Path:
     """The quick chapter, once."""
     flags = ["--quick", "--seed", "0", "--device", "cpu", "--runs", str(quick_runs)]
-    assert ch2_reward_model.main(flags) == 0
+    assert chapter_main("ch2_reward_model", argv=flags) == 0
     return quick_runs / "quick" / "ch2_reward_model"
 
 
@@ -117,7 +113,7 @@ def test_the_first_step_knows_nothing(reward_run):
 def test_a_finished_chapter_is_reused(reward_run, quick_runs, capsys):
     before = (reward_run / "summary.json").stat().st_mtime_ns
     flags = ["--quick", "--device", "cpu", "--runs", str(quick_runs)]
-    assert ch2_reward_model.main(flags) == 0
+    assert chapter_main("ch2_reward_model", argv=flags) == 0
     assert (reward_run / "summary.json").stat().st_mtime_ns == before
     assert "finished earlier" in capsys.readouterr().out
 
@@ -249,7 +245,7 @@ def test_the_best_possible_guess_by_hand(golds, annotators, noise, accuracy):
 
 
 def test_a_kitten_that_always_says_the_same_gives_no_pairs(draw_pairs, monkeypatch):
-    monkeypatch.setattr("chapters.preferences._unlabelled_pairs", lambda *arguments, **options: [])
+    monkeypatch.setattr("chapters.common.pairs._unlabelled_pairs", lambda *arguments, **options: [])
     with pytest.raises(ValueError, match="only 0 of 24 pairs"):
         draw_pairs()
 
@@ -385,7 +381,7 @@ def test_the_chapter_learns_from_a_file(own_runs, tmp_path, capsys):
         "".join(line(f"May I eat {letter}?") for letter in "abcdefghijkl") + line("x", "a", "a")
     )
     flags = ["--quick", "--device", "cpu", "--runs", str(own_runs), "--preferences", str(path)]
-    assert ch2_reward_model.main(flags) == 0
+    assert chapter_main("ch2_reward_model", argv=flags) == 0
     screen = capsys.readouterr().out
     assert "1 record was skipped" in screen and "line 13" in screen
     summary = read_json(own_runs / "quick" / "ch2_reward_model" / "summary.json")
@@ -405,7 +401,7 @@ def test_the_chapter_learns_from_a_file(own_runs, tmp_path, capsys):
 )
 def test_a_wrong_flag_is_one_line(flags, named, capsys):
     with pytest.raises(SystemExit) as end:
-        ch2_reward_model.main(flags)
+        chapter_main("ch2_reward_model", argv=flags)
     assert end.value.code == 2
     assert named in capsys.readouterr().err.splitlines()[-1]
 

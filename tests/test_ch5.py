@@ -8,12 +8,14 @@ from itertools import combinations
 import pytest
 import torch
 
-from chapters import ch5_reasoning, exam, thinking
-from chapters import thinking_pictures as pictures
-from chapters.ch5_reasoning import Settings, refuse_without_signal
-from chapters.exam import Result, pass_at_k
-from chapters.thinking import Exercise, Thinker, thought_document
-from chapters.thinking_training import Recipe, learn_from_rules
+from chapters.ch5_reasoning import exam, pictures, thinking
+from chapters.ch5_reasoning import story as ch5_reasoning
+from chapters.ch5_reasoning.exam import Result, pass_at_k
+from chapters.ch5_reasoning.story import Settings, refuse_without_signal
+from chapters.ch5_reasoning.thinking import Exercise, Thinker, thought_document
+from chapters.ch5_reasoning.training import Recipe, learn_from_rules
+from chapters.common.runner import chapter_main
+from kittenllm.chat import text_prompt
 from kittenllm.gpt import GPT, GPTConfig
 from kittenllm.grpo import GRPOConfig
 from kittenllm.kitten_town import rules
@@ -25,7 +27,7 @@ from kittenllm.kitten_town.countdown import (
 )
 from kittenllm.kitten_town.scribbles import WAIT
 from kittenllm.records import RecordError, load_questions
-from kittenllm.runs import Run
+from kittenllm.runs.run import Run
 from kittenllm.settings import Common
 from kittenllm.sft import SFTConfig
 
@@ -54,7 +56,7 @@ def thinker(town_tokenizer) -> Thinker:
 
 def reply_ids(tokenizer, think: str = THINK, answer: str = ANSWER) -> list[int]:
     """The tokens of a whole reply, without the stop token."""
-    prompt = thinking.prompt_tokens(tokenizer, PROBLEM.prompt)
+    prompt = text_prompt(tokenizer, PROBLEM.prompt)
     return thought_document(tokenizer, PROBLEM.prompt, think, answer).tokens[len(prompt) : -1]
 
 
@@ -77,7 +79,7 @@ def results_of(*problems: str, **values) -> list[Result]:
 
 def test_of_a_scribble_the_reply_and_its_end_are_trained_and_nothing_else(town_tokenizer):
     document = thought_document(town_tokenizer, PROBLEM.prompt, THINK, ANSWER)
-    prompt = thinking.prompt_tokens(town_tokenizer, PROBLEM.prompt)
+    prompt = text_prompt(town_tokenizer, PROBLEM.prompt)
     assert document.tokens[: len(prompt)] == prompt
     assert document.loss_mask == [False] * len(prompt) + [True] * (len(document) - len(prompt))
     assert document.tokens[len(prompt)] == town_tokenizer.think_id  # the prompt ends right before
@@ -228,7 +230,7 @@ def test_word_problems_are_a_task_with_their_own_rule(tmp_path, town_tokenizer):
     task = thinking.question_task(town_tokenizer, records, context_length=160, max_new_tokens=48)
     assert (len(task.practice), len(task.held_out), len(task.documents)) == (4, 1, 4)
 
-    prompt = thinking.prompt_tokens(town_tokenizer, task.practice[2].text)
+    prompt = text_prompt(town_tokenizer, task.practice[2].text)
     assert task.documents[2].tokens[: len(prompt)] == prompt
     reply = town_tokenizer.decode(task.documents[2].tokens[len(prompt) : -1])
     assert reply == "<think>4-1=3</think><answer>1003</answer>"
@@ -531,9 +533,9 @@ def test_without_a_signal_the_chapter_ends_with_a_line_and_can_be_told_to_go_on(
     write_questions(tmp_path / "questions.jsonl", [str(n) for n in range(1, 11)])
     flags = ["--quick", "--runs", str(own_runs), "--device", "cpu", "--warm-up-steps", "2"]
     flags += ["--grpo-steps", "1", "--questions", str(tmp_path / "questions.jsonl")]
-    assert ch5_reasoning.main([*flags, "--least-pass-at-8", "1"]) == 1
+    assert chapter_main("ch5_reasoning", argv=[*flags, "--least-pass-at-8", "1"]) == 1
     assert "teach nothing" in capsys.readouterr().err
-    assert ch5_reasoning.main(flags) == 0
+    assert chapter_main("ch5_reasoning", argv=flags) == 0
     assert "10 word problems" in capsys.readouterr().out
 
 

@@ -14,32 +14,28 @@ import pytest
 import torch
 from byte_kitten import small_config
 
-from chapters import (
-    alignment,
-    ch0_base,
-    ch1_language,
-    ch1_sft,
-    ch1_tools,
-    ch2_reward_model,
-    ch3_ppo,
-    ch4_preferences,
-    ch5_reasoning,
-    exam,
-    fine_tuning,
-    frontier,
-    language_training,
-    preference_training,
-    preferences,
-    texts,
-    thinking_training,
-    tool_training,
-)
-from chapters import thinking_pictures as pictures
-from chapters.exam import PASS_SAMPLES
-from chapters.fine_tuning import Kitten
-from chapters.preferences import LabelledPair
-from chapters.texts import Texts
-from chapters.thinking import prompt_tokens, thought_document
+from chapters.ch0_base import story as ch0_base
+from chapters.ch1_language import story as ch1_language
+from chapters.ch1_sft import story as ch1_sft
+from chapters.ch1_tools import story as ch1_tools
+from chapters.ch2_reward_model import story as ch2_reward_model
+from chapters.ch3_ppo import overoptimisation
+from chapters.ch3_ppo import story as ch3_ppo
+from chapters.ch4_preferences import frontier
+from chapters.ch4_preferences import story as ch4_preferences
+from chapters.ch4_preferences import training as preference_training
+from chapters.ch5_reasoning import exam, pictures
+from chapters.ch5_reasoning import story as ch5_reasoning
+from chapters.ch5_reasoning import training as thinking_training
+from chapters.ch5_reasoning.exam import PASS_SAMPLES
+from chapters.ch5_reasoning.thinking import thought_document
+from chapters.common import fine_tuning, mixing, texts
+from chapters.common import measuring as alignment
+from chapters.common import pairs as preferences
+from chapters.common.fine_tuning import Kitten
+from chapters.common.pairs import LabelledPair
+from chapters.common.texts import Texts
+from kittenllm.chat import text_prompt
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town.chats import KIND_SHARES, Question
 from kittenllm.kitten_town.facts import build_town
@@ -265,7 +261,7 @@ SFT_ROWS = {
 
 def run_tools(stage: Stage, settings) -> None:
     stage.stands_on_finished_chapters(ch1_tools)
-    stage.sft(tool_training, "drill", "tools", "direct")
+    stage.sft(mixing, "drill", "tools", "direct")
     stage.put(
         ch1_tools,
         load_chat_kitten=stage.chat_kitten,
@@ -304,8 +300,7 @@ TOOLS_ROWS = {
 
 def run_language(stage: Stage, settings) -> None:
     stage.stands_on_finished_chapters(ch1_language)
-    stage.sft(tool_training, "drill")
-    stage.sft(language_training, *settings.methods)
+    stage.sft(mixing, "drill", *settings.methods)
     scores = {"bits_per_byte": 1.0, "exam_seconds": 0.0, "samples": []}
     scores |= {"chat_accuracy": 0.5, "chat_accuracy_stderr": 0.1}
     stage.put(
@@ -476,12 +471,18 @@ def run_ppo(stage: Stage, settings) -> None:
         answers=lambda *_: CUT_OFF,
         save_snapshot=save_snapshot,
         draw_again=draw_again,
-        train_on_few_pairs=train_on_few_pairs,
         write_samples=nothing,
         draw_curves=nothing,
+        report=nothing,
+    )
+    stage.loads(overoptimisation)
+    stage.put(
+        overoptimisation,
+        set_up=set_up,
+        watch=watch,
+        train_on_few_pairs=train_on_few_pairs,
         draw_overoptimisation=nothing,
         in_words=lambda *_: "",
-        report=nothing,
     )
     summary = ch3_ppo.run(settings, common)
     for key in ("gold_before", "gold_after", "gold_share_of_distance", "kl"):
@@ -605,7 +606,7 @@ def run_reasoning(stage: Stage, settings) -> None:
     stage.stands_on_finished_chapters(ch5_reasoning)
     stage.loads(ch5_reasoning)
     stage.sft(thinking_training, "warm-up")
-    start = len(prompt_tokens(tokenizer, ""))
+    start = len(text_prompt(tokenizer, ""))
     formed = thought_document(tokenizer, "", "no", "1").tokens[start:-1]
 
     def see(policy, prompts, reward, *, generator, reference):

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from chapters import chat as chat_program
-from chapters.chat import ReplyText, find_model, main
-from chapters.conversation import Conversation, PlainText
-from chapters.terminal import safe_text
+from chapters.chat import __main__ as chat_program
+from chapters.chat.__main__ import ReplyText, find_model, main
+from chapters.chat.conversation import Conversation, PlainText
+from chapters.common.terminal import safe_text
 from kittenllm.chat import encode_chat
-from kittenllm.checkpoints import CheckpointError, save_model, write_json_atomic
+from kittenllm.runs.checkpoints import CheckpointError, save_model, write_json_atomic
 from tests.byte_kitten import TOKENIZER, new_gpt
 
 ROOT = Path(__file__).parent.parent

@@ -9,8 +9,9 @@ import zipfile
 import pytest
 import torch
 
-from kittenllm import checkpoints
-from kittenllm.checkpoints import (
+from kittenllm.gpt import GPT, GPTConfig
+from kittenllm.runs import checkpoints
+from kittenllm.runs.checkpoints import (
     CheckpointError,
     load_checkpoint,
     load_model,
@@ -19,7 +20,6 @@ from kittenllm.checkpoints import (
     write_json_atomic,
     write_text_atomic,
 )
-from kittenllm.gpt import GPT, GPTConfig
 from kittenllm.tokenizer import Tokenizer
 
 

@@ -15,16 +15,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from chapters import bands, enumerable, rank
 from chapters.__main__ import table
-from chapters.frontier import built_on, checked_paths, checked_points, looks_of
+from chapters.bands import building, file, verdicts
+from chapters.ch3_ppo.token_credit import load_snapshot
+from chapters.ch4_preferences.frontier import built_on, checked_paths, checked_points, looks_of
+from chapters.common.runner import default_settings, find_chapter
+from chapters.common.samples import side_by_side, write_samples
+from chapters.enumerable import __main__ as enumerable
 from chapters.museum import __main__ as museum
-from chapters.ranking import Choice, LabelFile, Ranking, read_labels
-from chapters.report import write_report
-from chapters.runner import default_settings, find_chapter
-from chapters.samples import side_by_side, write_samples
-from chapters.token_credit import load_snapshot
-from kittenllm.checkpoints import (
+from chapters.rank import __main__ as rank
+from chapters.rank.labels import Choice, LabelFile, Ranking, read_labels
+from chapters.report.page import write_report
+from kittenllm.gpt import GPT, GPTConfig
+from kittenllm.runs.checkpoints import (
     CheckpointError,
     layer_shapes,
     load_checkpoint,
@@ -32,9 +35,8 @@ from kittenllm.checkpoints import (
     save_checkpoint,
     save_model,
 )
-from kittenllm.gpt import GPT, GPTConfig
-from kittenllm.json_files import parse_json, read_json, read_metrics
-from kittenllm.runs import Run, fingerprint_of, read_summary, write_summary
+from kittenllm.runs.json_files import parse_json, read_json, read_metrics
+from kittenllm.runs.run import Run, fingerprint_of, read_summary, write_summary
 from kittenllm.scorer import load_reward_model
 from kittenllm.settings import Common
 from kittenllm.tokenizer import Tokenizer
@@ -93,7 +95,7 @@ def gpt(tokenizer) -> GPT:
 @pytest.fixture
 def runs(made_runs, tmp_path, monkeypatch) -> Path:
     """A copy of `made_runs`, to be damaged; its kitten says nothing, which takes no time."""
-    monkeypatch.setattr("chapters.report_life.answers_of", lambda gpt, tokenizer, bare: [])
+    monkeypatch.setattr("chapters.report.life.answers_of", lambda gpt, tokenizer, bare: [])
     return Path(shutil.copytree(made_runs, tmp_path / "runs"))
 
 
@@ -136,7 +138,7 @@ def readers(runs: Path) -> dict:
         return read_summary(base / "summary.json") or {}
 
     def reference_bands():
-        return bands.build([runs], ["ch0_base"])
+        return building.build([runs], ["ch0_base"])
 
     return {
         "report": lambda: write_report(runs),
@@ -144,7 +146,7 @@ def readers(runs: Path) -> dict:
         "journey": lambda: table([(find_chapter("ch0_base"), summary_of_base(), True)]),
         "fingerprint": lambda: fingerprint_of(common, "ch0_base") + "",
         "going on": goes_on,
-        "verdicts": lambda: bands.print_verdicts("ch0_base", summary_of_base()),
+        "verdicts": lambda: verdicts.print_verdicts("ch0_base", summary_of_base()),
         "bands": reference_bands,
         "frontier": lambda: (built_on(common, "ch0_base", "x"), looks_of(base / "metrics.jsonl")),
         "enumerable": lambda: enumerable.report(enumerable.run(TINY, common)),
@@ -329,9 +331,9 @@ def test_any_value_in_bands(tmp_path, text, capsys):
         path.write_text(whole, encoding="utf-8")
 
         def read():
-            content = bands.read_bands(path)
-            bands.print_verdicts("ch0_base", summary, content)
-            bands.curve_bands("ch0_base", content)
+            content = file.read_bands(path)
+            verdicts.print_verdicts("ch0_base", summary, content)
+            verdicts.curve_bands("ch0_base", content)
 
         assert_one_line(read, content)
         assert path.read_text(encoding="utf-8") == whole

@@ -12,7 +12,7 @@ import pytest
 
 from kittenllm.data_file import DataFile, RecordError, read_data_file
 from kittenllm.records import load_chats, load_preferences, load_questions, load_text
-from kittenllm.runs import file_digest
+from kittenllm.runs.run import file_digest
 
 MESSAGES = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "meow"}]
 LINES = {  # reader -> a line that it takes

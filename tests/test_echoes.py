@@ -3,12 +3,13 @@
 import random
 import re
 
-from chapters import language_training
-from chapters.tool_training import echo, tool_chat, with_echoes
+from chapters.ch1_language import training as language_training
+from chapters.ch1_tools.training import tool_chat
+from chapters.common.mixing import echo, with_echoes
 from kittenllm.kitten_town.echoes import MOST_ITEMS, TIMES, echo_chat, echo_item
 from kittenllm.kitten_town.facts import KITTENS, PEOPLE
 from kittenllm.kitten_town.meow_tasks import draw_code, is_held_out
-from kittenllm.meowscript import parse
+from kittenllm.skills.meowscript import parse
 
 
 def test_an_echo_says_three_times_what_was_asked():

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from chapters import enumerable
-from chapters.tiny_world import (
+from chapters.enumerable import __main__ as enumerable
+from chapters.enumerable.tiny_world import (
     END,
     LONGEST_REPLY,
     PROMPTS,
@@ -25,7 +25,7 @@ from chapters.tiny_world import (
 from kittenllm.dpo import dpo_loss, ipo_loss
 from kittenllm.forward import action_logprobs
 from kittenllm.ppo import gae, kl_shaped_rewards, ppo_policy_loss
-from kittenllm.runs import read_json
+from kittenllm.runs.run import read_json
 from kittenllm.sampling import generate
 
 BETA = 0.5

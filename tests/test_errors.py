@@ -6,13 +6,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from chapters import ch4_preferences, exam
-from chapters.ch4_preferences import split_pairs
-from chapters.exam import Result
-from chapters.preference_training import watch
-from chapters.preferences import LabelledPair
-from chapters.terminal import with_error
-from chapters.thinking import Exercise, countdown_held_out
+from chapters.ch4_preferences import story as ch4_preferences
+from chapters.ch4_preferences.story import split_pairs
+from chapters.ch4_preferences.training import watch
+from chapters.ch5_reasoning import exam
+from chapters.ch5_reasoning.exam import Result
+from chapters.ch5_reasoning.thinking import Exercise, countdown_held_out
+from chapters.common.pairs import LabelledPair
+from chapters.common.terminal import with_error
 from kittenllm import evaluation
 from kittenllm.evaluation import mean_and_error
 from kittenllm.kitten_town.chats import Question
@@ -181,7 +182,7 @@ def test_pairs_about_one_prompt_are_learnt_and_watched(capsys):
 def test_the_watched_curve_has_errors_by_topic(monkeypatch):
     """Two pairs about the wire gain 2 nats, two about the glue gain 0: 1 +- 1."""
     changed = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
-    monkeypatch.setattr("chapters.preference_training.reference_logprobs", lambda *_: changed)
+    monkeypatch.setattr("chapters.ch4_preferences.training.reference_logprobs", lambda *_: changed)
     topics = [a_pair(n, thing="wire" if n < 2 else "glue").about for n in range(4)]
     start = SimpleNamespace(
         watched=[], watched_ref_logprobs=torch.zeros(4, 2), watched_topics=topics

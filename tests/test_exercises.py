@@ -17,8 +17,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from chapters import check, check_text, substitute
-from chapters.exercise_chapters import (
+from chapters.check import __main__ as check
+from chapters.check import substitute
+from chapters.check import text as check_text
+from chapters.check.curves import (
     CURVES,
     compare,
     needed_by,
@@ -26,10 +28,10 @@ from chapters.exercise_chapters import (
     program_digest,
     train_chapter,
 )
-from chapters.exercise_table import EXERCISES, FOLDER, is_stub
-from chapters.exercise_trainings import TRAININGS
-from chapters.exercises.hints import HINTS
-from chapters.substitute import FileError, load_file, substituted
+from chapters.check.hints import HINTS
+from chapters.check.substitute import FileError, load_file, substituted
+from chapters.check.table import EXERCISES, FOLDER, is_stub
+from chapters.check.trainings import TRAININGS
 from kittenllm import credit, ppo, sft
 
 ROOT = Path(__file__).parent.parent
@@ -510,7 +512,9 @@ def test_everything_is_put_back_after_an_error():
 
 
 def test_methods_and_numbers_are_replaced_in_their_place_only():
-    with substituted({"kittenllm.gpt.KVCache.keep": other_gae, "chapters.check.MEMORY_CODE": 5}):
+    with substituted(
+        {"kittenllm.gpt.KVCache.keep": other_gae, "chapters.check.__main__.MEMORY_CODE": 5}
+    ):
         assert importlib.import_module("kittenllm.gpt").KVCache.keep is other_gae
         assert check.MEMORY_CODE == 5
     assert check.MEMORY_CODE == 77
@@ -534,7 +538,7 @@ def test_the_file_of_a_replacement_keeps_the_right_function(tmp_path):
 
 
 def test_a_module_that_is_loaded_meanwhile_gets_the_right_function_in_the_end():
-    name = "chapters.token_credit"
+    name = "chapters.ch3_ppo.token_credit"
     before = sys.modules.pop(name, None)
     try:
         with substituted({"kittenllm.credit.gae": other_gae}):

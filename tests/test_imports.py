@@ -8,6 +8,7 @@ import ast
 import re
 import sys
 import tokenize
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,47 +21,53 @@ LAYERS = (
     ("the door", "door"),
     (
         "ground",
-        "kittenllm checks json_files locks tokenizer settings memory progress meowscript data_file",
+        "kittenllm checks runs.json_files runs.locks tokenizer settings runs.memory runs.progress "
+        "skills.meowscript data_file",
     ),
-    ("the language", "meowscript_format"),
+    ("the language", "skills.meowscript_format"),
     ("the town", "kitten_town"),  # the world knows nothing about models
     ("the model", "gpt chat"),
     ("the forms of records", "record_forms"),
     ("arithmetic", "logprobs"),
-    ("tools", "batches forward optim sampling checkpoints records search calculator"),
+    (
+        "tools",
+        "batches forward optim sampling runs.checkpoints records skills.search skills.calculator",
+    ),
     (
         "helpers",
-        "training credit judging calibration cleaning plot_style stages summaries agent lora",
+        "training credit judging calibration cleaning plot_style runs.stages runs.summaries "
+        "skills.agent lora",
     ),
     ("pairs", "pairs"),
     ("algorithms", " ".join(("pretrain", *ALGORITHMS))),  # they never import each other
-    ("around the algorithms", "evaluation plots runs scorer"),  # chapters need these
+    (
+        "around the algorithms",
+        "evaluation plots runs.run scorer skills.toolbox",
+    ),  # chapters need these
 )
 LAYER_OF = {name: place for place, (_, names) in enumerate(LAYERS) for name in names.split()}
 # Forbidden though the layers would allow it.
 NEVER = {
     **dict.fromkeys(
         ("pretrain", *ALGORITHMS),
-        {"kitten_town", "settings", "checkpoints", "records", "data_file"},
+        {"kitten_town", "settings", "runs.checkpoints", "records", "data_file"},
     ),
-    **dict.fromkeys(("evaluation", "plots", "runs"), {"pretrain", *ALGORITHMS}),
+    **dict.fromkeys(("evaluation", "plots", "runs.run"), {"pretrain", *ALGORITHMS}),
 }
 # The one exception: the program that writes data/ saves as carefully as everybody else.
-EXCEPTIONS = {("kitten_town/__main__.py", "checkpoints")}
+EXCEPTIONS = {("kitten_town/__main__.py", "runs.checkpoints")}
 
 PACKAGES = {"torch", "numpy", "tiktoken", "tqdm", "matplotlib"}  # and no other at run time
 OURS = {"kittenllm", "chapters"}
 
 PACKAGE_FILES = sorted((ROOT / "kittenllm").rglob("*.py"))
-CHAPTER_FILES = sorted((ROOT / "chapters").glob("*.py"))
-CHAPTER_FILES += sorted((ROOT / "chapters" / "museum").glob("*.py"))
-CHAPTER_FILES += sorted((ROOT / "chapters" / "exercises").glob("*.py"))
+CHAPTER_FILES = sorted((ROOT / "chapters").rglob("*.py"))
 TEST_FILES = sorted((ROOT / "tests").rglob("*.py"))
 TEXT_FILES = [
     *PACKAGE_FILES,
     *CHAPTER_FILES,
     *TEST_FILES,
-    *sorted((ROOT / "chapters").glob("*.md")),
+    *sorted((ROOT / "chapters").rglob("*.md")),
     *(ROOT / name for name in ("README.md", "pyproject.toml", "requirements.txt", ".ci/run")),
     ROOT / "data" / "README.md",
 ]
@@ -89,18 +96,28 @@ def imported(path: Path) -> set[str]:
 
 
 def part(path: Path) -> str:
-    """kittenllm/gpt.py is "gpt", kittenllm/kitten_town/facts.py is "kitten_town"."""
-    return path.relative_to(ROOT / "kittenllm").with_suffix("").parts[0]
+    """kittenllm/gpt.py is "gpt", kittenllm/runs/stages.py is "runs.stages", and
+    kittenllm/kitten_town/facts.py is "kitten_town"."""
+    return _part(path.relative_to(ROOT / "kittenllm").with_suffix("").parts)
+
+
+def _part(names: Sequence[str]) -> str:
+    if names[-1] == "kittenllm":  # the small files at the door of every folder
+        return "kittenllm"
+    return ".".join(names[:2]) if names[0] in ("runs", "skills") else names[0]
 
 
 def own_parts(path: Path) -> set[str]:
     """The parts of kittenllm that a file imports: "kittenllm.gpt.GPT" is "gpt"."""
-    found = {name.split(".")[1] for name in imported(path) if name.startswith("kittenllm.")}
-    return found - {"__version__"}
+    names = [name.split(".")[1:] for name in imported(path) if name.startswith("kittenllm.")]
+    return {_part(parts) for parts in names} - {"__version__"}
 
 
 @pytest.mark.parametrize("path", PACKAGE_FILES, ids=short_name)
 def test_imports_point_down(path):
+    if path.parent.name in ("runs", "skills") and path.stem == "__init__":
+        assert not imported(path)
+        return
     if path == ROOT / "kittenllm" / "__init__.py":
         assert imported(path) == {"os", "sys", "kittenllm.door.enter"}
         return
@@ -114,13 +131,18 @@ def test_imports_point_down(path):
     assert not {name for name in imported(path) if name.split(".")[0] == "chapters"}
 
 
+def room(path: Path) -> str:
+    """chapters/ch3_ppo/story.py is in "ch3_ppo", chapters/__main__.py in ""."""
+    return path.relative_to(ROOT / "chapters").parts[0] if path.parent.name != "chapters" else ""
+
+
 def test_no_chapter_imports_another():
-    names = {path.stem for path in CHAPTER_FILES} | {"museum", "exercises"}
-    numbered = {name for name in names if re.match(r"ch\d", name)}
+    rooms = {room(path) for path in CHAPTER_FILES}
     for path in CHAPTER_FILES:
         others = {n.split(".")[1] for n in imported(path) if n.startswith("chapters.")}
-        assert others <= names
-        assert not others & (numbered | {"__main__"}), f"{path.name} imports {others & numbered}"
+        assert others <= rooms
+        for other in others - {room(path)}:
+            assert not re.match(r"ch\d", other), f"{short_name(path)} imports {other}"
 
 
 @pytest.mark.parametrize("folder", ["kittenllm", "chapters"])

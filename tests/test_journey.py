@@ -11,22 +11,16 @@ from pathlib import Path
 import pytest
 
 from chapters import __main__ as journey
-from chapters import chat as chat_program
-from chapters.runner import CHAPTERS, available_chapters
+from chapters.chat import __main__ as chat_program
+from chapters.common.runner import available_chapters
 from kittenllm.kitten_town import DATA
-from kittenllm.runs import read_json
+from kittenllm.runs.run import read_json
 
 ROOT = Path(__file__).parent.parent
 NAMES = [row.name for row in available_chapters()]
 JOURNEY = [row.name for row in available_chapters() if row.in_journey]
-PROGRAMS = [
-    path.stem
-    for path in sorted((ROOT / "chapters").glob("*.py"))
-    if "\nif __name__ == " in path.read_text(encoding="utf-8")
-]
-FOLDERS = {path.parent.name for path in (ROOT / "chapters").glob("*/__main__.py")}
-PROGRAMS += [f"{name}.__main__" for name in sorted(FOLDERS)]
-LESSONS = sorted((ROOT / "chapters").glob("*.md"))
+PROGRAMS = [path.parent.name for path in sorted((ROOT / "chapters").glob("*/__main__.py"))]
+LESSONS = sorted((ROOT / "chapters").rglob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "data" / "README.md", *LESSONS]
 
 
@@ -68,7 +62,7 @@ def test_the_journey_runs_offline_and_shows_every_stage(quick_runs, run_offline)
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_every_program_has_a_help_page(name, capsys):
-    module = importlib.import_module(f"chapters.{name}")
+    module = importlib.import_module(f"chapters.{name}.__main__")
     with pytest.raises(SystemExit) as stop:
         module.main(["--help"])
     assert stop.value.code == 0
@@ -146,11 +140,8 @@ def test_flags_in_the_texts_exist(page):
     """Every `python -m chapters...` line of a page is understood by the program that it names."""
     text = page.read_text(encoding="utf-8")
     for name, flags in re.findall(r"python -m chapters(?:\.(\w+))?((?: [^\n`#&)|]+)?)", text):
-        name = f"{name}.__main__" if name in FOLDERS else name
-        if name and name not in PROGRAMS:
-            assert name in {row.name for row in CHAPTERS} | {"rank"}, name
-            continue
-        module = importlib.import_module(f"chapters.{name or '__main__'}")
+        assert not name or name in PROGRAMS, name
+        module = importlib.import_module(f"chapters.{name}.__main__".replace("..", "."))
         for flag in re.findall(r"--[a-z][\w-]*", flags):
             assert flag in help_page(module), f"{page_name(page)}: {name} has no {flag}"
 
@@ -173,7 +164,7 @@ def test_examples_in_the_texts_are_true(page):
 def test_every_chapter_has_its_lesson_and_its_row_in_the_readme():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for name in NAMES:
-        assert (ROOT / "chapters" / f"{name}.md").is_file(), f"{name} has no lesson"
+        assert (ROOT / "chapters" / name / "lesson.md").is_file(), f"{name} has no lesson"
         assert f"python -m chapters.{name}" in readme
 
 

@@ -6,9 +6,10 @@ import random
 import pytest
 import torch
 
-from chapters import ch1_language, language_exam, language_training
-from chapters.language_training import METHODS, Settings, cost, rank_of
-from kittenllm.checkpoints import load_model
+from chapters.ch1_language import exam as language_exam
+from chapters.ch1_language import training as language_training
+from chapters.ch1_language.training import METHODS, Settings, cost, rank_of
+from chapters.common.runner import chapter_main
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town import meow_tasks
 from kittenllm.kitten_town.meow_tasks import (
@@ -24,11 +25,12 @@ from kittenllm.kitten_town.meow_tasks import (
     ways_to_say,
 )
 from kittenllm.lora import add_lora, merge_lora
-from kittenllm.meowscript import MeowError, parse, run
-from kittenllm.meowscript_format import format_program
 from kittenllm.optim import make_optimizer
-from kittenllm.runs import read_json
+from kittenllm.runs.checkpoints import load_model
+from kittenllm.runs.run import read_json
 from kittenllm.sampling import Rollout
+from kittenllm.skills.meowscript import MeowError, parse, run
+from kittenllm.skills.meowscript_format import format_program
 
 # -------------------------------------------------------------------------------------- exercises
 
@@ -364,7 +366,7 @@ def test_the_screen_shows_the_language_and_a_table(finished):
 
 def test_it_is_not_run_twice(finished, capsys):
     flags = ["--quick", "--runs", str(finished[0]), "--device", "cpu"]
-    assert ch1_language.main(flags) == 0
+    assert chapter_main("ch1_language", argv=flags) == 0
     assert "finished earlier" in capsys.readouterr().out
 
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from kittenllm.meowscript import (
+from kittenllm.skills.meowscript import (
     MOST_DIGITS,
     MOST_STEPS,
     MOST_TOKENS,
@@ -14,7 +14,7 @@ from kittenllm.meowscript import (
     run,
     tokens_of,
 )
-from kittenllm.meowscript_format import diary, format_program
+from kittenllm.skills.meowscript_format import diary, format_program
 
 # ---------------------------------------------------------------------------------- what it means
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from chapters.check import grade
-from chapters.exercise_table import EXERCISES, Exercise
+from chapters.check.__main__ import grade
+from chapters.check.table import EXERCISES, Exercise
 from chapters.museum import __main__ as museum
 from chapters.museum.exhibits import (
     Exhibit,

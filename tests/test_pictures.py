@@ -7,24 +7,20 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from chapters import (
-    ch0_base,
-    ch1_sft,
-    ch3_ppo,
-    ch5_reasoning,
-    overoptimisation,
-    preferences,
-    samples,
-    thinking_pictures,
-    token_credit,
-)
-from chapters.preferences import LabelledPair
-from chapters.runner import CHAPTERS
+from chapters.ch0_base import story as ch0_base
+from chapters.ch1_sft import story as ch1_sft
+from chapters.ch3_ppo import overoptimisation, token_credit
+from chapters.ch3_ppo import story as ch3_ppo
+from chapters.ch5_reasoning import pictures as thinking_pictures
+from chapters.ch5_reasoning import story as ch5_reasoning
+from chapters.common import pairs as preferences
+from chapters.common import samples
+from chapters.common.pairs import LabelledPair
+from chapters.common.runner import CHAPTERS
 from kittenllm import plots
 from kittenllm.credit import ValueModel
 from kittenllm.evaluation import Reply
 from kittenllm.grpo import GRPOConfig, train_grpo
-from kittenllm.json_files import read_json
 from kittenllm.kitten_town import later_words, stories
 from kittenllm.kitten_town.chats import Question
 from kittenllm.kitten_town.countdown import Problem, check_answer
@@ -32,6 +28,7 @@ from kittenllm.kitten_town.facts import build_town
 from kittenllm.kitten_town.judge import Verdict
 from kittenllm.optim import make_optimizer
 from kittenllm.ppo import PPOConfig
+from kittenllm.runs.json_files import read_json
 from kittenllm.sampling import Rollout
 from kittenllm.settings import Common
 from tests.byte_kitten import TOKENIZER, new_gpt

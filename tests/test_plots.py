@@ -12,7 +12,6 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from kittenllm.checkpoints import CheckpointError
 from kittenllm.plots import (
     Panel,
     attention_heatmap,
@@ -24,6 +23,7 @@ from kittenllm.plots import (
     panels,
     token_rows,
 )
+from kittenllm.runs.checkpoints import CheckpointError
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from chapters import rank
-from chapters.ranking import (
+from chapters.rank import __main__ as rank
+from chapters.rank.labels import (
     Choice,
     Ranking,
     agreement,
@@ -17,9 +17,9 @@ from chapters.ranking import (
     record_key,
     write_labels,
 )
-from kittenllm.checkpoints import load_model
 from kittenllm.records import load_preferences
-from kittenllm.runs import read_json
+from kittenllm.runs.checkpoints import load_model
+from kittenllm.runs.run import read_json
 from kittenllm.scorer import load_reward_model
 
 CHOICES = [Choice(f"question {i}", f"good {i}", f"bad {i}", better=1) for i in range(4)]

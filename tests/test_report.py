@@ -18,15 +18,18 @@ import pytest
 import torch
 from byte_kitten import small_config
 
-from chapters import bands, report, report_life
-from chapters.report_charts import Chart, line_chart, thinned, ticks
-from chapters.report_data import Stage, read_stage
-from chapters.report_html import Markup, escaped, minutes, shown, table, tag
-from chapters.report_learning import overoptimisation
-from chapters.report_numbers import bands_view, curve_shades
-from chapters.report_views import heats, mask_view, thought, two_problems
-from kittenllm.checkpoints import save_model
+from chapters.bands import file as bands_file
+from chapters.bands import verdicts as bands
+from chapters.report import life as report_life
+from chapters.report import page as report
+from chapters.report.charts import Chart, line_chart, thinned, ticks
+from chapters.report.data import Stage, read_stage
+from chapters.report.html import Markup, escaped, minutes, shown, table, tag
+from chapters.report.learning import overoptimisation
+from chapters.report.numbers import bands_view, curve_shades
+from chapters.report.views import heats, mask_view, thought, two_problems
 from kittenllm.gpt import GPT
+from kittenllm.runs.checkpoints import save_model
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \"'&\u2028\u202e\x1b[2J"
 LONG = "meow" * 200  # a word that no screen is wide enough for
@@ -362,7 +365,9 @@ def test_reference_bands_where_they_fit(tmp_path, monkeypatch):
     limits = {"fact_recall": (0.5, 0.97, 1.0, False), "val_bits_per_byte": (0.35, 0.3, 0.4, True)}
     found = [bands.Verdict(key, *numbers, HOSTILE) for key, numbers in limits.items()]
     monkeypatch.setattr(bands, "verdicts", lambda chapter, summary: found)
-    curve = bands.CurveBand("loss", "train", "val_loss", "nats", [0, 9], [1.0, 0.5], [2.0, 0.8])
+    curve = bands_file.CurveBand(
+        "loss", "train", "val_loss", "nats", [0, 9], [1.0, 0.5], [2.0, 0.8]
+    )
     monkeypatch.setattr(bands, "curve_bands", lambda chapter: [curve])
     text = Reader(bands_view(stage)).text
     assert "1 of 2 numbers inside their band" in text and "fact recall" in text

@@ -12,11 +12,18 @@ import pytest
 
 import chapters
 from chapters import __main__ as journey
-from chapters import runner
-from chapters.runner import Chapter, chapter_main, ensure, exit_code, find_chapter, run_chapter
-from chapters.samples import side_by_side, write_samples
-from kittenllm.checkpoints import CheckpointError
-from kittenllm.runs import read_json
+from chapters.common import runner
+from chapters.common.runner import (
+    Chapter,
+    chapter_main,
+    ensure,
+    exit_code,
+    find_chapter,
+    run_chapter,
+)
+from chapters.common.samples import side_by_side, write_samples
+from kittenllm.runs.checkpoints import CheckpointError
+from kittenllm.runs.run import read_json
 from kittenllm.settings import Common
 
 CHAPTER = '''
@@ -26,7 +33,7 @@ from dataclasses import dataclass
 
 from chapters.runner import chapter_main, ensure
 from chapters.samples import write_samples
-from kittenllm.runs import Run, fingerprint_of
+from kittenllm.runs.run import Run, fingerprint_of
 from kittenllm.settings import setting
 
 NAME = "{name}"

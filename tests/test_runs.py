@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from kittenllm import checkpoints
-from kittenllm.checkpoints import CheckpointError, load_model
 from kittenllm.gpt import GPT, GPTConfig
-from kittenllm.progress import Progress
-from kittenllm.runs import Run, digest, file_digest, fingerprint_of
+from kittenllm.runs import checkpoints
+from kittenllm.runs.checkpoints import CheckpointError, load_model
+from kittenllm.runs.progress import Progress
+from kittenllm.runs.run import Run, digest, file_digest, fingerprint_of
 from kittenllm.settings import Common
 from kittenllm.tokenizer import Tokenizer
 from tests.resume_program import run_tiny

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from kittenllm.kitten_town.tool_chats import ENCYCLOPEDIA, search_call
-from kittenllm.search import BM25, words_of
+from kittenllm.skills.search import BM25, words_of
 
 # 5 pages of 1, 3, 1, 3 and 2 words: the mean length is 2.
 PAGES = ["cat", "cat cat dog", "fish", "bird fish bird", "milk milk"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kittenllm.checkpoints import plain_numbers
+from kittenllm.runs.checkpoints import plain_numbers
 from kittenllm.settings import (
     Common,
     new_generator,

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from chapters.exam import pass_at_k
-from chapters.exercise_table import EXERCISES
-from chapters.runner import CHAPTERS
+from chapters.ch5_reasoning.exam import pass_at_k
+from chapters.check.table import EXERCISES
+from chapters.common.runner import CHAPTERS
 from kittenllm.dpo import dpo_loss, ipo_loss, preference_metrics
 from kittenllm.grpo import group_advantages, grpo_loss
 from kittenllm.kitten_town.countdown import Problem, check_answer
@@ -83,7 +83,7 @@ def test_what_is_to_be_run_exists():
         path.read_text(encoding="utf-8") for path in (ROOT / "chapters/museum").glob("hall_*.py")
     )
     assert exhibits and all(f'name="{name}"' in halls for name in exhibits)
-    from chapters.trace import TOPICS
+    from chapters.trace.__main__ import TOPICS
 
     traced = re.findall(r"python -m chapters\.trace (\w+)", PAGE)
     assert len(traced) >= 5 and set(traced) <= set(TOPICS)

@@ -5,14 +5,14 @@ import re
 
 import pytest
 
-from chapters import chat as chat_program
-from chapters.chat import main
-from chapters.conversation import Conversation
-from chapters.tool_talk import WIDTH, ToolTalk, fold
-from chapters.toolbox import MAX_CALLS
-from kittenllm.agent import encode_tool_chat
-from kittenllm.checkpoints import save_model
+from chapters.chat import __main__ as chat_program
+from chapters.chat.__main__ import main
+from chapters.chat.conversation import Conversation
+from chapters.chat.tool_talk import WIDTH, ToolTalk, fold
 from kittenllm.kitten_town.tool_chats import ENCYCLOPEDIA
+from kittenllm.runs.checkpoints import save_model
+from kittenllm.skills.agent import encode_tool_chat
+from kittenllm.skills.toolbox import MAX_CALLS
 from tests.byte_kitten import TOKENIZER, ids, new_gpt
 
 PAGE = ENCYCLOPEDIA[0]
@@ -80,7 +80,7 @@ def test_colours_only_where_they_are_seen(monkeypatch):
     talk = ToolTalk(TOKENIZER)
     talk.answer_to(ids("<call>calc 2+3</call>"))
     assert "\x1b" not in talk.folded("5")
-    monkeypatch.setattr("chapters.tool_talk.use_colour", lambda: True)
+    monkeypatch.setattr("chapters.chat.__main__.tool_talk.use_colour", lambda: True)
     assert re.search(r"\x1b\[36m\[call\] calc 2\+3\x1b\[0m", talk.folded("5"))
 
 
@@ -141,7 +141,7 @@ def test_without_the_flag_a_call_is_only_shown(talk):
 
 
 def test_a_base_kitten_has_no_tools(tmp_path, capsys, model):
-    from kittenllm.checkpoints import load_model
+    from kittenllm.runs.checkpoints import load_model
 
     gpt, _, _ = load_model(model, device="cpu")
     save_model(tmp_path / "base.pt", gpt, TOKENIZER, extra={"chat": False})

@@ -7,11 +7,9 @@ from itertools import islice
 
 import pytest
 
-from chapters.tool_exam import requests_for
-from chapters.tool_training import QUICK, Settings, mixed_rows, tool_chat
-from chapters.toolbox import MAX_CALLS, town_tools
-from kittenllm.agent import Call, encode_tool_chat, run_call
-from kittenllm.calculator import CalculatorError, calculate
+from chapters.ch1_tools.exam import requests_for
+from chapters.ch1_tools.training import QUICK, Settings, tool_chat
+from chapters.common.mixing import mixed_rows
 from kittenllm.kitten_town import stories
 from kittenllm.kitten_town.encyclopedia import KINDS, Entry, build_encyclopedia, random_page
 from kittenllm.kitten_town.facts import KITTENS, PEOPLE
@@ -35,8 +33,11 @@ from kittenllm.kitten_town.tool_chats import (
     search_call,
     training_split,
 )
-from kittenllm.runs import read_json
+from kittenllm.runs.run import read_json
 from kittenllm.settings import Common
+from kittenllm.skills.agent import Call, encode_tool_chat, run_call
+from kittenllm.skills.calculator import CalculatorError, calculate
+from kittenllm.skills.toolbox import MAX_CALLS, town_tools
 
 RATES = {
     "calculator_accuracy",
@@ -369,8 +370,9 @@ def test_only_the_kittens_words_are_trained(town_tokenizer):
 
 def test_rows_hold_tools_and_ordinary_chats_in_the_wanted_mix(town_tokenizer):
     settings = Settings(steps=10, rows_per_step=8, chat_fraction=0.25)
-    rows = mixed_rows(tool_chat, town_tokenizer, settings, Common(), 256)
-    again = mixed_rows(tool_chat, town_tokenizer, settings, Common(), 256)
+    given = (tool_chat, town_tokenizer, settings.fine_tuning(), Common(), 256)
+    rows = mixed_rows(*given, chat_fraction=settings.chat_fraction)
+    again = mixed_rows(*given, chat_fraction=settings.chat_fraction)
     assert (rows.tokens == again.tokens).all()
     assert 68 <= len(rows) <= 80  # 10 steps of 8 rows, 15 % of them replayed text
     calls = (rows.tokens == town_tokenizer.call_id).sum()

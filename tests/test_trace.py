@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from chapters import trace
-from chapters.trace import TOPICS, B, T, V
-from chapters.trace_page import METRICS, cell
-from chapters.trace_terms import TERMS
-from chapters.tracer import record
+from chapters.trace import __main__ as trace
+from chapters.trace.__main__ import TOPICS, B, T, V
+from chapters.trace.page import METRICS, cell
+from chapters.trace.terms import TERMS
+from chapters.trace.tracer import record
 from kittenllm.dpo import dpo_loss
 from kittenllm.logprobs import token_logprobs
 from kittenllm.ppo import gae, kl_shaped_rewards, ppo_policy_loss, ppo_value_loss

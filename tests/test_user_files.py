@@ -12,23 +12,21 @@ from types import SimpleNamespace
 
 import pytest
 
-from chapters import (
-    ch0_base,
-    ch1_sft,
-    ch2_reward_model,
-    ch3_ppo,
-    ch4_preferences,
-    ch5_reasoning,
-    rank,
-    report_life,
-)
-from chapters.runner import ensure
-from chapters.texts import KEPT_TEXT, kept_text
-from kittenllm.checkpoints import load_model, write_json_atomic
+from chapters.ch0_base import story as ch0_base
+from chapters.ch1_sft import story as ch1_sft
+from chapters.ch2_reward_model import story as ch2_reward_model
+from chapters.ch3_ppo import story as ch3_ppo
+from chapters.ch4_preferences import story as ch4_preferences
+from chapters.ch5_reasoning import story as ch5_reasoning
+from chapters.common.runner import chapter_main, ensure
+from chapters.common.texts import KEPT_TEXT, kept_text
+from chapters.rank import __main__ as rank
+from chapters.report import life as report_life
 from kittenllm.data_file import RecordError
 from kittenllm.gpt import GPT
-from kittenllm.json_files import read_json
-from kittenllm.runs import Run, file_digest
+from kittenllm.runs.checkpoints import load_model, write_json_atomic
+from kittenllm.runs.json_files import read_json
+from kittenllm.runs.run import Run, file_digest
 from kittenllm.scorer import new_reward_model, save_reward_model
 from kittenllm.settings import Common
 
@@ -127,7 +125,7 @@ def test_a_chat_kitten_as_reward_model_moves_nothing(own_runs, tmp_path, capsys)
     finish(own_runs, "ch3_ppo")
     before = everything_in(own_runs)
     model = own_runs / "quick" / "ch1_sft" / "model.pt"
-    assert ch3_ppo.main(flags(own_runs, "--reward-model", model)) == 1
+    assert chapter_main("ch3_ppo", argv=flags(own_runs, "--reward-model", model)) == 1
     assert "a chat model, not a reward model" in capsys.readouterr().err
     assert everything_in(own_runs) == before
 
@@ -143,7 +141,7 @@ def test_a_reward_model_of_another_tokenizer_moves_nothing(
     save_reward_model(path, new_reward_model(other), town_tokenizer)
     finish(own_runs, "ch3_ppo")
     before = everything_in(own_runs)
-    assert ch3_ppo.main(flags(own_runs, "--reward-model", path)) == 1
+    assert chapter_main("ch3_ppo", argv=flags(own_runs, "--reward-model", path)) == 1
     assert "another tokenizer" in capsys.readouterr().err
     assert everything_in(own_runs) == before
 
@@ -223,7 +221,7 @@ def test_a_journey_on_pipes_that_are_gone(tmp_path, fill_pipe, count_opens, caps
         shown = capsys.readouterr().out
         assert "can no longer be read" in shown and "finished earlier with these settings" in shown
     # Other settings need the file.
-    assert ch1_sft.main(flags(runs, *steps[1][1], "--epochs", 2)) == 1
+    assert chapter_main("ch1_sft", argv=flags(runs, *steps[1][1], "--epochs", 2)) == 1
     assert f"error: {tmp_path / 'chats'}: cannot be read" in capsys.readouterr().err
     assert everything_in(runs) == before
 
@@ -244,7 +242,7 @@ def test_a_file_that_has_changed_is_another_run(own_runs, tmp_path, monkeypatch)
     monkeypatch.setattr(Run, "open", opened)
     for _ in range(2):
         with pytest.raises(Opened):
-            ch1_sft.main(flags(own_runs, "--chats", path))
+            chapter_main("ch1_sft", argv=flags(own_runs, "--chats", path))
         path.write_text(lines(chat("Hi!", "Meow."), chat("Hello!", "Hiss.")))
     assert digests[0] != digests[1] == file_digest(path)
 

@@ -2,7 +2,7 @@
 
 Check your work:  python -m chapters.check dpo     (then ipo)
 The next hint:    python -m chapters.check dpo --hint
-Read before: chapters/ch4_preferences.md. Look it up in kittenllm/dpo.py afterwards.
+Read before: chapters/ch4_preferences/lesson.md. Look it up in kittenllm/dpo.py afterwards.
 
 Letters: P pairs. All four inputs are (P,): log p(reply | prompt), summed over the reply, in nats;
 those that begin with ref_ come from the frozen reference model.

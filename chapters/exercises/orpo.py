@@ -1,7 +1,7 @@
 """Exercise of section "RLHF without RL": ORPO, fine-tuning and preference in one loss.
 
 Check your work:  python -m chapters.check orpo        The next hint:  ... orpo --hint
-Read before: chapters/ch4_preferences.md. Look it up in kittenllm/orpo.py afterwards.
+Read before: chapters/ch4_preferences/lesson.md. Look it up in kittenllm/orpo.py afterwards.
 """
 
 import torch.nn.functional as F  # noqa: F401 (you may need it)

@@ -1,7 +1,8 @@
 """Exercise of section RLHF, the reward model: from "this reply is better" to a number.
 
 Check your work:  python -m chapters.check reward        The next hint:  ... reward --hint
-Read before: chapters/ch2_reward_model.md. Look it up in kittenllm/reward_model.py afterwards.
+Read before: chapters/ch2_reward_model/lesson.md. Look it up in kittenllm/reward_model.py
+afterwards.
 """
 
 import torch

@@ -5,7 +5,8 @@ nothing else. Three functions: the log-probability of each token, the mask, and 
 
 Check your work:  python -m chapters.check token_logprobs     (then chat_mask, then sft)
 The next hint:    python -m chapters.check token_logprobs --hint
-Read before: chapters/ch1_sft.md. Look it up in kittenllm/logprobs.py, chat.py, sft.py afterwards.
+Read before: chapters/ch1_sft/lesson.md. Look it up in kittenllm/logprobs.py, chat.py and sft.py
+afterwards.
 
 Letters: B rows, T tokens, V vocabulary. Log-probabilities are natural logarithms (nats).
 """

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import torch
 
+from chapters.common.runner import exit_code
+from chapters.common.terminal import wrap
 from chapters.museum import hall_chat, hall_grpo, hall_pairs, hall_ppo
 from chapters.museum.exhibits import (
     Exhibit,
@@ -27,8 +29,6 @@ from chapters.museum.exhibits import (
     wrong_lines,
     wrong_source,
 )
-from chapters.runner import exit_code
-from chapters.terminal import wrap
 from kittenllm import plots
 from kittenllm.door import Parser, path_argument
 

@@ -25,7 +25,7 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-from chapters.substitute import load_file, substituted
+from chapters.check.substitute import load_file, substituted
 
 Points = list[tuple[float, float]]  # a curve: (x, y), (x, y), ...
 

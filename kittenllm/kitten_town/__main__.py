@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import random
 
-from kittenllm.checkpoints import write_text_atomic
 from kittenllm.door import Parser, path_argument
 from kittenllm.kitten_town import DATA, countdown, stories
 from kittenllm.kitten_town.chats import ask_any, demonstrate
 from kittenllm.kitten_town.facts import TOWN_SEED, Town, build_town
 from kittenllm.kitten_town.judge import judge, prefers_first, words_of
 from kittenllm.kitten_town.raw_chats import raw_chats
+from kittenllm.runs.checkpoints import write_text_atomic
 
 SAMPLE_DOCUMENTS = 600
 PREFERENCE_PAIRS = 3_000

@@ -31,6 +31,7 @@ Triple = tuple[int, int, int]
 LARGEST_VALUE = 99  # of any result: numbers up to here are single tokens
 FEWEST_TARGETS = 5  # triples that reach fewer are left out
 HELD_OUT_SHARE = 0.25
+EXAM_SEED = 97  # every kitten takes the same exam
 SPLIT_SEED = 2025  # fixes which triples are held out, in every run of the project
 OPERATOR_PAIRS = (("*", "+"), ("*", "-"), ("+", "-"), ("+", "+"))
 
@@ -174,6 +175,15 @@ def shuffle_numbers(problem: Problem, rng: random.Random) -> Problem:
     """The same problem with its numbers in a random order."""
     x, y, z = rng.sample(problem.numbers, 3)
     return Problem((x, y, z), problem.target)
+
+
+def exam_problems() -> list[list[Problem]]:
+    """All 283 problems of the held-out triples, each in one or two orders of its numbers."""
+    rng = random.Random(EXAM_SEED)
+    problems = problems_of(HELD_OUT_TRIPLES)
+    rng.shuffle(problems)
+    orders = [[shuffle_numbers(problem, rng) for _ in range(2)] for problem in problems]
+    return [list(dict.fromkeys(order)) for order in orders]
 
 
 def draw_problem(rng: random.Random, triples: Sequence[Triple]) -> Problem:

@@ -7,8 +7,8 @@ counts as right when it runs and prints the right thing, whatever it looks like.
 A program is held out or taught, never both, whatever is asked about it: the split goes by its
 content without the names of its variables, so that `let a = 3;` and `let b = 3;` are on one side.
 
-Read before: meowscript.py, meowscript_format.py. Left out: brackets, and calculations with more
-than one sign, of which MeowScript could do more.
+Read before: skills/meowscript.py, skills/meowscript_format.py. Left out: brackets, and calculations
+with more than one sign, of which MeowScript could do more.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import zlib
 from dataclasses import dataclass
 from itertools import product
 
-from kittenllm.meowscript import MeowError, Node, parse, run, tokens_of
-from kittenllm.meowscript_format import diary, format_program
+from kittenllm.skills.meowscript import MeowError, Node, parse, run, tokens_of
+from kittenllm.skills.meowscript_format import diary, format_program
 
 KINDS = ("write", "output", "repair", "explain")
 # Each name and each text is one token of the kitten's vocabulary: what is one token and always

@@ -196,7 +196,7 @@ def number_page(town: Town, rng: random.Random) -> str:
     return scribbles.drills(rng, countdown.HELD_OUT_TRIPLES)
 
 
-# Share of the *documents* of each sort. What a share does is measured in chapters/ch0_base.md.
+# Share of the *documents* of each sort. chapters/ch0_base/lesson.md measures what a share does.
 SHARES: dict[Callable[[Town, random.Random], str], float] = {
     card: 0.09,
     fact_dialogue: 0.16,

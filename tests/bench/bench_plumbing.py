@@ -31,7 +31,7 @@ from kittenllm.batches import TokenStream  # noqa: E402
 from kittenllm.gpt import GPT, SIZES, GPTConfig  # noqa: E402
 from kittenllm.optim import learning_rate_scale, make_optimizer  # noqa: E402
 from kittenllm.pretrain import PretrainConfig, train_pretrain  # noqa: E402
-from kittenllm.runs import Run  # noqa: E402
+from kittenllm.runs.run import Run  # noqa: E402
 from kittenllm.settings import Common  # noqa: E402
 
 LIMIT = 0.10

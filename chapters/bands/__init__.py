@@ -1,0 +1,1 @@
+"""`python -m chapters.bands`: where the numbers of five seeds lie."""

@@ -1,0 +1,137 @@
+"""Reference bands: is a number of this run where the numbers of other seeds were?
+
+python -m chapters.bands RUNS_DIR...  makes bands.json from finished runs of different seeds; every
+chapter then ends with a verdict for each of its key numbers. --rounding RUNS_DIR... adds how far
+the same seeds move with another number of threads. --docs writes the numbers into README.md and
+the lessons. A band goes from the smallest to the largest of the seeds, widened by that distance on
+each side, and by two standard errors or 1 % of the number if that is more. With five seeds, a sixth
+falls outside 3 times in 100 by chance.
+
+Bands hold for full runs with default settings. Other settings: the verdict says so.
+
+Read before: key_numbers.py, building.py.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from chapters.bands.building import build, rounding
+from chapters.bands.docs import TABLE, compact_json, write_documents
+from chapters.bands.file import FILE, read_bands
+from chapters.bands.key_numbers import KEY_NUMBERS
+from chapters.common.runner import exit_code
+from kittenllm.door import Parser, path_argument
+from kittenllm.runs.checkpoints import write_text_atomic
+from kittenllm.runs.json_files import read_json
+
+ENOUGH_SEEDS = 5
+
+
+def report(content: dict) -> str:
+    """What was built, a line per chapter."""
+    lines = []
+    for chapter, band in content["chapters"].items():
+        seeds, numbers = band["seeds"], len(band["numbers"])
+        note = "" if len(seeds) >= ENOUGH_SEEDS else f" (better {ENOUGH_SEEDS})"
+        threads = f" on {band['threads']} threads" if band.get("threads") else ""
+        lines.append(f"{chapter:<18}{numbers:>3} numbers from seeds {seeds}{threads}{note}")
+    missing = [chapter for chapter in KEY_NUMBERS if chapter not in content["chapters"]]
+    return "\n".join(lines + [f"{chapter:<18}not finished in any folder" for chapter in missing])
+
+
+def bands(argv=None) -> None:
+    """The whole program."""
+    parser = Parser(
+        prog="chapters.bands",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        type=path_argument,
+        metavar="RUNS_DIR",
+        help="a runs folder, one for each seed",
+    )
+    parser.add_argument(
+        "--output", type=path_argument, metavar="FILE", help="default: chapters/bands/bands.json"
+    )
+    parser.add_argument(
+        "--rounding",
+        nargs="+",
+        type=path_argument,
+        metavar="RUNS_DIR",
+        help="runs of some of the same seeds on another number of threads",
+    )
+    parser.add_argument(
+        "--alone",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="SEED",
+        help="seeds that had the machine to themselves; the seconds of the others get brackets",
+    )
+    parser.add_argument(
+        "--docs", action="store_true", help="write the numbers into README.md and the lessons"
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=tuple(KEY_NUMBERS),
+        metavar="CHAPTER",
+        help="make this chapter's band anew and keep the others (may be given again)",
+    )
+    arguments = parser.parse_args(argv)
+    output = arguments.output or FILE
+    if arguments.runs:
+        content = build_again(arguments, output)
+        write_text_atomic(output, compact_json(content))
+        print(report(content))
+    elif arguments.rounding or arguments.only or not arguments.docs:
+        parser.error("give the runs folders, one for each seed, or --docs")
+    if arguments.docs:
+        changed = write_documents(read_json(output) or {}, output)
+        print(f"numbers written into {', '.join(changed) or 'no file: all are up to date'}")
+
+
+def build_again(arguments: argparse.Namespace, output: Path) -> dict:
+    """What the file shall hold; with --only, the other chapters stay as they are."""
+    only = tuple(arguments.only or KEY_NUMBERS)
+    content = build(arguments.runs, only)
+    if arguments.output is None:
+        refuse_fewer_seeds(content, only)
+    earlier = (read_json(output) or {}) if arguments.only else {}
+    for part in ("chapters", "others", "rounding"):
+        kept = {**earlier.get(part, {}), **content.get(part, {})}
+        if part == "rounding":
+            kept = {name: rows for name, rows in kept.items() if name not in only}
+            kept |= rounding(arguments.runs, arguments.rounding) if arguments.rounding else {}
+        if kept:
+            content[part] = {name: kept[name] for name in (*KEY_NUMBERS, *TABLE) if name in kept}
+    content["alone"] = arguments.alone or earlier.get("alone", [])
+    return content
+
+
+def refuse_fewer_seeds(content: dict, only: Sequence[str]) -> None:
+    """The shipped bands are not replaced by those of fewer seeds.  Raises: ValueError."""
+    for chapter, shipped in read_bands().items():
+        if chapter not in only:
+            continue
+        new = len(content["chapters"].get(chapter, {"seeds": []})["seeds"])
+        if new < len(shipped["seeds"]):
+            raise ValueError(
+                f"{FILE} holds {chapter} with {len(shipped['seeds'])} seeds, these folders hold "
+                f"{new}. Give more runs folders, or another file with --output."
+            )
+
+
+def main(argv=None) -> int:
+    """The command line; returns the exit code."""
+    return exit_code(lambda: bands(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,321 @@
+"""The numbers of each chapter that have a reference band, and why one may lie outside of it.
+
+The causes are the likeliest ones, likeliest first: what was seen to move the number while the
+chapters were made, or what the equation says must move it.
+
+Read before: a chapter's lesson. Used by verdicts.py and building.py.
+"""
+
+from dataclasses import dataclass
+
+from kittenllm.runs.json_files import is_number
+
+
+@dataclass(frozen=True)
+class KeyNumber:
+    """One key of summary.json; "dpo.gold_after" looks into the dict under "dpo"."""
+
+    key: str
+    low: str  # likeliest causes when it is below the band
+    high: str  # and above it
+    share: bool = False  # it lies in 0 .. 1
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One curve of metrics.jsonl."""
+
+    name: str
+    stage: str
+    key: str
+    unit: str
+
+
+def number_of(summary: dict, key: str) -> float | None:
+    """summary["dpo"]["gold_after"] for "dpo.gold_after"; None if there is no number."""
+    value = summary
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value if is_number(value) else None
+
+
+def digits(value: float | None) -> float | None:
+    """Five digits are enough for a band, and the file stays small."""
+    return None if value is None else float(f"{value:.5g}")
+
+
+def shown(value: float) -> str:
+    """Three digits that matter: 0.649, 98.7, 124; 1 and 0 without any."""
+    if value in (0, 1):
+        return str(int(value))
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+EARLIER = "another kitten before it (a changed ch0_base or ch1_sft)"
+LUCK = "good luck, or an easier exam: look at samples.md before you believe it"
+
+
+def _preference_numbers(method: str, rate: str, leash: str) -> tuple[KeyNumber, ...]:
+    """The numbers of one method of chapter 4; `leash` is the flag that holds it near the start."""
+    return (
+        KeyNumber(
+            f"{method}.gold_after",
+            low=f"{rate} too low or far too high; fewer --pairs; noisier labels; {EARLIER}",
+            high=f"more --pairs or --epochs; cleaner labels; {EARLIER}",
+        ),
+        KeyNumber(
+            f"{method}.win_rate",
+            low=f"{rate} too low; fewer --pairs; noisier labels",
+            high="more --pairs; cleaner labels",
+            share=True,
+        ),
+        KeyNumber(
+            f"{method}.kl",
+            low=f"{rate} lower; {leash}; fewer steps",
+            high=f"{rate} higher; more steps; a looser {leash.split()[0]}",
+        ),
+        KeyNumber(
+            f"{method}.allowed_rate_after",
+            low="more dangerous than harmless questions: it drifts to no; a rate too high",
+            high=LUCK,
+            share=True,
+        ),
+        KeyNumber(
+            f"{method}.answer_accuracy_after",
+            low=f"{rate} too high: facts get damaged; {EARLIER}",
+            high=f"{EARLIER}; {LUCK}",
+            share=True,
+        ),
+    )
+
+
+KEY_NUMBERS: dict[str, tuple[KeyNumber, ...]] = {
+    "ch0_base": (
+        KeyNumber(
+            "val_nats_per_token",
+            low="more --train-tokens; a smaller --vocab-size (shorter tokens are easier); "
+            "--size medium",
+            high="fewer --train-tokens; a learning rate too low or too high; larger steps "
+            "(--rows-per-step)",
+        ),
+        KeyNumber(
+            "val_bits_per_byte",
+            low="more --train-tokens; --size medium",
+            high="fewer --train-tokens; a learning rate too low or too high; larger steps",
+        ),
+        KeyNumber(
+            "fact_recall",
+            low="fewer --train-tokens (recall clicks late, then all at once); a learning rate "
+            "too low; larger steps",
+            high=LUCK,
+            share=True,
+        ),
+    ),
+    "ch1_sft": (
+        KeyNumber(
+            "answer_accuracy",
+            low="a base that does not know the facts (see its fact_recall); fewer chats "
+            "(--most-chats); a learning rate too low, or so high that facts are forgotten",
+            high=LUCK,
+            share=True,
+        ),
+        KeyNumber(
+            "answer_accuracy_sampled",
+            low="a base that does not know the facts; fewer chats; a learning rate too low",
+            high="more --epochs: the kitten gets surer; a better base",
+            share=True,
+        ),
+        KeyNumber(
+            "safe_rate",
+            low="other chats: it copies its demonstrators; a filter left out (--data-steps)",
+            high="other chats: it copies its demonstrators; fewer risky questions among them",
+            share=True,
+        ),
+        KeyNumber(
+            "allowed_rate",
+            low="chats in which harmless things are refused; too little training",
+            high="chats in which everything is allowed",
+            share=True,
+        ),
+        KeyNumber(
+            "friendly_rate",
+            low="other chats: grumpier demonstrators; too little training",
+            high="other chats: friendlier demonstrators",
+            share=True,
+        ),
+        KeyNumber(
+            "stop_rate",
+            low="too little training; a mask without the end-of-turn token",
+            high=LUCK,
+            share=True,
+        ),
+        KeyNumber(
+            "forgetting_bits_per_byte",
+            low="more replay (--replay-fraction); a lower learning rate; fewer steps",
+            high="less replay (--replay-fraction); a higher learning rate; more --epochs",
+        ),
+    ),
+    "ch2_reward_model": (
+        KeyNumber(
+            "accuracy",
+            low="fewer --pairs; --label-noise; a learning rate too low; --epochs too many: it "
+            "learns single labels by heart",
+            high="--annotators exact; more --pairs",
+            share=True,
+        ),
+        KeyNumber(
+            "bayes_accuracy",
+            low="--label-noise; replies that are more alike than usual",
+            high="--annotators exact; replies that differ more than usual",
+            share=True,
+        ),
+        KeyNumber(
+            "gold_accuracy",
+            low="fewer --pairs; --label-noise; a kitten that does not know the facts it judges",
+            high="--annotators exact; more --pairs",
+            share=True,
+        ),
+        KeyNumber(
+            "calibration_error",
+            low=LUCK,
+            high="--epochs too many (it becomes too sure); --label-noise; fewer --pairs",
+            share=True,
+        ),
+        KeyNumber(
+            "length_correlation",
+            low="chats in which long replies are the worse ones",
+            high="it pays for length: fewer --pairs; other chats",
+        ),
+    ),
+    "ch3_ppo": (
+        KeyNumber(
+            "gold_after",
+            low="fewer --steps; a worse reward model (see its gold_accuracy); --kl-coef too "
+            "high, or so low that it fools its judge; --policy-lr too low",
+            high="more --steps; a better reward model",
+        ),
+        KeyNumber(
+            "reward_after",
+            low="fewer --steps; --policy-lr too low; --kl-coef too high",
+            high="--kl-coef too low: look whether gold_after rises as well",
+        ),
+        KeyNumber(
+            "kl",
+            low="--kl-coef higher; --policy-lr lower; fewer --steps",
+            high="--kl-coef lower; --policy-lr higher; more --steps",
+        ),
+        KeyNumber(
+            "safe_rate_after",
+            low="fewer --steps; a reward model that does not see the danger",
+            high=LUCK,
+            share=True,
+        ),
+        KeyNumber(
+            "allowed_rate_after",
+            low="it says no to everything: a reward model that likes no too well",
+            high=LUCK,
+            share=True,
+        ),
+        KeyNumber(
+            "friendly_rate_after",
+            low="fewer --steps; --kl-coef too high",
+            high="more --steps; --kl-coef lower",
+            share=True,
+        ),
+        KeyNumber(
+            "answer_accuracy_after",
+            low="too far from the chat kitten: --kl-coef lower, --policy-lr higher",
+            high=f"{EARLIER}; {LUCK}",
+            share=True,
+        ),
+    ),
+    "ch4_preferences": (
+        *_preference_numbers("dpo", "--matrix-lr", "--beta higher"),
+        *_preference_numbers("ipo", "--ipo-matrix-lr", "--ipo-beta higher"),
+        *_preference_numbers("orpo", "--orpo-matrix-lr", "--orpo-weight lower"),
+    ),
+    "ch5_reasoning": (
+        KeyNumber(
+            "accuracy_before",
+            low="a shorter warm-up (--warm-up-steps); a weaker base",
+            high="a longer warm-up; a stronger base",
+            share=True,
+        ),
+        KeyNumber(
+            "pass_at_8_before",
+            low="a shorter warm-up; a weaker base: GRPO will find few right replies to copy",
+            high="a longer warm-up; a stronger base",
+            share=True,
+        ),
+        KeyNumber(
+            "accuracy_after",
+            low="fewer --grpo-steps; a weak start (see accuracy_before); replies cut off (see "
+            "truncated_after); a learning rate too low, or so high that it fell apart",
+            high="more --grpo-steps; a stronger start",
+            share=True,
+        ),
+        KeyNumber(
+            "greedy_after",
+            low="as accuracy_after",
+            high="as accuracy_after",
+            share=True,
+        ),
+        KeyNumber(
+            "pass_at_8_after",
+            low="it lost its variety: a learning rate too high; as accuracy_after",
+            high=LUCK,
+            share=True,
+        ),
+        KeyNumber(
+            "tokens_after",
+            low="fewer --grpo-steps; comparisons not learnt, so that looking on does not pay; "
+            "a low --max-new-tokens",
+            high="more --grpo-steps; --normalize reply lets long wrong replies grow",
+        ),
+        KeyNumber(
+            "waits_after",
+            low="as tokens_after",
+            high="as tokens_after",
+        ),
+        KeyNumber(
+            "format_rate_after",
+            low="replies cut off (see truncated_after); a lower --format-weight; a learning rate "
+            "too high",
+            high="shorter replies: fewer are cut off",
+            share=True,
+        ),
+        KeyNumber(
+            "truncated_after",
+            low="shorter replies; a higher --max-new-tokens",
+            high="longer replies; a lower --max-new-tokens; more --grpo-steps",
+            share=True,
+        ),
+    ),
+}
+
+CURVES: dict[str, tuple[Curve, ...]] = {
+    "ch0_base": (
+        Curve("loss on unseen text", "train", "val_loss", "nats per token"),
+        Curve("training loss", "train", "loss", "nats per token"),
+    ),
+    "ch1_sft": (
+        Curve("loss on chats", "train", "chat_loss", "nats per trained token"),
+        Curve("loss on pretraining text", "train", "base_bits_per_byte", "bits per byte"),
+    ),
+    "ch2_reward_model": (
+        Curve("training loss", "train", "loss", "nats"),
+        Curve("training accuracy", "train", "accuracy", "share of pairs"),
+    ),
+    "ch3_ppo": (
+        Curve("score of the reward model", "train", "score", "points"),
+        Curve("KL to the chat kitten", "train", "kl", "nats per reply"),
+    ),
+    "ch4_preferences": (
+        Curve("DPO loss", "dpo", "loss", "nats"),
+        Curve("ORPO loss", "orpo", "loss", "nats"),
+    ),
+    "ch5_reasoning": (
+        Curve("right answers while practising", "grpo", "accuracy", "share of replies"),
+        Curve("length of replies", "grpo", "reply_tokens", "tokens"),
+    ),
+}

@@ -1,0 +1,288 @@
+"""Chapter 0: a base GPT, the bookish nerd that carries on with whatever comes to mind.
+
+Learns a vocabulary (BPE) and then to guess the next token, from random weights, on the books of
+Kitten Town or on a text of your own (--text FILE). Writes model.pt, metrics.jsonl, summary.json,
+samples.md, loss.png and attention.png. The lesson is chapters/ch0_base/lesson.md.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from chapters.common.samples import write_samples
+from chapters.common.terminal import with_error
+from chapters.common.texts import Texts, file_texts, keep_text, town_texts, validation_nats
+from kittenllm import plots
+from kittenllm.batches import TokenStream
+from kittenllm.chat import text_prompt
+from kittenllm.data_file import read_data_file
+from kittenllm.evaluation import fixed_questions, mean_and_error
+from kittenllm.gpt import GPT, SIZES, GPTConfig
+from kittenllm.kitten_town import voices
+from kittenllm.kitten_town.chats import Question
+from kittenllm.kitten_town.facts import Town, build_town
+from kittenllm.kitten_town.judge import is_right
+from kittenllm.optim import make_optimizer
+from kittenllm.pretrain import PretrainConfig, train_pretrain
+from kittenllm.runs.run import Run
+from kittenllm.sampling import generate
+from kittenllm.settings import Common, new_generator, setting
+from kittenllm.tokenizer import Tokenizer
+
+DEFAULT_TOKENS = {"small": 1_700_000, "medium": 30_000_000}
+QUICK_VALIDATION_ROWS = 8  # rows of the loss that is watched during training
+CONTINUATION_TOKENS = 32
+# The sentence of attention.png, in three parts. Kato is in no book.
+BEFORE_ANSWER, ANSWER = "Miso plays with the bell. The home of Kato is the", " mill"
+AFTER_ANSWER = ". Kato lives in the"
+SHOWN_TOKENS = 3  # likeliest next tokens
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be changed on the command line."""
+
+    text: str = setting("", "pretrain on this plain text file instead of Kitten Town")
+    train_tokens: int | None = setting(
+        None, "tokens to train on; default 1.7 million, with --size medium 30 million"
+    )
+    vocab_size: int = setting(1024, "tokens in the vocabulary, special tokens included")
+    rows_per_step: int = setting(8, "rows of text in one step; many small steps learn more")
+    row_length: int = setting(256, "tokens in a row, the context the kitten trains with")
+    matrix_lr: float = setting(5e-3, "Muon's learning rate, for the hidden matrices")
+    other_lr: float = setting(6e-3, "AdamW's learning rate, for embeddings and norms")
+
+    def __post_init__(self):
+        if self.train_tokens is not None and self.train_tokens < 1:
+            raise ValueError(f"train_tokens must be at least 1, got {self.train_tokens}")
+        if self.row_length > GPTConfig().context_length:
+            limit = GPTConfig().context_length
+            raise ValueError(f"row_length must be at most {limit}, got {self.row_length}")
+        self.pretraining(steps=1)  # checks the other numbers
+
+    def pretraining(self, steps: int) -> PretrainConfig:
+        """The algorithm's own settings."""
+        return PretrainConfig(
+            steps=steps,
+            rows_per_step=self.rows_per_step,
+            row_length=self.row_length,
+            matrix_lr=self.matrix_lr,
+            other_lr=self.other_lr,
+        )
+
+
+QUICK = {"train_tokens": 40_000, "vocab_size": 800, "rows_per_step": 4, "row_length": 128}
+
+
+def run(settings: Settings, common: Common) -> dict:
+    """Data, model, loop, look: the whole chapter; returns the summary."""
+    file = read_data_file(settings.text) if settings.text else None
+    inputs = {"text": file.digest} if file else {}
+    chapter = Run(common, "ch0_base", settings, inputs=inputs, open_now=False)
+    if chapter.finished:
+        return chapter.summary
+
+    # Data: text becomes tokens.
+    train_tokens = settings.train_tokens or DEFAULT_TOKENS[common.size]
+    print("reading and cutting the text into tokens ...", flush=True)
+    if file:
+        texts = file_texts(file, settings.row_length, settings.vocab_size)
+    else:
+        texts = town_texts(common.seed, train_tokens, settings.vocab_size)
+    chapter.open()  # not before: a text that is too short must not put an earlier run aside
+    if file:
+        keep_text(chapter.folder, file)
+    tokenizer = texts.tokenizer
+    print(f"{len(texts.train):,} training tokens, a vocabulary of {tokenizer.vocab_size}")
+
+    # Model: random weights.
+    gpt = new_kitten(tokenizer, common)
+    untrained = continuations(gpt, tokenizer, common)
+
+    # Loop: guess the next token, many small steps.
+    steps = max(1, train_tokens // (settings.rows_per_step * settings.row_length))
+    config = settings.pretraining(steps)
+    optimizer = make_optimizer(gpt, matrix_lr=config.matrix_lr, other_lr=config.other_lr)
+    generator = new_generator("cpu", common.seed, "ch0_base", "train")
+    objects = {"gpt": gpt, "optimizer": optimizer, "generator": generator}
+    stage = chapter.stage("train", total=steps, objects=objects)
+    training = train_pretrain(
+        gpt,
+        TokenStream(texts.train),
+        config=config,
+        optimizer=optimizer,
+        generator=generator,
+        start_step=stage.step,
+    )
+    watch_every = max(1, steps // 20)
+    for metrics in stage.follow(training, show=("loss", "val_loss")):
+        if (metrics["step"] + 1) % watch_every == 0:
+            nats, count = validation_nats(
+                gpt, texts.validation, settings.row_length, QUICK_VALIDATION_ROWS
+            )
+            metrics["val_loss"] = nats / count
+
+    # Look: how well does it read, what does it know, how does it continue?
+    with chapter.timing("eval"):
+        keys = look(gpt, texts, settings)
+        keys |= {"train_tokens": steps * settings.rows_per_step * settings.row_length}
+        keys |= {"parameters": gpt.parameter_count}
+        history = chapter.history("train")
+        keys["tokens_per_second"] = round(tokens_per_second(history))
+        draw(chapter, history, gpt, tokenizer)
+        write_samples(
+            chapter.folder,
+            [question.text for question in fixed_questions(build_town())],
+            untrained,
+            continuations(gpt, tokenizer, common),
+            before_title="random",
+            after_title="base",
+        )
+    report(keys)
+    return chapter.finish(keys, model=(gpt, tokenizer))
+
+
+def new_kitten(tokenizer: Tokenizer, common: Common) -> GPT:
+    """A GPT with random weights for this vocabulary."""
+    config = GPTConfig(
+        vocab_size=tokenizer.vocab_size,
+        stop_ids=(tokenizer.im_end_id, tokenizer.endoftext_id),
+        pad_id=tokenizer.pad_id,
+        **SIZES[common.size],
+    )
+    generator = new_generator("cpu", common.seed, "ch0_base", "weights")
+    return GPT(config, generator=generator).to(common.device)
+
+
+def look(gpt: GPT, texts: Texts, settings: Settings) -> dict:
+    """How well the kitten reads, and which share of the town's facts it can recall."""
+    nats, count = validation_nats(gpt, texts.validation, settings.row_length)
+    nats_per_token = nats / count
+    all_nats = nats_per_token * len(texts.validation)
+    keys = {
+        "val_nats_per_token": nats_per_token,
+        "val_bits_per_byte": all_nats / math.log(2) / texts.validation_bytes,
+        "val_nats_per_character": all_nats / texts.validation_characters,
+        "fact_recall": None,
+        "fact_recall_stderr": None,
+    }
+    if not settings.text:
+        recall, error = fact_recall(gpt, texts.tokenizer, build_town())
+        keys["fact_recall"], keys["fact_recall_stderr"] = recall, error
+    return keys
+
+
+def fact_recall(gpt: GPT, tokenizer: Tokenizer, town: Town) -> tuple[float, float]:
+    """Share of true answers when a text asks for each of the 200 facts in each of its wordings,
+    and its standard error by fact.
+
+    The text stops after `Anna asks: "Where does Pip live?" Hugo says: "`; the kitten continues
+    greedily, and what it says before the closing quote is judged.
+    """
+    questions = [
+        Question("fact", wording.format(k=fact.kitten), (fact.kitten, fact.attribute))
+        for fact in town.facts.values()
+        for wording in voices.FACT_QUESTIONS[fact.attribute]
+    ]
+    prompts = [
+        text_prompt(tokenizer, f'Anna asks: "{question.text}" Hugo says: "')
+        for question in questions
+    ]
+    rollout = generate(
+        gpt,
+        prompts,
+        max_new_tokens=20,
+        temperature=0.0,
+        generator=new_generator(gpt.device, 0),
+    )
+    hits = []
+    for question, reply in zip(questions, rollout.replies(), strict=True):
+        answer = tokenizer.decode(reply).split('"')[0]
+        hits.append(float(is_right(town, question, answer)))
+    return mean_and_error(hits, [question.about for question in questions])
+
+
+def continuations(gpt: GPT, tokenizer: Tokenizer, common: Common) -> list[str]:
+    """What the kitten makes of the fixed questions: it reads them as the start of a text."""
+    questions = fixed_questions(build_town())
+    prompts = [text_prompt(tokenizer, q.text) for q in questions]
+    rollout = generate(
+        gpt,
+        prompts,
+        max_new_tokens=CONTINUATION_TOKENS,
+        temperature=1.0,
+        generator=new_generator(common.device, common.seed, "ch0_base", "samples"),
+    )
+    return [tokenizer.decode(reply) for reply in rollout.replies()]
+
+
+def tokens_per_second(history: list[dict]) -> float:
+    """Training speed: tokens of a step over the median seconds of a step."""
+    seconds = sorted(entry.get("seconds") or 0.0 for entry in history)
+    return history[0]["tokens"] / seconds[len(seconds) // 2]
+
+
+def draw(chapter: Run, history: list[dict], gpt: GPT, tokenizer: Tokenizer) -> None:
+    """loss.png and attention.png."""
+    watched = [entry for entry in history if entry.get("val_loss") is not None]
+    plots.curves(
+        chapter.folder / "loss.png",
+        {
+            "training rows": ([e["step"] for e in history], [e["loss"] for e in history]),
+            "unseen text": ([e["step"] for e in watched], [e["val_loss"] for e in watched]),
+        },
+        title="Pretraining: guessing the next token",
+        x_label="step",
+        y_label="loss, nats per token",
+    )
+    print(draw_attention(chapter.folder / "attention.png", gpt, tokenizer))
+
+
+def draw_attention(path: Path, gpt: GPT, tokenizer: Tokenizer) -> str:
+    """attention.png: of all heads the one that looks most at the answer. Returns what it shows.
+
+    The answer can be found in the text only: Kato is in no book, so nobody knows its home by heart.
+    """
+    tokens = text_prompt(tokenizer, BEFORE_ANSWER)
+    answer = range(len(tokens), len(tokens) + len(tokenizer.encode(ANSWER)))
+    tokens += tokenizer.encode(ANSWER) + tokenizer.encode(AFTER_ANSWER)
+    row = torch.tensor([tokens], device=gpt.device)
+    layers = [gpt.attention_weights(row, layer)[0] for layer in range(gpt.config.layers)]
+    weights = torch.stack(layers)  # (layers, heads, T, T)
+    on_answer = weights[:, :, -1, answer].sum(dim=-1)  # (layers, heads) of the last token
+    layer, head = divmod(int(on_answer.argmax()), gpt.config.heads)
+    with torch.no_grad():
+        chances = gpt(row)[0, -1].softmax(dim=-1)  # (V,)
+    likeliest = chances.topk(SHOWN_TOKENS)
+    words = tokenizer.tokens_as_text(likeliest.indices.tolist())
+    guesses = ", ".join(
+        f"{word.strip() or repr(word)} {chance:.2f}"
+        for word, chance in zip(words, likeliest.values.tolist(), strict=True)
+    )
+    note = (
+        f"of all {on_answer.numel()} heads this one looks most from the last token at"
+        f"{ANSWER}: {float(on_answer[layer, head]):.2f}\n"
+        f"the {SHOWN_TOKENS} likeliest next tokens: {guesses}"
+    )
+    plots.attention_heatmap(
+        path,
+        tokenizer.tokens_as_text(tokens),
+        weights[layer, head].tolist(),
+        title=f"Where each token looks: layer {layer + 1}, head {head + 1}",
+        note=note,
+    )
+    return f"{path.name}, layer {layer + 1}, head {head + 1}: {note}"
+
+
+def report(keys: dict) -> None:
+    """The key numbers in words."""
+    print(
+        f"validation loss {keys['val_nats_per_token']:.3f} nats per token, "
+        f"{keys['val_nats_per_character']:.3f} per character, "
+        f"{keys['val_bits_per_byte']:.3f} bits per byte"
+    )
+    if keys["fact_recall"] is not None:
+        recall = with_error(keys["fact_recall"], keys["fact_recall_stderr"], ".1%")
+        print(f"facts recalled when a text asks for them: {recall}")

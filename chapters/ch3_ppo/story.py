@@ -1,0 +1,343 @@
+"""Chapter 3: PPO, the kitten that learns from scores: generate, score, update.
+
+The chat kitten answers taught questions, the reward model of chapter 2 scores the answers, and PPO
+makes the better tokens a little likelier, while a price per nat (kl_coef) keeps the kitten near the
+one that it started from. --redraw draws the token credit picture again with another --gamma, --lam
+or --kl-coef and trains nothing. --overoptimisation adds a run that goes wrong on purpose: no price,
+and a reward model that saw few pairs. The lesson is chapters/ch3_ppo/lesson.md.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from chapters.ch3_ppo.overoptimisation import overoptimise
+from chapters.ch3_ppo.token_credit import (
+    PICTURE,
+    Snapshot,
+    draw_again,
+    redrawn_name,
+    save_snapshot,
+)
+from chapters.common.measuring import (
+    Setup,
+    answers,
+    counts_of,
+    measure,
+    set_up,
+    taught_questions,
+    watch,
+)
+from chapters.common.runner import ensure
+from chapters.common.samples import DRAWN, TYPICAL, write_samples
+from chapters.common.terminal import use_colour, with_error
+from kittenllm import plots
+from kittenllm.chat import chat_prompt
+from kittenllm.credit import ValueModel
+from kittenllm.evaluation import (
+    ERRORS_MEAN,
+    MAX_REPLY_TOKENS,
+    fixed_questions,
+    gold_of_best_replies,
+)
+from kittenllm.forward import frozen_logprobs
+from kittenllm.gpt import GPT
+from kittenllm.optim import make_optimizer
+from kittenllm.ppo import PPOConfig, train_ppo
+from kittenllm.runs.checkpoints import load_model
+from kittenllm.runs.run import Run, file_digest, fingerprint_of, write_summary
+from kittenllm.scorer import Scorer, check_reward_model, load_reward_model
+from kittenllm.settings import Common, new_generator, setting
+
+CREDIT_REPLIES = 64  # replies of the token credit picture
+WHEN = ("before", "after")
+EXTRA_FLAGS = (
+    "redraw",
+    "overoptimisation",
+    "few_pairs",
+    "few_pairs_epochs",
+    "over_steps",
+    "over_lr",
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be changed on the command line."""
+
+    reward_model: str = setting("", "score with this reward model, not with chapter 2's")
+    steps: int = setting(55, "rounds of generate, score, update")
+    replies_per_step: int = setting(128, "replies in one round, each to another question")
+    epochs: int = setting(2, "how often each reply is learnt from")
+    minibatches: int = setting(2, "small steps per epoch")
+    policy_lr: float = setting(3e-4, "learning rate of the policy")
+    value_lr: float = setting(1e-3, "learning rate of the value model")
+    cooldown: float = setting(0.0, "share of the rounds, at the end, with a falling rate")
+    kl_coef: float = setting(0.2, "price of one nat away from the start, in units of the score")
+    gamma: float = setting(1.0, "1: a reward at the end counts in full for every token")
+    lam: float = setting(0.95, "0: trust the value model, 1: trust the score alone")
+    clip_eps: float = setting(0.2, "how far a token's probability may change in one round")
+    value_clip_eps: float = setting(0.2, "how far a guess may change in one round")
+    target_kl: float = setting(0.1, "nats per token within a round that end the round early")
+    no_end_penalty: float = setting(2.0, "taken off the score of a reply that does not end")
+    watch_every: int = setting(5, "rounds between two looks at held-out questions")
+    watch_questions: int = setting(200, "held-out questions of such a look")
+    redraw: bool = setting(False, "only draw the token credit picture again")
+    overoptimisation: bool = setting(False, "add the run that goes wrong on purpose (a minute)")
+    few_pairs: int = setting(100, "--overoptimisation: pairs its reward model learns from")
+    few_pairs_epochs: int = setting(6, "--overoptimisation: how often it sees each")
+    over_steps: int = setting(30, "--overoptimisation: rounds of PPO")
+    over_lr: float = setting(5e-4, "--overoptimisation: learning rate of the policy")
+
+    def __post_init__(self):
+        for name in ("watch_every", "watch_questions", "few_pairs", "few_pairs_epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        replace(self.ppo(), steps=self.over_steps, policy_lr=self.over_lr)  # checks the others
+
+    def ppo(self) -> PPOConfig:
+        """The algorithm's own settings."""
+        return PPOConfig(
+            steps=self.steps,
+            replies_per_step=self.replies_per_step,
+            max_new_tokens=MAX_REPLY_TOKENS,
+            epochs=self.epochs,
+            minibatches=self.minibatches,
+            clip_eps=self.clip_eps,
+            value_clip_eps=self.value_clip_eps,
+            gamma=self.gamma,
+            lam=self.lam,
+            kl_coef=self.kl_coef,
+            no_end_penalty=self.no_end_penalty,
+            target_kl=self.target_kl,
+            policy_lr=self.policy_lr,
+            value_lr=self.value_lr,
+            cooldown=self.cooldown,
+        )
+
+    def without_extras(self) -> "Settings":
+        """What decides the main run: the flags of the extras as nobody gave them."""
+        usual = {name: Settings.__dataclass_fields__[name].default for name in EXTRA_FLAGS}
+        return replace(self, **usual)
+
+    def going_wrong(self) -> "Settings":
+        """The settings of the run that goes wrong: no price for going far."""
+        return replace(
+            self, kl_coef=0.0, steps=self.over_steps, policy_lr=self.over_lr, watch_every=2
+        )
+
+
+QUICK = {
+    "steps": 4,
+    "replies_per_step": 16,
+    "watch_every": 2,
+    "watch_questions": 16,
+    "over_steps": 4,
+    "few_pairs_epochs": 1,
+}
+
+
+def run(settings: Settings, common: Common) -> dict:
+    """Data, model, loop, look: the whole chapter; returns the summary."""
+    folder = common.folder("ch3_ppo")
+    if settings.redraw:
+        print(
+            draw_again(folder / redrawn_name(settings.ppo()), settings.ppo(), colour=use_colour())
+        )
+        return {"redrawn": True}
+    if settings.reward_model:  # first of all: a file that is no reward model must cost nothing
+        reward_path = Path(settings.reward_model)
+        check_reward_model(reward_path)
+        inputs = {"reward_model": file_digest(reward_path)}
+    else:
+        reward = ensure("ch2_reward_model", common)
+        reward_path = common.folder("ch2_reward_model") / reward["model"]
+        inputs = {"reward_model": fingerprint_of(common, "ch2_reward_model")}
+    sft = ensure("ch1_sft", common)
+    inputs["sft"] = fingerprint_of(common, "ch1_sft")
+    chapter = Run(common, "ch3_ppo", settings.without_extras(), inputs=inputs, open_now=False)
+    sft_path = common.folder("ch1_sft") / sft["model"]
+    summary = (
+        chapter.summary if chapter.finished else align(chapter, settings, sft_path, reward_path)
+    )
+    if settings.overoptimisation:
+        numbers = overoptimise(
+            common, settings, sft_path, summary["gold_best"], inputs["sft"], train
+        )
+        summary = {**summary, "overoptimisation": numbers}
+        summary = write_summary(folder / "summary.json", summary)
+    return summary
+
+
+def align(chapter: Run, settings: Settings, sft_path: Path, reward_path: Path) -> dict:
+    """The main run: from the chat kitten to the aligned one."""
+    common = chapter.common
+    reference, tokenizer, _ = load_model(sft_path, device=common.device)
+    reward_model = load_reward_model(reward_path, tokenizer, device=common.device)
+    chapter.open()  # not before: a wrong reward model must not put an earlier run aside
+    setup = set_up(common, reference, tokenizer, Scorer(reward_model))
+    with chapter.timing("eval"):
+        before = chapter.once("before", lambda: measure(reference, setup, "before"))
+
+    # Model: the policy starts as the chat kitten, the value model as the reward model.
+    policy = copy.deepcopy(reference)
+    value_model = ValueModel(copy.deepcopy(reward_model.gpt))
+
+    # Loop: generate, score, update. In the middle a snapshot for the token credit picture.
+    credit_step = max(1, settings.steps // 4)
+
+    def keep_snapshot(step: int) -> None:
+        if step == credit_step:
+            snapshot = take_snapshot(setup, policy, value_model, settings, step)
+            save_snapshot(chapter.folder / "credit.pt", snapshot)
+
+    train(chapter, setup, "train", policy, value_model, settings, after_step=keep_snapshot)
+
+    # Look: better, safer, friendlier, and how far from the start?
+    with chapter.timing("eval"):
+        after = measure(policy, setup, "after")
+        keys = {"gold_best": gold_of_best_replies(setup.town, tokenizer, counts_of(common))}
+        for when, scores in (("before", before["scores"]), ("after", after["scores"])):
+            for key, value in scores.items():  # gold_stderr becomes gold_before_stderr
+                name = key.removesuffix("_stderr")
+                keys[f"{name}_{when}{key.removeprefix(name)}"] = value
+        keys["kl"], keys["kl_stderr"] = after["kl"]
+        distance = keys["gold_best"] - keys["gold_before"]
+        keys["gold_share_of_distance"] = (keys["gold_after"] - keys["gold_before"]) / distance
+        keys["overoptimisation"] = None
+        write_samples(
+            chapter.folder,
+            [question.text for question in fixed_questions(setup.town)],
+            before["samples"],
+            after["samples"],
+            before_title="chat",
+            after_title="PPO",
+            how=TYPICAL.format(drawn=DRAWN),
+        )
+        draw_curves(chapter, keys)
+        print(draw_again(chapter.folder / PICTURE, settings.ppo(), colour=use_colour()))
+    report(keys)
+    return chapter.finish(keys, model=(policy, tokenizer))
+
+
+# ---------------------------------------------------------------------------------------- the loop
+
+
+def train(
+    chapter: Run,
+    setup: Setup,
+    name: str,
+    policy: GPT,
+    value_model: ValueModel,
+    settings: Settings,
+    *,
+    after_step: Callable[[int], None] = lambda step: None,
+) -> None:
+    """Generate, score, update; every few rounds the held-out questions are asked and judged."""
+    common = setup.common
+    config = settings.ppo()
+    questions = taught_questions(setup, config.steps * config.replies_per_step, "prompts")
+    prompts = [chat_prompt(setup.tokenizer, question.messages()) for question in questions]
+    objects = {
+        "policy": policy,
+        "value_model": value_model,
+        "optimizer": make_optimizer(policy, matrix_lr=config.policy_lr, other_lr=config.policy_lr),
+        "value_optimizer": make_optimizer(
+            value_model, matrix_lr=config.value_lr, other_lr=config.value_lr
+        ),
+        "generator": new_generator(common.device, common.seed, "ch3_ppo", "train"),
+    }
+    stage = chapter.stage(name, total=config.steps, objects=objects)
+    training = train_ppo(
+        policy,
+        setup.reference,
+        value_model,
+        prompts,
+        setup.scorer,
+        config=config,
+        optimizer=objects["optimizer"],
+        value_optimizer=objects["value_optimizer"],
+        generator=objects["generator"],
+        start_step=stage.step,
+    )
+    for metrics in stage.follow(training, show=("reply_tokens", "score", "gold", "kl")):
+        step = metrics["step"] + 1
+        if step % settings.watch_every == 0 or step in (1, config.steps):
+            seen, example = watch(policy, setup, settings.watch_questions)
+            metrics |= seen
+            tqdm.write(three_steps(metrics, example))
+        after_step(step)
+
+
+def three_steps(metrics: dict, example: str) -> str:
+    """One round in three lines: generate, score, update."""
+    return (
+        f"round {metrics['step'] + 1}\n"
+        f"  generate  {metrics['seconds_sampling']:.1f} s  "
+        f"{metrics['reply_tokens']:.1f} tokens per reply, such as: {example}\n"
+        f"  score     {metrics['seconds_scoring']:.1f} s  reward model {metrics['score']:+.2f}, "
+        f"gold judge on held-out questions {metrics['gold']:+.2f}\n"
+        f"  update    {metrics['seconds_training']:.1f} s  {metrics['updates']} small steps, "
+        f"{metrics['clip_fraction']:.0%} of the tokens clipped, "
+        f"{max(0.0, metrics['kl']):.2f} nats from the start"
+    )
+
+
+def take_snapshot(
+    setup: Setup, policy: GPT, value_model: ValueModel, settings: Settings, step: int
+) -> Snapshot:
+    """Some replies of this moment, with their scores: what the token credit picture is made of."""
+    questions = taught_questions(setup, CREDIT_REPLIES, "credit")
+    rollout = answers(policy, setup, questions, "credit")
+    scores = setup.scorer(rollout) - settings.no_end_penalty * (~rollout.ended).float()
+    ref_logprobs = frozen_logprobs(setup.reference, rollout.tokens, rollout.response_mask)
+    return Snapshot(policy, value_model, setup.tokenizer, rollout, scores, ref_logprobs, step)
+
+
+# ------------------------------------------------------------------------------------ the pictures
+
+
+def draw_curves(chapter: Run, keys: dict) -> None:
+    """curves.png: what rises, and what it costs."""
+    history = chapter.history("train")
+
+    def curve(key: str) -> tuple[list, list]:
+        entries = [entry for entry in history if entry.get(key) is not None]
+        return [entry["step"] + 1 for entry in entries], [entry[key] for entry in entries]
+
+    start = ([0], [keys["gold_before"]])
+    gold = tuple(first + rest for first, rest in zip(start, curve("gold"), strict=True))
+    panels = [
+        plots.Panel({"taught": curve("score"), "held-out": curve("proxy")}, "Reward model's score"),
+        plots.Panel(
+            {"held-out": gold}, "Gold score", reference_lines={"best possible": keys["gold_best"]}
+        ),
+        plots.Panel(
+            {"taught": curve("kl"), "held-out": curve("kl_held_out")},
+            "KL to the start",
+            y_label="nats per reply",
+        ),
+        plots.Panel({"policy": curve("entropy")}, "Entropy", y_label="nats per token"),
+        plots.Panel({"policy": curve("clip_fraction")}, "Clip fraction", y_label="share of tokens"),
+        plots.Panel({"value model": curve("explained_variance")}, "Explained variance"),
+    ]
+    plots.panels(chapter.folder / "curves.png", panels, title="PPO: generate, score, update")
+
+
+def report(keys: dict) -> None:
+    """The key numbers in words."""
+    print(f"{'held-out questions':<28}{'before':>16}{'after':>16}")
+    for name in ("gold", "reward", "reply_tokens"):
+        cells = [with_error(keys[f"{name}_{w}"], keys[f"{name}_{w}_stderr"], ".2f") for w in WHEN]
+        print(f"{name.replace('_', ' '):<28}{cells[0]:>16}{cells[1]:>16}")
+    for name in ("safe_rate", "allowed_rate", "friendly_rate", "answer_accuracy", "stop_rate"):
+        cells = [with_error(keys[f"{name}_{w}"], keys[f"{name}_{w}_stderr"], ".1%") for w in WHEN]
+        print(f"{name.replace('_', ' '):<28}{cells[0]:>16}{cells[1]:>16}")
+    print(
+        f"{keys['gold_share_of_distance']:.0%} of the way to the best possible replies "
+        f"(gold {keys['gold_best']:.2f}), {with_error(keys['kl'], keys['kl_stderr'], '.2f')} nats "
+        f"per reply from the start\n{ERRORS_MEAN}"
+    )

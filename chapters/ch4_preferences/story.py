@@ -1,0 +1,365 @@
+"""Chapter 4: DPO, IPO and ORPO, learning from preferences without reinforcement learning.
+
+The chat kitten answers questions, annotators say which of two replies is better, and three methods
+learn from the very same pairs: no reward model, no sampling during training. --label-noise and
+--annotators make the labels worse or better, --preferences FILE learns from your own pairs, and
+--frontier compares all methods of the series: gold score against KL. The lesson is
+chapters/ch4_preferences/lesson.md.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from chapters.ch4_preferences.frontier import (
+    Variant,
+    best_of_n_path,
+    checked_paths,
+    counts_for_points,
+    draw_frontier,
+    ppo_path,
+    trained_paths,
+)
+from chapters.ch4_preferences.pictures import draw_gold, draw_training, report
+from chapters.ch4_preferences.training import SCORES, Start, counts_of, learn, make_start, measure
+from chapters.common.pairs import (
+    ANNOTATORS,
+    LabelledPair,
+    clear_examples,
+    file_pairs,
+    pairs_view,
+    preferences_file,
+    sample_pairs,
+    split_pairs,
+)
+from chapters.common.runner import ensure
+from chapters.common.samples import DRAWN, TYPICAL, typical_replies, write_samples
+from chapters.common.terminal import with_error
+from kittenllm import checks
+from kittenllm.data_file import DataFile
+from kittenllm.dpo import DPOConfig
+from kittenllm.evaluation import fixed_questions, gold_of_best_replies, sample_replies
+from kittenllm.gpt import GPT
+from kittenllm.kitten_town.chats import KIND_SHARES
+from kittenllm.kitten_town.facts import build_town
+from kittenllm.orpo import ORPOConfig
+from kittenllm.records import report_problems
+from kittenllm.runs.checkpoints import load_model, save_model
+from kittenllm.runs.run import Run, fingerprint_of, write_summary
+from kittenllm.settings import Common, new_generator, new_random, setting
+from kittenllm.tokenizer import Tokenizer
+
+MODEL_FILES = {"dpo": "model.pt", "ipo": "model_ipo.pt", "orpo": "model_orpo.pt"}
+FRONTIER_FLAGS = ("frontier", "frontier_betas", "frontier_weights")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be changed on the command line."""
+
+    preferences: str = setting("", "learn from the pairs of this JSON or JSONL file")
+    strict: bool = setting(False, "stop at the first bad record instead of skipping it")
+    annotators: str = setting(
+        "noisy", "noisy: they lean towards the better reply; exact: never wrong", choices=ANNOTATORS
+    )
+    label_noise: float = setting(0.0, "probability that a label is flipped on top of that")
+    pairs: int = setting(9_000, "pairs to learn from")
+    # Careless kittens say yes too often, so "no" wins nearly always, and "yes" seldom has to. Asked
+    # about both equally often, all three methods learn that "no" is always safe.
+    allowed_weight: float = setting(2.5, "how much oftener than usual fine things are asked about")
+    watched_pairs: int = setting(300, "more pairs, about other topics, to watch the training with")
+    epochs: float = setting(1.0, "how often each pair is seen")
+    pairs_per_step: int = setting(96, "pairs in one step, those of about 16 questions")
+    beta: float = setting(0.15, "DPO: price of one nat away from the chat kitten")
+    label_smoothing: float = setting(0.0, "DPO: share of the labels believed to be wrong")
+    ipo_beta: float = setting(0.05, "IPO: log-ratios are pulled to a distance of 1 / (2 beta)")
+    orpo_weight: float = setting(2.0, "ORPO: weight of the preference beside plain fine-tuning")
+    matrix_lr: float = setting(1.5e-4, "DPO: Muon's learning rate, for the hidden matrices")
+    other_lr: float = setting(4e-4, "DPO: AdamW's learning rate, for embeddings and norms")
+    ipo_matrix_lr: float = setting(1.5e-4, "IPO: the same")
+    ipo_other_lr: float = setting(4e-4, "IPO: the same")
+    orpo_matrix_lr: float = setting(2e-4, "ORPO: the same")
+    orpo_other_lr: float = setting(4e-4, "ORPO: the same")
+    frontier: bool = setting(False, "compare gold score and KL of all methods (minutes)")
+    frontier_betas: tuple[float, ...] = setting(
+        (0.03, 0.1, 0.3, 1.0), "--frontier: DPO and IPO at each beta"
+    )
+    frontier_weights: tuple[float, ...] = setting(
+        (0.5, 1.0, 2.0, 4.0), "--frontier: ORPO at each weight"
+    )
+
+    def __post_init__(self):
+        for name in ("pairs", "watched_pairs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        checks.positive("allowed_weight", self.allowed_weight)
+        if not self.epochs > 0:
+            raise ValueError(f"epochs must be above 0, got {self.epochs}")
+        if not 0 <= self.label_noise <= 1:
+            raise ValueError(f"label_noise must lie in 0 .. 1, got {self.label_noise}")
+        self.methods(steps=1)  # checks the other numbers
+        self.variants(steps=1)
+
+    def methods(self, steps: int) -> dict[str, DPOConfig | ORPOConfig]:
+        """The three algorithms' own settings."""
+        return {
+            "dpo": DPOConfig(
+                loss="dpo",
+                beta=self.beta,
+                label_smoothing=self.label_smoothing,
+                steps=steps,
+                pairs_per_step=self.pairs_per_step,
+                matrix_lr=self.matrix_lr,
+                other_lr=self.other_lr,
+            ),
+            "ipo": DPOConfig(
+                loss="ipo",
+                beta=self.ipo_beta,
+                steps=steps,
+                pairs_per_step=self.pairs_per_step,
+                matrix_lr=self.ipo_matrix_lr,
+                other_lr=self.ipo_other_lr,
+            ),
+            "orpo": ORPOConfig(
+                weight=self.orpo_weight,
+                steps=steps,
+                pairs_per_step=self.pairs_per_step,
+                matrix_lr=self.orpo_matrix_lr,
+                other_lr=self.orpo_other_lr,
+            ),
+        }
+
+    def variants(self, steps: int) -> list[Variant]:
+        """The trainings of the frontier, in the order of their paths."""
+        methods = self.methods(steps)
+        variants = []
+        for name in ("dpo", "ipo"):
+            for beta in sorted(self.frontier_betas, reverse=True):
+                config = replace(methods[name], beta=beta)
+                variants.append(Variant(name.upper(), f"beta {beta:g}", config))
+        for weight in sorted(self.frontier_weights):
+            config = replace(methods["orpo"], weight=weight)
+            variants.append(Variant("ORPO", f"weight {weight:g}", config))
+        return variants
+
+    def without_frontier(self) -> "Settings":
+        """What decides the three main trainings: the flags of the frontier as nobody gave them."""
+        usual = {name: Settings.__dataclass_fields__[name].default for name in FRONTIER_FLAGS}
+        return replace(self, **usual)
+
+
+QUICK = {
+    "pairs": 96,
+    "watched_pairs": 24,
+    "pairs_per_step": 16,
+    "frontier_betas": (0.1, 1.0),
+    "frontier_weights": (2.0,),
+}
+
+
+def run(settings: Settings, common: Common) -> dict:
+    """Data, model, loop, look: the whole chapter; returns the summary."""
+    file = preferences_file(settings.preferences, strict=settings.strict)
+    sft = ensure("ch1_sft", common)
+    inputs = {"sft": fingerprint_of(common, "ch1_sft")}
+    if file:
+        inputs["preferences"] = file.digest
+    sft_path = common.folder("ch1_sft") / sft["model"]
+    usual = settings.without_frontier()
+    chapter = Run(common, "ch4_preferences", usual, inputs=inputs, open_now=False)
+    summary = chapter.summary if chapter.finished else compare(chapter, settings, sft_path, file)
+    if settings.frontier:
+        frontier = explore_frontier(common, settings, sft_path, summary, inputs, file)
+        summary = {**summary, "frontier": frontier}
+        summary = write_summary(common.folder("ch4_preferences") / "summary.json", summary)
+    return summary
+
+
+def compare(chapter: Run, settings: Settings, sft_path: Path, file: DataFile | None) -> dict:
+    """The main run: three methods, one start, one set of pairs."""
+    common = chapter.common
+    reference, tokenizer, _ = load_model(sft_path, device=common.device)
+
+    # Data: two replies to one question, and which one people prefer.
+    with chapter.timing("sampling"):
+        pairs, watched = read_pairs(common, reference, tokenizer, settings, file)
+    chapter.open()  # not before: pairs that do not fit must not put an earlier run aside
+    print(f"{len(pairs):,} pairs to learn from, {len(watched):,} to watch, for example:")
+    print(pairs_view(clear_examples(watched), tokenizer))
+
+    # Model: what the frozen chat kitten says about every pair, asked once and kept.
+    start = make_start(common, tokenizer, build_town(), reference, pairs, watched)
+    counts = counts_of(common)
+    with chapter.timing("eval"):
+        before = chapter.once("before", lambda: measure(reference, start, "before", counts=counts))
+        old_samples = fixed_replies(reference, start)
+
+    # Loop, three times: one forward pass for chosen and rejected, no sampling, no second model.
+    configs = settings.methods(step_count(len(pairs), settings))
+    keys: dict = {"gold_best": gold_of_best_replies(start.town, tokenizer, counts)}
+    policies: dict[str, GPT] = {}
+    for name, config in configs.items():
+        policy = policies[name] = learn(chapter, name, start, config)
+
+        # Look: better by the gold judge? At what price? What became of "chosen" and "rejected"?
+        def look(policy=policy, name=name) -> dict:
+            with chapter.timing(f"{name}_eval"):
+                return measure(policy, start, name, counts=counts, rivals=before["golds"])
+
+        with chapter.timing("eval"):
+            after = chapter.once(f"look_{name}", look)
+        keys[name] = method_keys(chapter, name, start, config, before, after, keys["gold_best"])
+        print(f"{name.upper()}: {method_line(keys[name])}")
+    keys |= {"pairs": len(pairs), "steps": configs["dpo"].steps, "frontier": None}
+    write_samples(
+        chapter.folder,
+        [question.text for question in fixed_questions(start.town)],
+        old_samples,
+        fixed_replies(policies["dpo"], start),
+        before_title="chat",
+        after_title="DPO",
+        how=TYPICAL.format(drawn=DRAWN),
+    )
+    draw_training(chapter, watched)
+    draw_gold(chapter, keys)
+    print(report(keys))
+    for name in ("ipo", "orpo"):
+        save_model(chapter.folder / MODEL_FILES[name], policies[name], tokenizer)
+    return chapter.finish(keys, model=(policies["dpo"], tokenizer))
+
+
+# ---------------------------------------------------------------------------------------- the data
+
+
+def read_pairs(
+    common: Common,
+    reference: GPT,
+    tokenizer: Tokenizer,
+    settings: Settings,
+    file: DataFile | None = None,
+) -> tuple[list[LabelledPair], list[LabelledPair]]:
+    """Pairs to learn from, and others to watch the training with: about held-out topics, or, from
+    a file, about other prompts."""
+    if file:
+        context = reference.config.context_length
+        pairs, problems = file_pairs(file, tokenizer, context, strict=settings.strict)
+        print(report_problems(problems) or "every record of the file is fine")
+        return split_pairs(pairs, settings.watched_pairs, common.seed)
+    print("the chat kitten answers, the annotators compare ...", flush=True)
+    both = []
+    for name, count in (("pairs", settings.pairs), ("watched", settings.watched_pairs)):
+        both.append(
+            sample_pairs(
+                reference,
+                tokenizer,
+                build_town(),
+                count=count,
+                rng=new_random(common.seed, "ch4_preferences", name),
+                generator=new_generator(common.device, common.seed, "ch4_preferences", name),
+                annotators=settings.annotators,
+                label_noise=settings.label_noise,
+                held_out=name == "watched",
+                shares=KIND_SHARES | {"allowed": settings.allowed_weight * KIND_SHARES["allowed"]},
+            )
+        )
+    return both[0], both[1]
+
+
+def step_count(pairs: int, settings: Settings) -> int:
+    """Steps after which every pair was seen `epochs` times."""
+    return max(1, round(settings.epochs * pairs / settings.pairs_per_step))
+
+
+# ---------------------------------------------------------------------------------------- the look
+
+
+def fixed_replies(policy: GPT, start: Start) -> list[str]:
+    """Typical replies to the fixed questions at temperature 1, the same dice for every kitten."""
+    common = start.common
+    replies = sample_replies(
+        policy,
+        start.tokenizer,
+        start.town,
+        fixed_questions(start.town),
+        replies_each=DRAWN,
+        temperature=1.0,
+        generator=new_generator(common.device, common.seed, "ch4_preferences", "samples"),
+    )
+    return typical_replies(replies)
+
+
+def method_keys(
+    chapter: Run,
+    name: str,
+    start: Start,
+    config: DPOConfig | ORPOConfig,
+    before: dict,
+    after: dict,
+    gold_best: float,
+) -> dict:
+    """What summary.json says about one method.
+
+    train_seconds hold the steps and, for DPO and IPO, asking the reference about all pairs;
+    pairs_per_second counts both. seconds are all of it: training and evaluation.
+    """
+    keys: dict = {}
+    for key in SCORES.split():
+        for when, scores in (("before", before), ("after", after)):
+            keys[f"{key}_{when}"] = scores[key]
+            keys[f"{key}_{when}_stderr"] = scores[f"{key}_stderr"]
+    for key in ("win_rate", "kl"):
+        keys[key], keys[f"{key}_stderr"] = after[key], after[f"{key}_stderr"]
+    way = gold_best - before["gold"]
+    keys["gold_share_of_distance"] = (after["gold"] - before["gold"]) / way
+    history = chapter.history(name)
+    for end in ("", "_stderr"):  # the last look at the unseen pairs
+        keys[f"chosen_logprob_change{end}"] = history[-1][f"unseen_chosen{end}"]
+        keys[f"rejected_logprob_change{end}"] = history[-1][f"unseen_rejected{end}"]
+        keys[f"unseen_accuracy{end}"] = history[-1][f"unseen_accuracy{end}"]
+    train_seconds = sum(entry.get("seconds") or 0.0 for entry in history)
+    if isinstance(config, DPOConfig):
+        train_seconds += start.reference_seconds
+    eval_seconds = chapter.seconds.get(f"{name}_eval_seconds", 0.0)
+    keys["pairs_per_second"] = sum(entry.get("pairs") or 0 for entry in history) / train_seconds
+    keys["train_seconds"] = round(train_seconds, 2)
+    keys["seconds"] = round(train_seconds + eval_seconds, 2)
+    return keys
+
+
+def method_line(keys: dict) -> str:
+    """One method in a line, as soon as it is known."""
+    return (
+        f"gold {keys['gold_before']:.2f} -> "
+        f"{with_error(keys['gold_after'], keys['gold_after_stderr'], '.2f')} "
+        f"({keys['gold_share_of_distance']:.0%} of the way to the best), "
+        f"wins {with_error(keys['win_rate'], keys['win_rate_stderr'], '.1%')}, "
+        f"{keys['kl']:.2f} nats away, {keys['seconds']:.0f} s"
+    )
+
+
+# ------------------------------------------------------------------------------------ the frontier
+
+
+def explore_frontier(
+    common: Common,
+    settings: Settings,
+    sft_path: Path,
+    summary: dict,
+    inputs: dict,
+    file: DataFile | None,
+) -> dict:
+    """Gold score against KL for every method of the series -> method -> points of its path."""
+    chapter = Run(common, "ch4_frontier", settings, inputs=inputs)
+    reference, tokenizer, _ = load_model(sft_path, device=common.device)
+    if not chapter.finished:
+        pairs, watched = read_pairs(common, reference, tokenizer, settings, file)
+        start = make_start(common, tokenizer, build_town(), reference, pairs, watched)
+        counts = counts_for_points(counts_of(common))
+        variants = settings.variants(step_count(len(pairs), settings))
+        chapter.finish({"paths": trained_paths(chapter, start, variants, counts)})
+    paths = checked_paths(chapter.folder / "summary.json", chapter.summary.get("paths"))
+    paths["PPO"] = ppo_path(common, inputs["sft"])
+    paths["best-of-n"] = best_of_n_path(common, reference, tokenizer, inputs)
+    path = common.folder("ch4_preferences") / "frontier.png"
+    draw_frontier(path, paths, summary["dpo"]["gold_before"], summary["gold_best"])
+    print(f"the frontier of all methods: {path}")
+    return paths

@@ -1,0 +1,285 @@
+"""Chapter 5: reasoning, R1-Zero in miniature: GRPO with rules only, on the number game Countdown.
+
+From the base kitten: a short warm-up shows how scribbled thinking is written down, then GRPO lets
+it try, and two rules say what is right. --questions FILE trains on word problems of your own.
+Three experiments come on top, each a run of its own: --provenance, --normalisations, --votes.
+The lesson is chapters/ch5_reasoning/lesson.md.
+"""
+
+import statistics
+from dataclasses import dataclass, replace
+
+from chapters.ch5_reasoning import exam, pictures, thinking
+from chapters.ch5_reasoning.experiments import run_experiment
+from chapters.ch5_reasoning.thinking import Task, Thinker
+from chapters.ch5_reasoning.training import (
+    Recipe,
+    countdown_task,
+    exam_of,
+    learn_from_rules,
+    look,
+    warm_up,
+)
+from chapters.common.runner import ensure
+from chapters.common.samples import write_samples
+from chapters.common.terminal import with_error
+from kittenllm.data_file import DataFile, RecordError, read_data_file
+from kittenllm.evaluation import ERRORS_MEAN
+from kittenllm.grpo import GRPOConfig
+from kittenllm.records import Problem, load_questions, report_problems, skipped
+from kittenllm.runs.checkpoints import load_model, save_model
+from kittenllm.runs.run import Run, fingerprint_of, write_summary
+from kittenllm.settings import Common, new_random, setting
+from kittenllm.sft import SFTConfig
+
+EXPERIMENTS = ("provenance", "normalisations", "votes")
+QUICK_PROBLEMS = 6  # of the exam
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be changed on the command line."""
+
+    warm_up_steps: int = setting(480, "steps of the warm-up on sums, drills and scribbles")
+    warm_up_rows: int = setting(8, "packed rows of 256 tokens in one step of the warm-up")
+    warm_up_matrix_lr: float = setting(4e-3, "Muon's learning rate in the warm-up")
+    warm_up_other_lr: float = setting(4e-3, "AdamW's learning rate in the warm-up")
+    patient_share: float = setting(0.3, "share of the scribbles that show when to stop")
+    grpo_steps: int = setting(70, "rounds of GRPO: sample, judge, learn")
+    prompts_per_step: int = setting(32, "problems in one round")
+    group_size: int = setting(8, "replies to each problem, which judge each other")
+    max_new_tokens: int = setting(192, "longest reply; one that is cut off earns nothing")
+    format_weight: float = setting(0.3, "what the right form is worth; a right answer is worth 1")
+    normalize: str = setting(
+        "token", "how tokens are averaged, see grpo.py", choices=("reply", "token", "constant")
+    )
+    normalize_std: bool = setting(False, "divide advantages by the std of their group")
+    clip_eps: float = setting(0.2, "how far one round may move a probability ratio from 1")
+    clip_eps_high: float | None = setting(None, "the same upwards; none: clip-eps (DAPO: 0.28)")
+    kl_coef: float = setting(0.0, "price of one nat away from the warm-up kitten; 0: free")
+    epochs: int = setting(1, "how often each reply is learnt from")
+    minibatches: int = setting(1, "optimizer steps per epoch")
+    matrix_lr: float = setting(6e-4, "Muon's learning rate in GRPO")
+    other_lr: float = setting(2e-4, "AdamW's learning rate in GRPO")
+    cooldown: float = setting(0.2, "share of the GRPO steps with a falling rate")
+    eval_problems: int = setting(100, "held-out problems with 16 replies each, for pass@k")
+    least_pass_at_8: float = setting(0.05, "GRPO is refused if pass@8 of the warm-up is lower")
+    questions: str = setting("", "train on the word problems of this file (question, answer)")
+    strict: bool = setting(False, "stop at the first bad record of that file")
+    provenance: bool = setting(False, 'three kittens that read 0, 1 and 10 % "wait" (minutes)')
+    normalisations: bool = setting(False, "GRPO under all three normalisations (minutes)")
+    votes: bool = setting(False, "majority votes and best of n instead of training")
+
+    def __post_init__(self):
+        if self.warm_up_steps < 1:
+            raise ValueError(f"warm_up_steps must be at least 1, got {self.warm_up_steps}")
+        for name in ("patient_share", "format_weight", "least_pass_at_8"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
+        if self.eval_problems < 1:
+            raise ValueError(f"eval_problems must be at least 1, got {self.eval_problems}")
+        if self.questions and any(getattr(self, name) for name in EXPERIMENTS):
+            raise ValueError("the experiments are about Countdown; leave out --questions")
+        self.recipe()  # checks the other numbers
+
+    def recipe(self, *, most_problems: int | None = None) -> Recipe:
+        """The settings of the two loops, and of the exam."""
+        warm_up = SFTConfig(
+            steps=self.warm_up_steps,
+            rows_per_step=self.warm_up_rows,
+            replay_fraction=0.0,
+            matrix_lr=self.warm_up_matrix_lr,
+            other_lr=self.warm_up_other_lr,
+        )
+        grpo = GRPOConfig(
+            steps=self.grpo_steps,
+            prompts_per_step=self.prompts_per_step,
+            group_size=self.group_size,
+            max_new_tokens=self.max_new_tokens,
+            clip_eps=self.clip_eps,
+            clip_eps_high=self.clip_eps_high,
+            kl_coef=self.kl_coef,
+            normalize=self.normalize,
+            normalize_std=self.normalize_std,
+            epochs=self.epochs,
+            minibatches=self.minibatches,
+            matrix_lr=self.matrix_lr,
+            other_lr=self.other_lr,
+            cooldown=self.cooldown,
+        )
+        return Recipe(
+            warm_up,
+            grpo,
+            patient_share=self.patient_share,
+            format_weight=self.format_weight,
+            pass_problems=self.eval_problems,
+            most_problems=most_problems,
+        )
+
+
+QUICK = {
+    "warm_up_steps": 60,
+    "warm_up_rows": 4,
+    "grpo_steps": 6,
+    "prompts_per_step": 4,
+    "group_size": 4,
+    "max_new_tokens": 48,
+    "eval_problems": 2,
+    "least_pass_at_8": 0.0,
+}
+
+
+def run(settings: Settings, common: Common) -> dict:
+    """The whole chapter, then the experiments that were asked for; returns the summary."""
+    recipe = settings.recipe(most_problems=QUICK_PROBLEMS if common.quick else None)
+    summary = reason(replace(settings, **dict.fromkeys(EXPERIMENTS, False)), recipe, common)
+    for name in EXPERIMENTS:
+        if getattr(settings, name) and summary[name] is None:
+            summary = {**summary, name: run_experiment(name, recipe, common)}
+            summary = write_summary(common.folder("ch5_reasoning") / "summary.json", summary)
+    return summary
+
+
+def reason(settings: Settings, recipe: Recipe, common: Common) -> dict:
+    """Data, model, loop, look: warm-up, exam, GRPO, the same exam."""
+    file = questions_file(settings)
+    base = ensure("ch0_base", common)
+    inputs = {"base": fingerprint_of(common, "ch0_base")}
+    if file:
+        inputs["questions"] = file.digest
+    chapter = Run(common, "ch5_reasoning", settings, inputs=inputs, open_now=False)
+    if chapter.finished:
+        return chapter.summary
+
+    # Model: the base kitten, which has never seen a tag. Data: exercises with a rule.
+    gpt, tokenizer, _ = load_model(common.folder("ch0_base") / base["model"], device=common.device)
+    thinker = Thinker(gpt, tokenizer)
+    task, facts = new_task(thinker, settings, recipe, common, file)
+    chapter.open()  # not before: problems that do not fit must not put an earlier run aside
+    plan = exam_of(task, recipe)
+
+    # Warm-up: how thinking is written down. Supervised learning, on scribbles that mostly fail.
+    warm_up(chapter, "warm_up", thinker, task.documents, recipe.warm_up)
+    save_model(chapter.folder / "warm_up.pt", gpt, tokenizer)
+    with chapter.timing("eval"):
+        before = chapter.once("before", lambda: look(chapter, "before", thinker, plan, recipe))
+    print(exam_line("warm-up", before), flush=True)
+    refuse_without_signal(before, settings.least_pass_at_8)
+
+    # Loop: sample, judge by rules, learn.
+    learn_from_rules(chapter, "grpo", thinker, task, recipe)
+    history = chapter.history("grpo")
+
+    # Look: what changed, on problems that nobody practised?
+    with chapter.timing("eval"):
+        after = look(chapter, "after", thinker, plan, recipe)
+        limit = recipe.grpo.max_new_tokens
+        keys = exam.exam_keys(before, after)
+        greedy = exam.greedy_accuracy(thinker, plan, max_new_tokens=limit)
+        keys["greedy_after"], keys["greedy_after_stderr"] = greedy
+        keys["seconds_per_step"] = statistics.median(
+            entry.get("seconds") or 0.0 for entry in history
+        )
+        keys["warnings"] = pictures.all_warnings(history)
+        keys |= {"questions": facts, **dict.fromkeys(EXPERIMENTS)}
+        write_samples(
+            chapter.folder,
+            [sample["prompt"] for sample in before["samples"]],
+            [sample["reply"] for sample in before["samples"]],
+            [sample["reply"] for sample in after["samples"]],
+            before_title="warm-up",
+            after_title="after GRPO",
+        )
+        pictures.draw_training(chapter.folder / "curves.png", history)
+        pictures.draw_exams(chapter.folder, before, after)
+    print(pictures.table(before, after))
+    print(exam_line("after GRPO", after))
+    print(ERRORS_MEAN)
+    return chapter.finish(keys, model=(gpt, tokenizer))
+
+
+def questions_file(settings: Settings) -> DataFile | None:
+    """The user's word problems, read once; None without a file.
+
+    What can be refused without a kitten is refused here, before one is trained.
+    Raises: RecordError for a file with fewer than two problems whose answer is a number.
+    """
+    if not settings.questions:
+        return None
+    file = read_data_file(settings.questions)
+    records, _ = numbered_questions(file, settings)
+    if len(records) < 2:
+        raise RecordError(
+            f"{file.path}: there is only one word problem in it; give one to practise on and one "
+            "for the exam at least"
+        )
+    return file
+
+
+def numbered_questions(file: DataFile, settings: Settings) -> tuple[list[dict], list[Problem]]:
+    """The word problems whose answer is a number, and all that had to be skipped."""
+    records, problems = load_questions(file, strict=settings.strict)
+    records, without_number = thinking.with_numbers(file.path, records, strict=settings.strict)
+    return records, problems + without_number
+
+
+def new_task(
+    thinker: Thinker, settings: Settings, recipe: Recipe, common: Common, file: DataFile | None
+) -> tuple[Task, dict | None]:
+    """The task; and if it comes from a file, how many problems there are."""
+    tokenizer = thinker.tokenizer
+    if not file:
+        documents = thinking.number_documents(
+            tokenizer,
+            recipe.warm_up_tokens,
+            new_random(common.seed, "ch5_reasoning", "documents"),
+            patient_share=recipe.patient_share,
+        )
+        return countdown_task(documents, recipe, common), None
+    records, problems = numbered_questions(file, settings)
+    task = thinking.question_task(
+        tokenizer,
+        records,
+        context_length=thinker.gpt.config.context_length,
+        max_new_tokens=recipe.grpo.max_new_tokens,
+    )
+    facts = {
+        "records": len(records),
+        "bad_records": len(skipped(problems)),
+        "practice": len(task.practice),
+        "held_out": len(task.held_out),
+    }
+    if problems:
+        print(report_problems(problems))
+    print(
+        f"{facts['records']} word problems, {facts['practice']} to practise on, "
+        f"{facts['held_out']} held out; the others are too long for this kitten"
+    )
+    return task, facts
+
+
+def refuse_without_signal(before: dict, least: float) -> None:
+    """No signal, no learning: GRPO starts only if some groups will hold a right reply.
+
+    Raises: ValueError with the reason and the remedy.
+    """
+    rate = before["pass_at_k"]["8"]
+    if rate >= least:
+        return
+    raise ValueError(
+        f"GRPO is not started: pass@8 after the warm-up is {rate:.1%}, below {least:.0%}. Of 8 "
+        "replies to a problem hardly ever one is right, so nearly all groups earn the same, and "
+        "equal rewards teach nothing. Remedy: a longer warm-up (--warm-up-steps), easier problems "
+        "or a better base kitten; or --least-pass-at-8 0, to see it for yourself."
+    )
+
+
+def exam_line(name: str, scores: dict) -> str:
+    """An exam in one line."""
+    return (
+        f"{name}: {with_error(scores['accuracy'], scores['accuracy_stderr'], '.1%')} of "
+        f"{scores['replies']:,} replies to held-out problems are right, pass@8 "
+        f"{with_error(scores['pass_at_k']['8'], scores['pass_at_k_stderr']['8'], '.1%')}, "
+        f"{scores['tokens']:.0f} tokens and "
+        f"{scores['waits']:.1f} waits per reply"
+    )

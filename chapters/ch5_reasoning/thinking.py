@@ -1,0 +1,254 @@
+"""Tasks with a rule instead of a teacher.
+
+A task is a list of exercises to practise on, held-out ones for the exam, and texts that show how
+its thinking is written down. Two tasks: Countdown, the number game, and word problems from a file.
+Every reply has one form: <think>...</think><answer>...</answer>. The prompt ends right before the
+first tag, so the kitten writes all of them itself.
+
+Used by story.py; the exam is in exam.py. The game itself is in
+kittenllm/kitten_town/countdown.py, the rules are in rules.py beside it.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from kittenllm.chat import ChatTokens, text_prompt
+from kittenllm.gpt import GPT
+from kittenllm.judging import Reward
+from kittenllm.kitten_town import countdown, scribbles
+from kittenllm.kitten_town.countdown import TRAINING_TRIPLES
+from kittenllm.kitten_town.rules import (
+    answer_reward,
+    count_waits,
+    format_reward,
+    gsm8k_answer_reward,
+    read_number,
+)
+from kittenllm.records import Problem, RecordError
+from kittenllm.tokenizer import Tokenizer
+
+Rule = Callable[[str], float]  # the text of a reply -> what it is worth
+
+# Shares of the warm-up's documents. Sums and numbers to copy come often: what a kitten only knows
+# together with a triple that it practised, it does not know with a new one.
+WARM_UP_SHARES = {"scribbles": 0.42, "sums": 0.28, "comparisons": 0.08, "lefts": 0.22}
+LARGEST_LEFT = 30  # no problem has numbers above 9, so nobody knows these by heart
+
+
+class Exercise(NamedTuple):
+    """One exercise as the kitten meets it."""
+
+    text: str  # "use 3, 5, 8 make 19"
+    right: Rule  # 1.0 for a right reply, else 0.0
+    problem: str  # which problem it is: the same for other wordings of it
+    topic: tuple | str = ""  # what it is about, the same for problems that stand or fall together
+
+    @property
+    def about(self) -> tuple | str:
+        """The topic; a problem without one stands for itself."""
+        return self.topic or self.problem
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is practised, what is examined, and texts that show the form of a reply."""
+
+    name: str
+    practice: list[Exercise]
+    held_out: list[list[Exercise]]  # problem -> its wordings, in the order of the exam
+    documents: list[ChatTokens]  # for the warm-up
+
+
+@dataclass
+class Thinker:
+    """A kitten that thinks before it answers."""
+
+    gpt: GPT
+    tokenizer: Tokenizer
+
+    def prompt(self, exercise: Exercise) -> list[int]:
+        """The tokens that the reply follows."""
+        return text_prompt(self.tokenizer, exercise.text)
+
+
+# --------------------------------------------------------------------------------------- the tasks
+
+
+def thought_document(
+    tokenizer: Tokenizer, text: str, think: str, answer: str, *, train_waits: bool = True
+) -> ChatTokens:
+    """An exercise with a whole reply. The reply and its end are trained, the exercise is not.
+
+    Without `train_waits` the word " wait " is not trained either: whether to go on is not taught.
+    """
+    document = ChatTokens()
+    document.add(text_prompt(tokenizer, text), trained=False)
+    document.add(tokenizer.think_id, trained=True)
+    attempts = [think] if train_waits else think.split(scribbles.WAIT)
+    for number, attempt in enumerate(attempts):
+        if number > 0:
+            document.add(tokenizer.encode(scribbles.WAIT), trained=False)
+        document.add(tokenizer.encode(attempt), trained=True)
+    document.add([tokenizer.end_think_id, tokenizer.answer_id], trained=True)
+    document.add(tokenizer.encode(answer), trained=True)
+    document.add([tokenizer.end_answer_id, tokenizer.endoftext_id], trained=True)
+    return document
+
+
+def plain_document(tokenizer: Tokenizer, text: str) -> ChatTokens:
+    """A text that is trained on from its first to its last token."""
+    document = ChatTokens()
+    document.add(text_prompt(tokenizer, text), trained=True)
+    document.add(tokenizer.endoftext_id, trained=True)
+    return document
+
+
+def number_documents(
+    tokenizer: Tokenizer,
+    tokens: int,
+    rng: random.Random,
+    *,
+    patient_share: float = 0.0,
+    wait_share: float | None = None,
+) -> list[ChatTokens]:
+    """Scribbles in the form of a reply, and drills, until there are about `tokens` tokens.
+
+    A scribble gives up with probability 1/2 after a failed attempt. A share of `patient_share`
+    goes on to the last attempt that fits into a reply and fails there too. They show how later
+    attempts are written and when it is time to stop, but not to be patient: in them the word "wait"
+    is not trained. With `wait_share`, exactly that share of the scribbles holds the word "wait":
+    the others have one attempt. No held-out triple comes up.
+    """
+    documents: list[ChatTokens] = []
+    total = 0
+    while total < tokens:
+        kind = rng.choices(list(WARM_UP_SHARES), list(WARM_UP_SHARES.values()))[0]
+        if kind != "scribbles":
+            shares = {kind: 1.0}
+            text = scribbles.drills(
+                rng, countdown.HELD_OUT_TRIPLES, shares=shares, largest_left=LARGEST_LEFT
+            )
+            document = plain_document(tokenizer, text)
+        elif rng.random() < patient_share:
+            document = _patient_document(tokenizer, rng)
+        else:
+            s = _scribble(rng, wait_share)
+            document = thought_document(tokenizer, s.problem.prompt, s.think, s.answer)
+        documents.append(document)
+        total += len(document)
+    return documents
+
+
+def _patient_document(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
+    """A scribble that failed as often as fits into a reply."""
+    while True:
+        problem = countdown.draw_problem(rng, TRAINING_TRIPLES)
+        s = scribbles.scribble(problem, rng, give_up=0.0)
+        if s.attempts == scribbles.MAX_ATTEMPTS and not s.hit:
+            break
+    return thought_document(tokenizer, problem.prompt, s.think, s.answer, train_waits=False)
+
+
+def _scribble(rng: random.Random, wait_share: float | None) -> scribbles.Scribble:
+    """One scribble about a training triple; see `number_documents`."""
+    draw = lambda: countdown.draw_problem(rng, TRAINING_TRIPLES)  # noqa: E731
+    if wait_share is None:
+        return scribbles.scribble(draw(), rng)
+    if rng.random() >= wait_share:
+        return scribbles.scribble(draw(), rng, give_up=1.0)
+    while (s := scribbles.scribble(draw(), rng)).attempts == 1:
+        pass  # until one holds the word
+    return s
+
+
+def countdown_exercise(problem: countdown.Problem) -> Exercise:
+    """The problem with its rule; other orders of its numbers are the same problem, and the topic
+    is the triple of numbers."""
+    name = countdown.Problem(problem.triple, problem.target).prompt
+    rule = lambda reply: answer_reward(reply, problem)  # noqa: E731
+    return Exercise(problem.prompt, rule, name, tuple(problem.triple))
+
+
+def countdown_practice(count: int, rng: random.Random) -> list[Exercise]:
+    """`count` problems of the training triples."""
+    problems = (countdown.draw_problem(rng, TRAINING_TRIPLES) for _ in range(count))
+    return [countdown_exercise(problem) for problem in problems]
+
+
+def countdown_held_out() -> list[list[Exercise]]:
+    """All 283 problems of the held-out triples, each with two orders of its numbers."""
+    return [[countdown_exercise(p) for p in orders] for orders in countdown.exam_problems()]
+
+
+def with_numbers(
+    path: str, records: list[dict], *, strict: bool = False
+) -> tuple[list[dict], list[Problem]]:
+    """The word problems whose final answer is a number that the rule can compare; the others are
+    problems to report.
+
+    Raises: RecordError if there is none, or with strict=True at the first other one.
+    """
+    good, problems = [], []
+    for record in records:
+        if read_number(record["answer"]) is not None:
+            good.append(record)
+            continue
+        reason = f"the final answer {record['answer'][:40]!r} is not a number"
+        if "," in record["answer"]:
+            reason += " (a comma may only stand where thousands end; write 3.5, and 1,200)"
+        problem = Problem(path, record["line"], reason)
+        if strict or len(problems) + 1 == len(records):
+            raise RecordError(f"{problem}; correct or remove this record")
+        problems.append(problem)
+    return good, problems
+
+
+def question_task(
+    tokenizer: Tokenizer, records: list[dict], *, context_length: int, max_new_tokens: int
+) -> Task:
+    """Word problems as a task: the first four fifths to practise on, the rest for the exam.
+
+    records: {"question", "solution", "answer"}, as `load_questions` returns them. A problem that
+    does not fit into the kitten's context together with a reply is left out.
+
+    Raises: RecordError if fewer than two problems fit.
+    """
+    exercises, documents = [], []
+    for record in records:
+        question, answer = record["question"], record["answer"]
+        document = thought_document(tokenizer, question, record["solution"] or question, answer)
+        prompt_length = len(text_prompt(tokenizer, question))
+        if max(len(document), prompt_length + max_new_tokens) <= context_length:
+            rule = lambda reply, answer=answer: gsm8k_answer_reward(reply, answer)  # noqa: E731
+            exercises.append(Exercise(question, rule, question))
+            documents.append(document)
+    if len(exercises) < 2:
+        raise RecordError(
+            f"{len(exercises)} of {len(records)} word problems fit, together with a reply of "
+            f"{max_new_tokens} tokens, into the context of {context_length} tokens, and 2 are the "
+            "least; give shorter problems or a smaller --max-new-tokens"
+        )
+    cut = min(round(0.8 * len(exercises)), len(exercises) - 1)
+    held_out = [[exercise] for exercise in exercises[cut:]]
+    return Task("questions", exercises[:cut], held_out, documents[:cut])
+
+
+def reward_for(exercises: Sequence[Exercise], tokenizer: Tokenizer, format_weight: float) -> Reward:
+    """Two rules added up: is the answer right, and is the form right? Cut off is worth nothing.
+
+    The rules read the rendered reply, in which text that only spells a tag is escaped. Change the
+    rules here to train something else. Parts: accuracy, format, waits, right_tokens (the tokens of
+    the reply if it is right, else 0).
+    """
+
+    def reward(number: int, reply: list[int], ended: bool) -> tuple[float, dict[str, float]]:
+        text = tokenizer.decode(reply)
+        right = exercises[number].right(text) if ended else 0.0
+        form = format_reward(text) if ended else 0.0
+        parts = {"accuracy": right, "format": form, "waits": float(count_waits(text))}
+        parts["right_tokens"] = right * (len(reply) + 1)  # the stop token counts
+        return right + format_weight * form, parts
+
+    return reward

@@ -1,0 +1,1 @@
+"""`python -m chapters.chat`: talk to a kitten."""

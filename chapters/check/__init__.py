@@ -1,0 +1,1 @@
+"""`python -m chapters.check`: grades an exercise."""

@@ -1,0 +1,1 @@
+"""`python -m chapters.enumerable`: a world so small that every reply can be listed."""

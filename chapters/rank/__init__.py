@@ -1,0 +1,1 @@
+"""`python -m chapters.rank`: say which reply is better, as annotators do."""

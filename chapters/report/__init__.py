@@ -1,0 +1,1 @@
+"""`python -m chapters.report`: all results as one page that works offline."""

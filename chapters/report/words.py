@@ -1,0 +1,69 @@
+"""The words of the report: what it says about each chapter, and what its terms mean.
+
+Used by page.py.
+"""
+
+STORIES = {
+    "ch0_base": (
+        "Fresh from pretraining it is a nerd with a book. It has read the whole town, and all it "
+        "can do is go on with a text. Ask it something, and it writes the next line of the story."
+    ),
+    "ch1_sft": (
+        "It reads conversations, and only the assistant's words count. So it learns to answer and "
+        "to stop. It also learns the manners of the people that it copied: some were grumpy, and "
+        "some let kittens chew the wire."
+    ),
+    "ch2_reward_model": (
+        "People compare two replies; a second model learns to score like them. People err, so no "
+        "judge can always agree with them: look at the best that is possible."
+    ),
+    "ch3_ppo": (
+        "Generate, score, update. Replies that the judge likes become likelier, and a price per "
+        "nat keeps the kitten near the one it was: a leash, but a long one. Nobody tells it what "
+        "to say; it is only told how well it was said."
+    ),
+    "ch4_preferences": (
+        "The same kind of pairs, without a judge and without sampling: DPO, IPO and ORPO make the "
+        "preferred reply likelier than the other one, straight away."
+    ),
+    "ch5_reasoning": (
+        "Puzzles whose answers are easy to check. Several replies to each; those above the average "
+        "of their siblings are encouraged. Nobody rewards long thoughts, only right answers and "
+        "the right form. Watch what happens to the length."
+    ),
+}
+
+# What follows stands at the top and at the bottom of the page.
+
+SHORT = {  # names in the navigation
+    "ch0_base": "base",
+    "ch1_sft": "SFT",
+    "ch1_tools": "tools",
+    "ch1_language": "language",
+    "ch2_reward_model": "reward model",
+    "ch3_ppo": "PPO",
+    "ch4_preferences": "DPO",
+    "ch5_reasoning": "reasoning",
+}
+HEADLINES = (  # stage, key before, key after, kind, label: the tiles at the top
+    ("ch1_sft", None, "answer_accuracy_sampled", "rate", "of held-out questions answered right"),
+    ("ch3_ppo", "safe_rate_before", "safe_rate_after", "rate", "safe answers to risky questions"),
+    ("ch3_ppo", "friendly_rate_before", "friendly_rate_after", "rate", "friendly replies"),
+    ("ch5_reasoning", "accuracy_before", "accuracy_after", "rate", "of new puzzles solved"),
+    ("ch5_reasoning", "tokens_before", "tokens_after", "count", "tokens per reply to a puzzle"),
+)
+CONDITION = "Rates and lengths above are means over replies drawn with dice, at temperature 1."
+WORDS = {
+    "held-out": "never seen in any training step",
+    "\u00b1": "one standard error: a second run would often differ by that much",
+    "greedy": "always the likeliest token; with dice: each token as often as the kitten means it",
+    "nat": "a unit of surprise: a token of probability p surprises by -log p nats",
+    "KL": "how far a kitten has moved from another one, here in nats per reply",
+    "gold score": "the truth of Kitten Town: right and safe +, friendly +, grumpy -, too long -. "
+    "No training step ever sees it",
+    "reward": "what the reward model thinks of a reply; training sees this one",
+    "entropy": "how undecided a kitten is before a token; 0 is a parrot",
+    "clip fraction": "tokens whose probability moved as far as one round may move it",
+    "explained variance": "how much of a reply's fate the value model foresaw; 1 is all of it",
+    "pass@k": "at least one of k replies is right",
+}

@@ -1,0 +1,1 @@
+"""`python -m chapters.trace`: one training step, number by number."""

@@ -1,0 +1,1 @@
+"""Run folders, stages that survive a kill, checkpoints and progress."""
