@@ -15,8 +15,8 @@ from torch import Tensor
 from chapters.common.terminal import safe_text
 from kittenllm import checks, plots, ppo
 from kittenllm.credit import Credit, ValueModel, token_credit
-from kittenllm.gpt import GPT
 from kittenllm.forward import frozen_logprobs
+from kittenllm.gpt import GPT
 from kittenllm.optim import make_optimizer
 from kittenllm.ppo import PPOConfig
 from kittenllm.runs.checkpoints import (
