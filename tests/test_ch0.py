@@ -217,7 +217,7 @@ def test_a_full_disk_loses_no_training(story, tmp_path, monkeypatch, capsys):
             raise OSError(errno.ENOSPC, "No space left on device")
         real_replace(source, target)
 
-    monkeypatch.setattr("kittenllm.runs.run.checkpoints.os.replace", replace)
+    monkeypatch.setattr("kittenllm.runs.checkpoints.os.replace", replace)
     assert chapter_main("ch0_base", argv=tiny(story, tmp_path / "runs")) == 1
     shown = capsys.readouterr().err.splitlines()
     assert sum(line.startswith("error: ") for line in shown) == 1

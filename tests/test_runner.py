@@ -31,8 +31,8 @@ CHAPTER = '''
 
 from dataclasses import dataclass
 
-from chapters.runner import chapter_main, ensure
-from chapters.samples import write_samples
+from chapters.common.runner import ensure
+from chapters.common.samples import write_samples
 from kittenllm.runs.run import Run, fingerprint_of
 from kittenllm.settings import setting
 
@@ -65,10 +65,6 @@ def run(settings, common):
     titles = {{"before_title": "before " + NAME, "after_title": "after " + NAME}}
     write_samples(run.folder, prompts, before, after, **titles)
     return run.finish({{"steps": settings.steps, "rate": 0.5, "rate_stderr": 0.01}})
-
-
-def main(argv=None):
-    return chapter_main(NAME, argv)
 '''
 
 
@@ -78,7 +74,9 @@ def two_chapters(tmp_path, monkeypatch):
     folder = tmp_path / "chapter_files"
     folder.mkdir()
     for name, needs in [("tiny_a", ()), ("tiny_b", ("tiny_a",))]:
-        (folder / f"{name}.py").write_text(CHAPTER.format(name=name, needs=needs))
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").touch()
+        (folder / name / "story.py").write_text(CHAPTER.format(name=name, needs=needs))
     monkeypatch.setattr(chapters, "__path__", [*chapters.__path__, str(folder)])
     table = (
         Chapter("tiny_a", "counts first", shows=("steps", "rate", "absent")),
@@ -88,7 +86,8 @@ def two_chapters(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "CHAPTERS", table)
     yield tmp_path / "runs"
     for name in ("tiny_a", "tiny_b"):
-        sys.modules.pop(f"chapters.{name}", None)
+        for module in (f"chapters.{name}", f"chapters.{name}.story"):
+            sys.modules.pop(module, None)
         vars(chapters).pop(name, None)
 
 
@@ -115,7 +114,7 @@ def test_a_misspelt_chapter_is_corrected(two_chapters, capsys):
 
 
 def test_a_missing_predecessor_runs_first_and_it_is_said(two_chapters, capsys):
-    assert chapter_main("tiny_b", flags(two_chapters, "--quick --seed 3")) == 0
+    assert chapter_main("tiny_b", argv=flags(two_chapters, "--quick --seed 3")) == 0
     screen = capsys.readouterr().out
     assert "tiny_a is needed and has not run yet, so it runs first" in screen
     summary = read_json(two_chapters / "quick/tiny_a/summary.json")
@@ -123,15 +122,15 @@ def test_a_missing_predecessor_runs_first_and_it_is_said(two_chapters, capsys):
     assert read_json(two_chapters / "quick/tiny_b/summary.json")["seed"] == 3
     assert not (two_chapters / "tiny_a").exists()
 
-    assert chapter_main("tiny_b", flags(two_chapters, "--quick --seed 3")) == 0
+    assert chapter_main("tiny_b", argv=flags(two_chapters, "--quick --seed 3")) == 0
     screen = capsys.readouterr().out
     assert "finished earlier with these settings" in screen and "runs first" not in screen
 
 
 def test_a_predecessor_run_by_hand_keeps_its_settings(two_chapters, capsys):
     """Whoever trains a base of their own wants the next chapter to stand on it."""
-    chapter_main("tiny_a", flags(two_chapters, "--steps 7"))
-    chapter_main("tiny_b", flags(two_chapters))
+    chapter_main("tiny_a", argv=flags(two_chapters, "--steps 7"))
+    chapter_main("tiny_b", argv=flags(two_chapters))
     assert "tiny_a: taken as it was run by hand" in (screen := capsys.readouterr().out)
     assert "steps: 3, now 7" in screen
     assert read_json(two_chapters / "tiny_a/summary.json")["steps"] == 7
@@ -141,7 +140,7 @@ def test_a_changed_predecessor_means_a_new_run(two_chapters):
     common = Common(runs=two_chapters)
     first = ensure("tiny_b", common)
     assert ensure("tiny_b", common) == first
-    chapter_main("tiny_a", flags(two_chapters, "--steps 4"))
+    chapter_main("tiny_a", argv=flags(two_chapters, "--steps 4"))
     assert ensure("tiny_b", common)["fingerprint"] != first["fingerprint"]
     assert (two_chapters / "tiny_b.old1").exists()
 
@@ -183,7 +182,7 @@ def test_the_journey_can_stop_at_a_named_chapter(two_chapters, capsys):
 
 def test_wrong_settings_are_refused_before_anything_runs(two_chapters, capsys):
     with pytest.raises(SystemExit) as stop:
-        chapter_main("tiny_b", flags(two_chapters, "--steps 0"))
+        chapter_main("tiny_b", argv=flags(two_chapters, "--steps 0"))
     assert stop.value.code == 2
     assert "steps must be at least 1, not 0" in capsys.readouterr().err
     assert not two_chapters.exists()

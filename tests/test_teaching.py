@@ -91,7 +91,8 @@ def test_what_is_to_be_run_exists():
 
 def test_the_pictures_that_are_shown_are_drawn():
     """`runs/ch3_ppo/token_credit.png` is written by some file of chapters/."""
-    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "chapters").glob("*.py"))
+    files = (ROOT / "chapters").rglob("*.py")
+    sources = "".join(path.read_text(encoding="utf-8") for path in files)
     shown = re.findall(r"`runs/(\w+)/(\w+\.\w+)`", PAGE)
     names = {chapter.name for chapter in CHAPTERS}
     for chapter, file in shown:

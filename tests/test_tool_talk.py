@@ -80,7 +80,7 @@ def test_colours_only_where_they_are_seen(monkeypatch):
     talk = ToolTalk(TOKENIZER)
     talk.answer_to(ids("<call>calc 2+3</call>"))
     assert "\x1b" not in talk.folded("5")
-    monkeypatch.setattr("chapters.chat.__main__.tool_talk.use_colour", lambda: True)
+    monkeypatch.setattr("chapters.chat.tool_talk.use_colour", lambda: True)
     assert re.search(r"\x1b\[36m\[call\] calc 2\+3\x1b\[0m", talk.folded("5"))
 
 

@@ -76,8 +76,13 @@ TOO_LONG = [
 ]
 
 
+def chapter_of(story) -> str:
+    """chapters.ch1_sft.story is "ch1_sft"."""
+    return story.__name__.split(".")[1]
+
+
 def named(case) -> str:
-    return f"{case[0].__name__.split('.')[-1]}-{case[3]}"
+    return f"{chapter_of(case[0])}-{case[3]}"
 
 
 def flags(runs: Path, *more) -> list[str]:
@@ -103,7 +108,7 @@ def test_a_bad_file_makes_and_trains_nothing(tmp_path, capsys, case):
     program, flag, content, complaint = case
     path = tmp_path / "file"
     path.write_text(content)
-    assert program.main(flags(tmp_path / "runs", flag, path)) == 1
+    assert chapter_main(chapter_of(program), argv=flags(tmp_path / "runs", flag, path)) == 1
     shown = capsys.readouterr().err.splitlines()
     assert len(shown) == 1 and shown[0].startswith(f"error: {path}") and complaint in shown[0]
     assert not (tmp_path / "runs").exists()
@@ -116,7 +121,7 @@ def test_a_bad_file_leaves_every_finished_run_where_it_is(own_runs, tmp_path, ca
     before = everything_in(own_runs)
     path = tmp_path / "file"
     path.write_text(content)
-    assert program.main(flags(own_runs, flag, path)) == 1
+    assert chapter_main(chapter_of(program), argv=flags(own_runs, flag, path)) == 1
     assert complaint in capsys.readouterr().err
     assert everything_in(own_runs) == before
 
@@ -175,7 +180,7 @@ def test_a_pipe_is_read_once_before_the_folder_is_opened(
     pipe = fill_pipe(content.encode())
     opens = count_opens(pipe)
     with pytest.raises(Opened):
-        program.main(flags(own_runs, flag, pipe))
+        chapter_main(chapter_of(program), argv=flags(own_runs, flag, pipe))
     assert opens == [str(pipe)]
     whole = own_runs / "whole"
     whole.write_text(content)
@@ -197,7 +202,9 @@ def test_a_journey_on_pipes_that_are_gone(tmp_path, fill_pipe, count_opens, caps
     ]
     opens = {settings[1].name: count_opens(settings[1]) for _, settings in steps}
     for program, settings in steps:
-        assert program.main(flags(runs, *settings)) == 0, capsys.readouterr().err
+        assert chapter_main(chapter_of(program), argv=flags(runs, *settings)) == 0, (
+            capsys.readouterr().err
+        )
     assert {name: len(found) for name, found in opens.items()} == dict.fromkeys(opens, 1)
     assert (runs / "quick" / "ch0_base" / KEPT_TEXT).read_text() == book
 
@@ -217,7 +224,7 @@ def test_a_journey_on_pipes_that_are_gone(tmp_path, fill_pipe, count_opens, caps
         assert f"{tmp_path / name} can no longer be read; taken as finished" in shown
     assert summary == read_json(runs / "quick" / "ch2_reward_model" / "summary.json")
     for program, settings in steps:
-        assert program.main(flags(runs, *settings)) == 0
+        assert chapter_main(chapter_of(program), argv=flags(runs, *settings)) == 0
         shown = capsys.readouterr().out
         assert "can no longer be read" in shown and "finished earlier with these settings" in shown
     # Other settings need the file.
