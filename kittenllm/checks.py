@@ -160,29 +160,3 @@ def one_of(name: str, value: str, choices: Sequence[str]) -> None:
     """Refuse a word that is not one of the choices."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
-
-
-def settings(
-    config: object,
-    *,
-    counts: str = "",
-    above_zero: str = "",
-    not_negative: str = "",
-    shares: str = "",
-) -> None:
-    """Check many fields of a settings dataclass; each kind is a string of names with spaces.
-
-    counts are whole numbers of at least 1, shares lie in 0 .. 1. The ValueError names the field
-    and its value.
-    """
-    for name in counts.split():
-        count(name, getattr(config, name))
-    for name in above_zero.split():
-        positive(name, getattr(config, name))
-    for name in not_negative.split():
-        between(name, getattr(config, name), 0, math.inf)
-    for name in shares.split():
-        between(name, getattr(config, name), 0, 1)
-    warmup, cooldown = getattr(config, "warmup", 0), getattr(config, "cooldown", 0)
-    if warmup + cooldown > 1:
-        raise ValueError(f"warmup and cooldown may be 1 together, got {warmup} and {cooldown}")

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kittenllm import checks
+from kittenllm.config import check_options, option
 from kittenllm.forward import action_logprobs
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import sequence_logprobs, weighted, widen
@@ -162,26 +163,19 @@ def reference_logprobs(reference: GPT, pairs: Sequence[PreferencePair]) -> Tenso
 class DPOConfig:
     """Settings of DPO and IPO. Learning rates: whoever builds the optimizer reads them."""
 
-    loss: str = "dpo"  # "dpo" or "ipo"
-    beta: float = 0.1  # price of one nat away from the reference; 0.01 to 1
-    label_smoothing: float = 0.0  # dpo only: share of labels believed wrong; 0 to below 0.5
-    steps: int = 78  # optimizer steps; 2,500 pairs once
-    pairs_per_step: int = 32  # P; 8 to 64
-    matrix_lr: float = 5e-4  # Muon, hidden matrices; the rate matters more than beta
-    other_lr: float = 5e-4  # AdamW, embeddings and norms
-    warmup: float = 0.05  # share of the steps with a rising rate; 0 to 0.1
-    cooldown: float = 0.5  # share of the steps with a falling rate; 0.2 to 0.7
-    max_grad_norm: float = 1.0  # longer gradients are shortened to this
+    loss: str = option("dpo", "dpo or ipo", choices=("dpo", "ipo"))
+    beta: float = option(0.15, "price of one nat away from the reference", above=0)
+    label_smoothing: float = option(0.0, "share of labels believed wrong (DPO)", low=0, below=0.5)
+    steps: int = option(94, "optimizer steps", low=1)
+    pairs_per_step: int = option(96, "P, pairs in a step; usually 8 to 128", low=1)
+    matrix_lr: float = option(1.5e-4, "Muon's rate, for hidden matrices; 1e-4 to 1e-3", above=0)
+    other_lr: float = option(4e-4, "AdamW's rate, for embeddings and norms; 1e-4 to 1e-3", above=0)
+    warmup: float = option(0.05, "share of the steps with a rising rate", low=0, high=1)
+    cooldown: float = option(0.5, "share of the steps with a falling rate", low=0, high=1)
+    max_grad_norm: float = option(1.0, "longer gradients are shortened to this", above=0)
 
     def __post_init__(self):
-        checks.one_of("loss", self.loss, ("dpo", "ipo"))
-        checks.between("label_smoothing", self.label_smoothing, 0, 0.5, include_high=False)
-        checks.settings(
-            self,
-            counts="steps pairs_per_step",
-            above_zero="beta matrix_lr other_lr max_grad_norm",
-            shares="warmup cooldown",
-        )
+        check_options(self)
         if self.loss == "ipo" and self.label_smoothing > 0:
             raise ValueError(f"ipo has no label_smoothing, got {self.label_smoothing}; use 0")
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from kittenllm import checks, judging, training
+from kittenllm.config import check_options, option
 from kittenllm.forward import action_logprobs, frozen_logprobs
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import average, excess, kl_k3, masked_mean, weighted, widen
@@ -97,36 +98,28 @@ def grpo_loss(
 class GRPOConfig:
     """Settings of GRPO. Learning rates: whoever builds the optimizer reads them."""
 
-    steps: int = 100  # rounds of generate, score, update
-    prompts_per_step: int = 32  # prompts in a round; 16 to 512
-    group_size: int = 8  # G, replies to each prompt; 4 to 64
-    max_new_tokens: int = 192  # longest reply; one cut off gets what the reward function gives it
-    clip_eps: float = 0.2  # eps below 1; 0.1 to 0.3
-    clip_eps_high: float | None = None  # eps above 1, None: the same; DAPO 0.28
-    kl_coef: float = 0.0  # price of one nat away from the reference; 0 needs no reference
-    normalize: str = "token"  # "reply", "token" or "constant", see grpo_loss
-    normalize_std: bool = True  # False: Dr. GRPO
-    epochs: int = 1  # how often each reply is learnt from; 1 to 4
-    minibatches: int = 1  # optimizer steps per epoch, each over whole groups; 1 to 8
-    tokens_per_pass: int = 8192  # most tokens in memory at once
-    skip_equal_groups: bool = True  # the same gradient without their rows; with a KL term all stay
-    matrix_lr: float = 5e-4  # Muon, hidden matrices; 2e-4 to 1e-3
-    other_lr: float = 5e-4  # AdamW, embeddings and norms
-    cooldown: float = 0.0  # share of the steps with a falling rate; 0 to 0.5
-    max_grad_norm: float = 1.0  # longer gradients are shortened to this
+    steps: int = option(70, "rounds of generate, score, update", low=1)
+    prompts_per_step: int = option(32, "prompts in a round; usually 16 to 512", low=1)
+    group_size: int = option(8, "G, replies to each prompt, which judge each other", low=2)
+    max_new_tokens: int = option(192, "longest reply; one that is cut off earns nothing", low=1)
+    clip_eps: float = option(0.2, "how far a round may move a ratio; 0.1 to 0.3", above=0)
+    clip_eps_high: float | None = option(None, "the same upwards; none: clip_eps", above=0)
+    kl_coef: float = option(0.0, "price of one nat from the reference; 0 needs none", low=0)
+    normalize: str = option(
+        "token", "how tokens are averaged", choices=("reply", "token", "constant")
+    )
+    normalize_std: bool = option(False, "divide by the std of the group; no: Dr. GRPO")
+    epochs: int = option(1, "how often each reply is learnt from; usually 1 to 4", low=1)
+    minibatches: int = option(1, "steps per epoch, each over whole groups; 1 to 8", low=1)
+    tokens_per_pass: int = option(8192, "most tokens in memory at once", low=1)
+    skip_equal_groups: bool = option(True, "leave rows without signal out, if there is no KL")
+    matrix_lr: float = option(6e-4, "Muon's rate, for hidden matrices; 2e-4 to 1e-3", above=0)
+    other_lr: float = option(2e-4, "AdamW's rate, for embeddings and norms; 1e-4 to 1e-3", above=0)
+    cooldown: float = option(0.2, "share of the steps with a falling rate", low=0, high=1)
+    max_grad_norm: float = option(1.0, "longer gradients are shortened to this", above=0)
 
     def __post_init__(self):
-        checks.settings(
-            self,
-            counts="steps prompts_per_step max_new_tokens epochs minibatches tokens_per_pass",
-            above_zero="clip_eps matrix_lr other_lr max_grad_norm",
-            not_negative="kl_coef",
-            shares="cooldown",
-        )
-        checks.count("group_size", self.group_size, low=2)
-        checks.one_of("normalize", self.normalize, ("reply", "token", "constant"))
-        if self.clip_eps_high is not None:
-            checks.positive("clip_eps_high", self.clip_eps_high)
+        check_options(self)
 
 
 def update(

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kittenllm import checks
+from kittenllm.config import check_options, option
 from kittenllm.forward import action_logprobs
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import masked_mean, sequence_logprobs, weighted, widen
@@ -95,23 +96,17 @@ def orpo_loss(
 class ORPOConfig:
     """Settings of ORPO. Learning rates: whoever builds the optimizer reads them."""
 
-    weight: float = 2.0  # lambda in the paper, the share of the odds term; 0.1 to 2
-    steps: int = 78  # optimizer steps; 2,500 pairs once
-    pairs_per_step: int = 32  # P; 8 to 64
-    matrix_lr: float = 1e-3  # Muon, hidden matrices
-    other_lr: float = 1e-3  # AdamW, embeddings and norms
-    warmup: float = 0.05  # share of the steps with a rising rate; 0 to 0.1
-    cooldown: float = 0.5  # share of the steps with a falling rate; 0.2 to 0.7
-    max_grad_norm: float = 1.0  # longer gradients are shortened to this
+    weight: float = option(2.0, "lambda, weight of the odds beside fine-tuning; 0.1 to 4", low=0)
+    steps: int = option(94, "optimizer steps", low=1)
+    pairs_per_step: int = option(96, "P, pairs in a step; usually 8 to 128", low=1)
+    matrix_lr: float = option(2e-4, "Muon's rate, for hidden matrices; 1e-4 to 1e-3", above=0)
+    other_lr: float = option(4e-4, "AdamW's rate, for embeddings and norms; 1e-4 to 1e-3", above=0)
+    warmup: float = option(0.05, "share of the steps with a rising rate", low=0, high=1)
+    cooldown: float = option(0.5, "share of the steps with a falling rate", low=0, high=1)
+    max_grad_norm: float = option(1.0, "longer gradients are shortened to this", above=0)
 
     def __post_init__(self):
-        checks.settings(
-            self,
-            counts="steps pairs_per_step",
-            above_zero="matrix_lr other_lr max_grad_norm",
-            not_negative="weight",
-            shares="warmup cooldown",
-        )
+        check_options(self)
 
 
 def train_orpo(

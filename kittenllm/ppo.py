@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from kittenllm import checks, credit, training
+from kittenllm.config import check_options, option
 from kittenllm.credit import Credit, ValueModel
 from kittenllm.forward import action_logprobs, frozen_logprobs
 from kittenllm.gpt import GPT
@@ -100,32 +101,26 @@ def ppo_value_loss(
 class PPOConfig:
     """Settings of PPO. Learning rates: whoever builds the two optimizers reads them."""
 
-    steps: int = 40  # rounds of generate, score, update
-    replies_per_step: int = 128  # B, one reply to each prompt; 64 to 1,024
-    max_new_tokens: int = 48  # longest reply
-    epochs: int = 2  # how often each reply is learnt from; 1 to 4
-    minibatches: int = 2  # small steps per epoch; 1 to 8
-    clip_eps: float = 0.2  # eps of the ratio; 0.1 to 0.3
-    value_clip_eps: float = 0.2  # eps of the values, in units of the score
-    gamma: float = 1.0  # 1: a reward at the end counts in full for every token
-    lam: float = 0.95  # 0: trust the value model, 1: trust the score alone
-    kl_coef: float = 0.2  # price of one nat away from the reference, in units of the score
-    no_end_penalty: float = 2.0  # taken off the score of a reply that did not end by itself
-    whiten_advantages: bool = True  # False for exact theory, see `whiten`
-    target_kl: float = 0.1  # nats per token from the old policy; beyond it the round stops early
-    policy_lr: float = 3e-4  # both learning rates of the policy; 1e-4 to 5e-4
-    value_lr: float = 1e-3  # both learning rates of the value model
-    cooldown: float = 0.0  # share of the steps with a falling rate; 0 to 0.5
-    max_grad_norm: float = 1.0  # longer gradients are shortened to this
+    steps: int = option(55, "rounds of generate, score, update", low=1)
+    replies_per_step: int = option(128, "B, replies in a round, each to another prompt", low=1)
+    max_new_tokens: int = option(48, "longest reply", low=1)
+    epochs: int = option(2, "how often each reply is learnt from; usually 1 to 4", low=1)
+    minibatches: int = option(2, "small steps per epoch; usually 1 to 8", low=1)
+    clip_eps: float = option(0.2, "how far a round may move a ratio; 0.1 to 0.3", above=0)
+    value_clip_eps: float = option(0.2, "how far a round may move a guess, in score", above=0)
+    gamma: float = option(1.0, "1: a reward at the end counts in full for all", low=0, high=1)
+    lam: float = option(0.95, "0: trust the value model, 1: the score alone", low=0, high=1)
+    kl_coef: float = option(0.2, "price of one nat from the reference, in score", low=0)
+    no_end_penalty: float = option(2.0, "off the score of a reply that does not end", low=0)
+    whiten_advantages: bool = option(True, "off for exact theory, see `whiten`")
+    target_kl: float = option(0.1, "nats per token that end a round early", above=0)
+    policy_lr: float = option(3e-4, "both rates of the policy; 1e-4 to 5e-4", above=0)
+    value_lr: float = option(1e-3, "both rates of the value model", above=0)
+    cooldown: float = option(0.0, "share of the steps with a falling rate", low=0, high=1)
+    max_grad_norm: float = option(1.0, "longer gradients are shortened to this", above=0)
 
     def __post_init__(self):
-        checks.settings(
-            self,
-            counts="steps replies_per_step max_new_tokens epochs minibatches",
-            above_zero="clip_eps value_clip_eps target_kl policy_lr value_lr max_grad_norm",
-            not_negative="kl_coef no_end_penalty",
-            shares="gamma lam cooldown",
-        )
+        check_options(self)
 
 
 def update(

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import torch
 
-from kittenllm import checks
 from kittenllm.batches import TokenStream
+from kittenllm.config import check_options, option
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import token_logprobs
 from kittenllm.optim import learning_rate_scale
@@ -28,23 +28,17 @@ from kittenllm.training import Optimizer, apply_gradients
 class PretrainConfig:
     """Settings of pretraining. Learning rates: whoever builds the optimizer reads them."""
 
-    steps: int = 800  # optimizer steps
-    rows_per_step: int = 8  # B, windows in a step; 4 to 32
-    row_length: int = 256  # T, tokens in a window; at most the model's context
-    matrix_lr: float = 5e-3  # Muon, hidden matrices; 2e-3 to 1e-2
-    other_lr: float = 6e-3  # AdamW, embeddings and norms; 1e-3 to 1e-2
-    warmup: float = 0.02  # share of the steps with a rising rate; 0 to 0.1
-    cooldown: float = 0.5  # share of the steps with a falling rate; 0.2 to 0.7
-    max_grad_norm: float = 1.0  # longer gradients are shortened to this
+    steps: int = option(800, "optimizer steps", low=1)
+    rows_per_step: int = option(8, "B, rows of text in a step: many small steps learn more", low=1)
+    row_length: int = option(256, "T, tokens in a row; at most the model's context", low=2)
+    matrix_lr: float = option(5e-3, "Muon's rate, for hidden matrices; 2e-3 to 1e-2", above=0)
+    other_lr: float = option(6e-3, "AdamW's rate, for embeddings and norms; 1e-3 to 1e-2", above=0)
+    warmup: float = option(0.02, "share of the steps with a rising rate", low=0, high=1)
+    cooldown: float = option(0.5, "share of the steps with a falling rate", low=0, high=1)
+    max_grad_norm: float = option(1.0, "longer gradients are shortened to this", above=0)
 
     def __post_init__(self):
-        checks.settings(
-            self,
-            counts="steps rows_per_step row_length",
-            above_zero="matrix_lr other_lr max_grad_norm",
-            shares="warmup cooldown",
-        )
-        checks.count("row_length", self.row_length, low=2)
+        check_options(self)
 
 
 def train_pretrain(

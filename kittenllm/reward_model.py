@@ -23,6 +23,7 @@ from torch import nn
 
 from kittenllm import checks
 from kittenllm.batches import pad_rows
+from kittenllm.config import check_options, option
 from kittenllm.forward import hidden_at
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import widen
@@ -110,21 +111,16 @@ def score_sequences(reward_model: RewardModel, sequences: Sequence[Sequence[int]
 class RewardModelConfig:
     """Settings of the reward model. Learning rates: whoever builds the optimizer reads them."""
 
-    steps: int = 156  # optimizer steps; 5,000 pairs once
-    pairs_per_step: int = 32  # P; small batches learn more from the same pairs; 8 to 64
-    matrix_lr: float = 2e-3  # Muon, hidden matrices; 5e-4 to 3e-3
-    other_lr: float = 2e-3  # AdamW, embeddings and the new head; 5e-4 to 5e-3
-    warmup: float = 0.05  # share of the steps with a rising rate; 0 to 0.1
-    cooldown: float = 0.5  # share of the steps with a falling rate; 0.2 to 0.7
-    max_grad_norm: float = 1.0  # longer gradients are shortened to this
+    steps: int = option(542, "optimizer steps", low=1)
+    pairs_per_step: int = option(24, "P, pairs in a step: many small steps learn more", low=1)
+    matrix_lr: float = option(1.5e-3, "Muon's rate, for hidden matrices; 5e-4 to 3e-3", above=0)
+    other_lr: float = option(1e-3, "AdamW's rate, for all the rest; 5e-4 to 5e-3", above=0)
+    warmup: float = option(0.05, "share of the steps with a rising rate", low=0, high=1)
+    cooldown: float = option(0.5, "share of the steps with a falling rate", low=0, high=1)
+    max_grad_norm: float = option(1.0, "longer gradients are shortened to this", above=0)
 
     def __post_init__(self):
-        checks.settings(
-            self,
-            counts="steps pairs_per_step",
-            above_zero="matrix_lr other_lr max_grad_norm",
-            shares="warmup cooldown",
-        )
+        check_options(self)
 
 
 def check_sequences(pairs: Sequence[tuple[Sequence[int], Sequence[int]]], gpt: GPT) -> None:

@@ -1,9 +1,11 @@
 """A chapter's settings: one dataclass gives the defaults, the command line flags and the help page.
 
-Each field is written once, with its help text (`setting`), and checked once, in `__post_init__`. A
-value that a chapter cannot use ends as one line on the terminal, before anything was trained.
+Each field is written once, with its help text and limits (`option` in config.py). A chapter nests
+the configs of its algorithms with the values that it wants, and the fields of these are flags as
+well: `ppo: PPOConfig = PPOConfig(steps=55)` gives --steps and all the others. A value that a
+chapter cannot use ends as one line on the terminal, before anything was trained.
 
-Read before: nothing. Left out: configuration files; flags that only some chapters would have.
+Read before: config.py. Left out: configuration files; flags that only some chapters would have.
 """
 
 import argparse
@@ -20,6 +22,7 @@ from pathlib import Path
 
 import torch
 
+from kittenllm.config import check_option, limits_text, option
 from kittenllm.door import Parser, path_argument, plain_text
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -56,9 +59,71 @@ class Common:
         return " ".join(["python -m", program, *flags])
 
 
-def setting(default, help: str, choices: typing.Sequence[str] | None = None):
-    """A dataclass field with its help text: `steps: int = setting(300, "optimizer steps")`."""
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+setting = option
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag: where its value lives in the settings, and what is known about it."""
+
+    field: dataclasses.Field
+    value: object
+    extra: bool  # decides nothing in the main run
+    places: tuple[tuple[str, ...], ...]  # ("text",) or ("ppo", "steps"); several with one value
+
+
+def flags_of(settings) -> dict[str, Flag]:
+    """Name -> Flag for every field of a settings object, those of nested configs included.
+
+    The name of a flag is also the name of its value in run.json and summary.json.
+    """
+    flags: dict[str, Flag] = {}
+    for outer in dataclasses.fields(settings):
+        value = getattr(settings, outer.name)
+        extra = outer.metadata.get("extra", False)
+        if not dataclasses.is_dataclass(value):
+            flags[outer.name] = Flag(outer, value, extra, ((outer.name,),))
+            continue
+        for inner in dataclasses.fields(value):
+            if inner.name in outer.metadata.get("hidden", ()):
+                continue
+            prefixed = outer.metadata.get("prefix", "") + inner.name
+            name = outer.metadata.get("flags", {}).get(inner.name, prefixed)
+            first = flags.get(name)
+            places = (*(first.places if first else ()), (outer.name, inner.name))
+            flags[name] = Flag(inner, getattr(value, inner.name), extra, places)
+    return flags
+
+
+def with_values(settings, values: dict):
+    """The same settings with other values; the keys are names of flags.
+
+    Raises: ValueError for a value outside its limits, TypeError for a name that is no flag.
+    """
+    flags = flags_of(settings)
+    changes: dict[str, object] = {}
+    inside: dict[str, dict] = {}
+    for name, value in values.items():
+        if name not in flags:
+            raise TypeError(f"{type(settings).__name__} has no setting {name}")
+        for outer, *inner in flags[name].places:
+            if inner:
+                inside.setdefault(outer, {})[inner[0]] = value
+            else:
+                changes[outer] = value
+    for outer, inner_changes in inside.items():
+        changes[outer] = dataclasses.replace(getattr(settings, outer), **inner_changes)
+    return dataclasses.replace(settings, **changes)
+
+
+def main_values(settings) -> dict:
+    """Name of the flag -> value, for all that decides the main run: no extras."""
+    return {name: flag.value for name, flag in flags_of(settings).items() if not flag.extra}
+
+
+def asks_for_extras(settings) -> bool:
+    """Is something wanted on top of the main run?"""
+    return any(flag.extra and flag.value is True for flag in flags_of(settings).values())
 
 
 def parse_settings(
@@ -66,24 +131,29 @@ def parse_settings(
 ):
     """Read the command line -> (an instance of `settings_class`, Common).
 
-    `quick` holds the values that --quick puts in place of the defaults; a flag given by hand wins
-    over both.
+    `quick` holds the values that --quick puts in place of the defaults, by the names of their
+    flags; a flag given by hand wins over both.
     Raises: SystemExit(2) after a one-line message for anything wrong, SystemExit(0) after --help.
     """
     quick = quick or {}
     parser = new_parser(description, prog)
-    types_of = typing.get_type_hints(settings_class)
-    group = parser.add_argument_group("settings of this chapter")
-    for field in dataclasses.fields(settings_class):
-        _add_flag(group, field, types_of[field.name], quick)
+    default = settings_class()
+    flags = flags_of(default)
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for name, flag in flags.items():
+        config = flag.places[0][0] if len(flag.places[0]) == 2 else "this chapter"
+        if config not in groups:
+            title = f"settings of {config.replace('_', ' ')}"
+            groups[config] = parser.add_argument_group(title)
+        _add_flag(groups[config], name, flag, quick)
     arguments = vars(parser.parse_args(argv))
     common = read_common(parser, arguments)
-    values = dict(quick) if common.quick else {}
-    for field in dataclasses.fields(settings_class):
-        if field.name in arguments:  # only flags that were really given are there
-            values[field.name] = arguments[field.name]
+    given = {name: arguments[name] for name in flags if name in arguments}
     try:
-        return settings_class(**values), common
+        for name, value in given.items():  # under the name that the user typed
+            if "limits" in flags[name].field.metadata:
+                check_option(name, value, flags[name].field)
+        return with_values(default, {**(quick if common.quick else {}), **given}), common
     except ValueError as error:
         parser.error(str(error))
 
@@ -151,18 +221,20 @@ def read_common(parser: argparse.ArgumentParser, arguments: dict) -> Common:
 def restore_settings(settings_class, config: dict):
     """Settings from the `config` of a summary.json, where tuples had become lists and paths text.
 
+    Values that are not there keep their defaults.
     Raises: ValueError or TypeError if the class has other fields by now.
     """
-    types_of = typing.get_type_hints(settings_class)
+    default = settings_class()
+    flags = flags_of(default)
     values = {}
     for name, value in config.items():
-        kind = types_of.get(name)
+        kind = flags[name].field.type if name in flags else None
         if isinstance(value, list):
             value = tuple(value)
         elif isinstance(value, str) and (kind is Path or Path in typing.get_args(kind)):
             value = Path(value)
         values[name] = value
-    return settings_class(**values)
+    return with_values(default, values)
 
 
 def pick_device(name: str) -> torch.device:
@@ -206,20 +278,22 @@ def _hashed_seed(seed: int, salt: tuple) -> int:
     return int.from_bytes(digest[:8], "big") >> 1  # 63 bits: every device takes that
 
 
-def _add_flag(group, field: dataclasses.Field, kind, quick: dict) -> None:
+def _add_flag(group, name: str, flag: Flag, quick: dict) -> None:
     """Add the flag (or the pair --flag/--no-flag) for one field."""
-    flag = "--" + field.name.replace("_", "-")
-    help_text = f"{field.metadata.get('help', '')} (default: {_shown(field.default)}"
-    if field.name in quick:
-        help_text += f"; quick: {_shown(quick[field.name])}"
-    help_text = (help_text + ")").strip().replace("%", "%%")
-    options = {"dest": field.name, "default": argparse.SUPPRESS, "help": help_text}
-    choices = field.metadata.get("choices")
+    metadata, kind = flag.field.metadata, flag.field.type
+    facts = [f"default: {_shown(flag.value)}"]
+    if name in quick:
+        facts.append(f"quick: {_shown(quick[name])}")
+    if "limits" in metadata and (limits := limits_text(metadata["limits"])):
+        facts.append(limits)
+    help_text = f"{metadata.get('help', '')} ({'; '.join(facts)})".strip().replace("%", "%%")
+    options = {"dest": name, "default": argparse.SUPPRESS, "help": help_text}
+    option_string = "--" + name.replace("_", "-")
     if kind is bool:
-        group.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
+        group.add_argument(option_string, action=argparse.BooleanOptionalAction, **options)
         return
-    convert, metavar = _converter(kind, choices)
-    group.add_argument(flag, type=convert, metavar=metavar, **options)
+    convert, metavar = _converter(kind, metadata.get("choices"))
+    group.add_argument(option_string, type=convert, metavar=metavar, **options)
 
 
 def _converter(kind, choices):

@@ -21,6 +21,7 @@ import torch
 
 from kittenllm import checks
 from kittenllm.batches import PackedRows, TokenStream
+from kittenllm.config import check_options, option
 from kittenllm.forward import action_logprobs
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import masked_mean, token_logprobs
@@ -71,23 +72,19 @@ def trained_positions(loss_mask: torch.Tensor, document_ids: torch.Tensor) -> to
 class SFTConfig:
     """Settings of fine-tuning. Learning rates: whoever builds the optimizer reads them."""
 
-    steps: int = 400  # optimizer steps
-    rows_per_step: int = 8  # B, packed rows in a step, replayed ones included; 4 to 32
-    replay_fraction: float = 0.15  # share of the rows that are pretraining text; 0 to 0.5
-    matrix_lr: float = 3e-3  # Muon, hidden matrices; 1e-3 to 5e-3
-    other_lr: float = 6e-3  # AdamW, embeddings and norms; 1e-3 to 1e-2
-    warmup: float = 0.02  # share of the steps with a rising rate; 0 to 0.1
-    cooldown: float = 0.5  # share of the steps with a falling rate; 0.2 to 0.7
-    max_grad_norm: float = 1.0  # longer gradients are shortened to this
+    steps: int = option(400, "optimizer steps", low=1)
+    rows_per_step: int = option(5, "B, packed rows in a step: many small steps learn more", low=1)
+    replay_fraction: float = option(
+        0.15, "share of the rows that are pretraining text", low=0, below=1
+    )
+    matrix_lr: float = option(1.2e-3, "Muon's rate, for hidden matrices; 1e-3 to 5e-3", above=0)
+    other_lr: float = option(1e-3, "AdamW's rate, for embeddings and norms; 1e-3 to 1e-2", above=0)
+    warmup: float = option(0.02, "share of the steps with a rising rate", low=0, high=1)
+    cooldown: float = option(0.5, "share of the steps with a falling rate", low=0, high=1)
+    max_grad_norm: float = option(1.0, "longer gradients are shortened to this", above=0)
 
     def __post_init__(self):
-        checks.settings(
-            self,
-            counts="steps rows_per_step",
-            above_zero="matrix_lr other_lr max_grad_norm",
-            shares="warmup cooldown replay_fraction",
-        )
-        checks.between("replay_fraction", self.replay_fraction, 0, 1, include_high=False)
+        check_options(self)
 
 
 def step_rows(

@@ -547,7 +547,14 @@ def test_learning_by_rules_makes_the_paid_word_likelier(thinker, tmp_path):
     exercises = [Exercise("use 3, 5, 8 make 19", lambda text: 0.0, "p")]
     task = thinking.Task("test", exercises, [exercises], [])
     config = GRPOConfig(
-        steps=25, prompts_per_step=4, group_size=8, max_new_tokens=1, matrix_lr=1e-2, other_lr=5e-2
+        steps=25,
+        prompts_per_step=4,
+        group_size=8,
+        max_new_tokens=1,
+        normalize_std=True,
+        matrix_lr=1e-2,
+        other_lr=5e-2,
+        cooldown=0.0,
     )
     recipe = Recipe(SFTConfig(steps=1), config, 0.0, 0.0, 1)
     run = Run(Common(runs=tmp_path), "ch5_test", Settings())

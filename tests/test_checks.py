@@ -2,7 +2,6 @@
 
 import sys
 from collections import Counter
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -124,34 +123,6 @@ def test_pairs():
         checks.pairs(chosen=torch.zeros(3), rejected=torch.zeros(3).long())
     with pytest.raises(ValueError, match="number of pairs.*got 0"):
         checks.pairs(chosen=torch.zeros(0), rejected=torch.zeros(0))
-
-
-@dataclass(frozen=True)
-class Settings:
-    steps: int = 3
-    beta: float = 0.1
-    kl_coef: float = 0.0
-    warmup: float = 0.1
-    cooldown: float = 0.5
-
-    def __post_init__(self):
-        checks.settings(
-            self,
-            counts="steps",
-            above_zero="beta",
-            not_negative="kl_coef",
-            shares="warmup cooldown",
-        )
-
-
-@pytest.mark.parametrize(
-    "field, value",
-    [("steps", 0), ("beta", 0.0), ("kl_coef", -0.1), ("warmup", 1.5), ("cooldown", 0.95)],
-)
-def test_settings_name_field_and_value(field, value):
-    Settings()
-    with pytest.raises(ValueError, match=f"{field}.*{value}"):
-        Settings(**{field: value})
 
 
 # ---------------------------------------------------------- what a reader steps through

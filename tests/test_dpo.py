@@ -292,7 +292,7 @@ def test_learns_the_preference_and_starts_at_the_reference(tiny_gpt, loss):
     policy = GPT(tiny_gpt.config, generator=torch.Generator().manual_seed(0)).to(tiny_gpt.device)
     reference = copy.deepcopy(policy)
     before = copy.deepcopy(reference.state_dict())
-    numbers = train(policy, reference, DPOConfig(loss=loss, steps=25, pairs_per_step=16))
+    numbers = train(policy, reference, DPOConfig(loss=loss, beta=0.1, steps=25, pairs_per_step=16))
     start = math.log(2) if loss == "dpo" else 1 / (4 * 0.1**2)
     assert numbers[0]["loss"] == pytest.approx(start, rel=1e-4)
     assert numbers[-1]["accuracy"] == 1.0 and numbers[-1]["loss"] < numbers[0]["loss"]

@@ -239,7 +239,16 @@ def test_the_expected_gradient_is_the_policy_gradient(group_size):
 # ------------------------------------------------------------------------------- skipping
 
 PROMPTS = [[3, 4, t] for t in range(5, 25)] + [[6, t] for t in range(5, 15)]
-SMALL = GRPOConfig(steps=4, prompts_per_step=4, group_size=4, max_new_tokens=10, matrix_lr=3e-3)
+SMALL = GRPOConfig(
+    steps=4,
+    prompts_per_step=4,
+    group_size=4,
+    max_new_tokens=10,
+    normalize_std=True,
+    matrix_lr=3e-3,
+    other_lr=5e-4,
+    cooldown=0.0,
+)
 
 
 class Recorder:

@@ -19,6 +19,7 @@ ALGORITHMS = ("sft", "reward_model", "ppo", "dpo", "orpo", "grpo")
 # A file imports only from layers above its own, and from no other file of its own layer.
 LAYERS = (
     ("the door", "door"),
+    ("options", "config"),
     (
         "ground",
         "kittenllm checks runs.json_files runs.locks tokenizer settings runs.memory runs.progress "

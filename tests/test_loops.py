@@ -47,7 +47,7 @@ def loops(gpt):
     small = {"steps": STEPS, "cooldown": 0.6}
 
     pretrain = PretrainConfig(**small, warmup=0.4, row_length=8)
-    sft = SFTConfig(**small, warmup=0.4)
+    sft = SFTConfig(**small, warmup=0.4, rows_per_step=8)
     reward = RewardModelConfig(**small, warmup=0.4, pairs_per_step=4)
     dpo = DPOConfig(**small, warmup=0.4, pairs_per_step=4)
     orpo = ORPOConfig(**small, warmup=0.4, pairs_per_step=4)

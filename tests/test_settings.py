@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from kittenllm.config import check_options, nested, option
 from kittenllm.runs.checkpoints import plain_numbers
 from kittenllm.settings import (
     Common,
+    asks_for_extras,
+    main_values,
     new_generator,
     new_parser,
     new_random,
@@ -18,6 +21,7 @@ from kittenllm.settings import (
     read_common,
     restore_settings,
     setting,
+    with_values,
 )
 
 
@@ -186,3 +190,82 @@ def test_a_setting_of_an_unknown_kind_is_the_authors_mistake():
 
     with pytest.raises(TypeError, match="dict"):
         parse_settings(Odd, "Odd.", [])
+
+
+# ------------------------------------------------------------------------------ nested configs
+
+
+@dataclass(frozen=True)
+class Inner:
+    steps: int = option(10, "rounds", low=1)
+    beta: float = option(0.1, "price of a nat", above=0)
+    longest: int = option(48, "longest reply", low=1)
+
+    def __post_init__(self):
+        check_options(self)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    rounds: int = option(30, "of the experiment", low=1)
+
+
+@dataclass(frozen=True)
+class Chapter:
+    text: str = option("", "a file")
+    dpo: Inner = nested(Inner(steps=55), hidden="longest")
+    ipo: Inner = nested(Inner(steps=55, beta=0.3), prefix="ipo_", hidden="longest", steps="steps")
+    explore: bool = option(False, "add the experiment", extra=True)
+    experiment: Experiment = nested(Experiment(), extra=True)
+
+
+def parse_chapter(line: str):
+    quick = {"steps": 4, "ipo_beta": 0.7}
+    return parse_settings(Chapter, "", line.split(), quick=quick, prog="chapter")[0]
+
+
+def test_fields_of_nested_configs_are_flags():
+    assert parse_chapter("") == Chapter()
+    assert parse_chapter("--beta 2") == Chapter(dpo=Inner(steps=55, beta=2.0))
+    assert parse_chapter("--ipo-beta 2") == Chapter(ipo=Inner(steps=55, beta=2.0))
+    both = parse_chapter("--steps 7")  # one flag for two configs
+    assert both == Chapter(dpo=Inner(steps=7), ipo=Inner(steps=7, beta=0.3))
+    assert parse_chapter("--quick --steps 7") == Chapter(
+        dpo=Inner(steps=7), ipo=Inner(steps=7, beta=0.7)
+    )
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("--steps 0", "steps must be at least 1, got 0"),
+        ("--ipo-beta -1", "ipo_beta must be above 0, got -1.0"),  # as the user calls it
+        ("--rounds 0", "rounds must be at least 1, got 0"),
+        ("--longest 5", "there is no --longest"),
+        ("--ipo-steps 5", "there is no --ipo-steps"),
+    ],
+)
+def test_flags_of_nested_configs_are_refused_in_one_line(capsys, line, message):
+    with pytest.raises(SystemExit):
+        parse_chapter(line)
+    screen = capsys.readouterr().err
+    assert message in screen and screen.count("\n") == 1
+
+
+def test_help_shows_default_quick_value_and_limits_of_nested_fields(capsys):
+    with pytest.raises(SystemExit):
+        parse_chapter("--help")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--steps N rounds (default: 55; quick: 4; at least 1)" in text
+    assert "--ipo-beta X price of a nat (default: 0.3; quick: 0.7; above 0)" in text
+
+
+def test_extras_are_no_part_of_the_main_run():
+    settings = with_values(Chapter(), {"explore": True, "rounds": 3, "ipo_beta": 0.9})
+    assert settings.experiment == Experiment(rounds=3)
+    plain = {"text": "", "steps": 55, "beta": 0.1, "ipo_beta": 0.9}
+    assert main_values(settings) == plain
+    assert restore_settings(Chapter, plain) == with_values(Chapter(), {"ipo_beta": 0.9})
+    assert asks_for_extras(settings) and not asks_for_extras(Chapter())
+    with pytest.raises(TypeError, match="old_name"):
+        with_values(Chapter(), {"old_name": 1})

@@ -223,7 +223,9 @@ def test_the_loop_trains_packed_conversations_as_if_they_were_alone(tiny_gpt):
 
 def test_no_replay_without_a_stream():
     rows = pack(conversations(60), row_length=32, pad_id=PAD)
-    batch, chats = step_rows(rows, None, 3, SFTConfig(), torch.Generator().manual_seed(0))
+    batch, chats = step_rows(
+        rows, None, 3, SFTConfig(rows_per_step=8), torch.Generator().manual_seed(0)
+    )
     assert len(batch) == chats == 8
 
 

@@ -159,7 +159,7 @@ CASES = {
         NO_SLOPES | OTHER_STEPS | {"rows_per_step": 4, "row_length": 9},
     ),
     "sft": Case(
-        SFTConfig(**SLOPES, rows_per_step=4, replay_fraction=0.25),
+        SFTConfig(**SLOPES, rows_per_step=4, replay_fraction=0.25, matrix_lr=3e-3, other_lr=6e-3),
         run_sft,
         NO_SLOPES | OTHER_STEPS | {"rows_per_step": 8, "replay_fraction": 0.5},
     ),
@@ -169,14 +169,14 @@ CASES = {
         NO_SLOPES | OTHER_STEPS | {"pairs_per_step": 6},
     ),
     "dpo": Case(
-        DPOConfig(**SLOPES, pairs_per_step=4),
+        DPOConfig(**SLOPES, beta=0.1, pairs_per_step=4, matrix_lr=5e-4, other_lr=5e-4),
         run_dpo,
         NO_SLOPES
         | OTHER_STEPS
         | {"loss": "ipo", "beta": 0.5, "label_smoothing": 0.2, "pairs_per_step": 6},
     ),
     "orpo": Case(
-        ORPOConfig(**SLOPES, pairs_per_step=4),
+        ORPOConfig(**SLOPES, pairs_per_step=4, matrix_lr=1e-3, other_lr=1e-3),
         run_orpo,
         NO_SLOPES | OTHER_STEPS | {"weight": 0.5, "pairs_per_step": 6},
     ),
@@ -220,10 +220,12 @@ CASES = {
             max_new_tokens=6,
             clip_eps=0.05,
             clip_eps_high=0.08,
+            normalize_std=True,
             epochs=2,
             minibatches=2,
             matrix_lr=3e-3,
             other_lr=3e-3,
+            cooldown=0.0,
         ),
         run_grpo,
         {

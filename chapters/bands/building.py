@@ -18,7 +18,7 @@ from chapters.common.runner import default_settings
 from kittenllm.runs.checkpoints import plain_numbers
 from kittenllm.runs.run import read_summary
 from kittenllm.runs.summaries import read_history
-from kittenllm.settings import Common
+from kittenllm.settings import Common, main_values
 
 RULE = (
     "smallest to largest of the seeds; on each side the largest of these more: that distance, two "
@@ -161,4 +161,4 @@ def sample_curve(history: list[dict], stage: str, key: str) -> list[tuple[float,
 
 def default_config(chapter: str) -> dict:
     """A chapter's settings when nobody gave a flag, as summary.json writes them."""
-    return plain_numbers(asdict(default_settings(chapter, Common())))
+    return plain_numbers(main_values(default_settings(chapter, Common())))

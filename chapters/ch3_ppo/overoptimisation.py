@@ -29,6 +29,8 @@ from kittenllm.scorer import Scorer, new_reward_model
 from kittenllm.settings import Common, new_generator, new_random
 from kittenllm.tokenizer import Tokenizer
 
+MOST_PAIRS_PER_STEP = 32
+
 
 def overoptimise(
     common: Common,
@@ -86,10 +88,9 @@ def train_on_few_pairs(
         annotators="exact",
         replies_each=2,
     )
-    usual = RewardModelConfig()
-    size = min(usual.pairs_per_step, count)
+    size = min(MOST_PAIRS_PER_STEP, count)
     steps = max(1, round(epochs * count / size))
-    config = RewardModelConfig(steps=steps, pairs_per_step=size)
+    config = RewardModelConfig(steps=steps, pairs_per_step=size, matrix_lr=2e-3, other_lr=2e-3)
     optimizer = make_optimizer(reward_model, matrix_lr=config.matrix_lr, other_lr=config.other_lr)
     generator = new_generator("cpu", common.seed, "ch3_ppo", "few pairs order")
     objects = {"reward_model": reward_model, "optimizer": optimizer, "generator": generator}

@@ -208,7 +208,7 @@ def train_preferences(loss: str) -> Callable[[], Story]:
             policy,
             pairs,
             dpo.reference_logprobs(reference, pairs),
-            config=dpo.DPOConfig(loss=loss, steps=25, pairs_per_step=16),
+            config=dpo.DPOConfig(loss=loss, beta=0.1, steps=25, pairs_per_step=16),
             optimizer=optimizer_of(policy, 3e-3),
             generator=torch.Generator().manual_seed(0),
         )
@@ -294,7 +294,13 @@ def train_grpo() -> Story:
         return worth, {"low": worth}
 
     config = grpo.GRPOConfig(
-        steps=30, prompts_per_step=8, group_size=4, max_new_tokens=8, matrix_lr=1e-2
+        steps=30,
+        prompts_per_step=8,
+        group_size=4,
+        max_new_tokens=8,
+        normalize_std=True,
+        matrix_lr=1e-2,
+        cooldown=0.0,
     )
     steps = grpo.train_grpo(
         policy,

@@ -18,14 +18,21 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from types import ModuleType
 
 from chapters.common.terminal import make_output_forgiving, safe_text
 from kittenllm.runs.checkpoints import CheckpointError, plain_numbers
 from kittenllm.runs.json_files import read_json
 from kittenllm.runs.run import differences, finished_run, read_summary
-from kittenllm.settings import Common, parse_settings, restore_settings
+from kittenllm.settings import (
+    Common,
+    asks_for_extras,
+    main_values,
+    parse_settings,
+    restore_settings,
+    with_values,
+)
 
 
 @dataclass(frozen=True)
@@ -142,7 +149,7 @@ def run_chapter(name: str, settings, common: Common) -> tuple[dict, bool]:
     """Run a chapter -> (its summary, True if it had finished before and was only reused)."""
     module = story_of(find_chapter(name).name)
     summary, lost_files = _finished_before(name, settings, common)
-    if summary is not None and lost_files:
+    if summary is not None and lost_files and not asks_for_extras(settings):
         print(_lost_line(name, lost_files, common))
         return summary, True
     before = read_summary(common.folder(name) / "summary.json")
@@ -155,7 +162,7 @@ def run_chapter(name: str, settings, common: Common) -> tuple[dict, bool]:
 def default_settings(name: str, common: Common):
     """A chapter's settings when nobody gave a flag: its defaults, or the quick ones."""
     module = story_of(find_chapter(name).name)
-    return module.Settings(**(module.QUICK if common.quick else {}))
+    return with_values(module.Settings(), module.QUICK if common.quick else {})
 
 
 def ensure(name: str, common: Common) -> dict:
@@ -168,8 +175,9 @@ def ensure(name: str, common: Common) -> dict:
     default = default_settings(name, common)
     settings = _settings_of_earlier_run(name, common) or default
     folder = common.folder(name)
-    if settings != default:
-        changed = differences(plain_numbers(asdict(default)), plain_numbers(asdict(settings)))
+    usual, used = plain_numbers(main_values(default)), plain_numbers(main_values(settings))
+    if used != usual:
+        changed = differences(usual, used)
         print(f"{name}: taken as it was run by hand in {folder} ({changed})")
     if not (folder / "summary.json").exists():
         print(f"{name} is needed and has not run yet, so it runs first ({folder})")
@@ -206,7 +214,7 @@ def _finished_before(name: str, settings, common: Common) -> tuple[dict | None, 
         if today.get("fingerprint") not in inputs.values():
             return None, []
     # What is a setting and an input as well is a file: its path and its digest.
-    files = [path for key, path in asdict(settings).items() if key in inputs and path]
+    files = [path for key, path in main_values(settings).items() if key in inputs and path]
     return summary, [path for path in files if not os.access(path, os.R_OK)]
 
 

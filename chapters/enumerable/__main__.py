@@ -36,7 +36,8 @@ from chapters.enumerable.tiny_world import (
     reply_logprobs,
     total_variation,
 )
-from kittenllm import checks, plots
+from kittenllm import plots
+from kittenllm.config import check_options, option
 from kittenllm.credit import ValueModel
 from kittenllm.dpo import dpo_loss, ipo_loss
 from kittenllm.gpt import GPT
@@ -44,7 +45,7 @@ from kittenllm.optim import learning_rate_scale, make_optimizer
 from kittenllm.ppo import PPOConfig, train_ppo
 from kittenllm.runs.json_files import damaged, is_number
 from kittenllm.runs.run import Run
-from kittenllm.settings import Common, new_generator, parse_settings, setting
+from kittenllm.settings import Common, new_generator, parse_settings
 from kittenllm.training import apply_gradients
 
 GOOD_DISTANCE = 0.05
@@ -62,19 +63,15 @@ DISTANCES = (  # in summary.json
 class Settings:
     """What can be changed on the command line."""
 
-    beta: float = setting(0.5, "price of one nat away from the reference, in points")
-    steps: int = setting(160, "steps of DPO and of IPO")
-    ppo_steps: int = setting(110, "rounds of PPO")
-    replies_per_step: int = setting(512, "replies that PPO samples in a round")
-    learning_rate: float = setting(8e-3, "of DPO and IPO")
-    ppo_learning_rate: float = setting(6e-3, "of PPO's policy")
+    beta: float = option(0.5, "price of one nat away from the reference, in points", above=0)
+    steps: int = option(160, "steps of DPO and of IPO", low=1)
+    ppo_steps: int = option(110, "rounds of PPO", low=1)
+    replies_per_step: int = option(512, "replies that PPO samples in a round", low=1)
+    learning_rate: float = option(8e-3, "of DPO and IPO", above=0)
+    ppo_learning_rate: float = option(6e-3, "of PPO's policy", above=0)
 
     def __post_init__(self):
-        checks.settings(
-            self,
-            counts="steps ppo_steps replies_per_step",
-            above_zero="beta learning_rate ppo_learning_rate",
-        )
+        check_options(self)
 
     def ppo(self) -> PPOConfig:
         """PPO without anything that would move its optimum away from pi*.

@@ -207,7 +207,10 @@ def train_on_labels(
     reward_model = new_reward_model(gpt)
     size = min(16, len(pairs))
     config = RewardModelConfig(
-        steps=max(1, EPOCHS * len(pairs) // size), pairs_per_step=size, matrix_lr=1e-3
+        steps=max(1, EPOCHS * len(pairs) // size),
+        pairs_per_step=size,
+        matrix_lr=1e-3,
+        other_lr=2e-3,
     )
     training = train_reward_model(
         reward_model,

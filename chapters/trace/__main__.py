@@ -186,7 +186,7 @@ def preference_losses(seed: int, loss_function: Callable) -> Walk:
     sums = record(sequence_logprobs, policy, mask, reduce="sum")
     ref_sums = sequence_logprobs(ref, mask, reduce="sum")
     four = (*sums.result.chunk(2), *ref_sums.chunk(2))
-    beta = DPOConfig().beta
+    beta = DPOConfig(beta=0.1).beta
     metrics = record(preference_metrics, *four, beta=beta)
     return Walk(tokens, mask, [sums, metrics, record(loss_function, *four, beta=beta)])
 

@@ -31,7 +31,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -57,7 +56,7 @@ from kittenllm.runs.json_files import (
 from kittenllm.runs.memory import peak_memory_mb, reset_peak_memory
 from kittenllm.runs.stages import Stage
 from kittenllm.runs.summaries import digest, read_summary, write_summary
-from kittenllm.settings import Common
+from kittenllm.settings import Common, main_values
 
 try:
     import fcntl
@@ -96,7 +95,7 @@ class Run:
         self.folder = common.folder(chapter)
         self.resume_folder = self.folder / "resume"
         self.save_every = save_every
-        self.config = plain_numbers(asdict(settings))
+        self.config = plain_numbers(main_values(settings))
         self.fingerprint = _fingerprint(common, chapter, settings, inputs or {})
         self.seconds = {"seconds": 0.0, "train_seconds": 0.0, "eval_seconds": 0.0}
         self._clock = time.monotonic()
@@ -332,7 +331,7 @@ def _fingerprint(common: Common, chapter: str, settings, inputs: dict) -> dict:
         "seed": common.seed,
         "size": common.size,
         "quick": common.quick,
-        "settings": plain_numbers(asdict(settings)),
+        "settings": plain_numbers(main_values(settings)),
         "inputs": plain_numbers(inputs),
     }
 

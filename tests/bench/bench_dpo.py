@@ -168,7 +168,13 @@ def main() -> None:
     lengths = [len(pair.prompt) + len(reply) for pair in pairs for reply in pair[1:]]
     print(f"rows of {statistics.fmean(lengths):.0f} tokens on average, at most {max(lengths)}")
     steps = arguments.pairs // arguments.pairs_per_step
-    config = DPOConfig(steps=steps, pairs_per_step=arguments.pairs_per_step)
+    config = DPOConfig(
+        beta=0.1,
+        steps=steps,
+        pairs_per_step=arguments.pairs_per_step,
+        matrix_lr=5e-4,
+        other_lr=5e-4,
+    )
     ratio = compare(gpt, pairs, config, arguments.rounds)
     print(f"at least {BAR:g} times as fast:", "yes" if ratio >= BAR else "NO")
 
