@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
 
+from torch import Tensor
+
 from kittenllm.tokenizer import Tokenizer
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -175,6 +177,21 @@ def colour_view(
             text = f"[{text}]"
         view += separator + text if view else text
     return view
+
+
+def show(tokens: Tensor, mask: Tensor, tokenizer: Tokenizer) -> None:
+    """Print the rows of a loss as words, for a debugger: what counts stands in [brackets].
+
+    tokens (B, T); mask (B, T), or (B, T-1) in the action frame, where index t is about token t + 1.
+
+    Raises: ValueError for other shapes.
+    """
+    rows, length = tokens.shape
+    if tuple(mask.shape) not in ((rows, length), (rows, length - 1)):
+        raise ValueError(f"tokens are {tuple(tokens.shape)}, and the mask {tuple(mask.shape)}")
+    for row, row_mask in zip(tokens.tolist(), mask.tolist(), strict=True):
+        counted = [False] * (len(row) - len(row_mask)) + row_mask
+        print(colour_view(tokenizer, row, counted, colour=False, separator="|"))
 
 
 def _printable(text: str) -> str:

@@ -81,6 +81,13 @@ def chapter_of(story) -> str:
     return story.__name__.split(".")[1]
 
 
+def run_program(program, argv) -> int:
+    """A story, or a program with a `main` of its own."""
+    if hasattr(program, "main"):
+        return program.main(argv)
+    return chapter_main(chapter_of(program), argv=argv)
+
+
 def named(case) -> str:
     return f"{chapter_of(case[0])}-{case[3]}"
 
@@ -108,7 +115,7 @@ def test_a_bad_file_makes_and_trains_nothing(tmp_path, capsys, case):
     program, flag, content, complaint = case
     path = tmp_path / "file"
     path.write_text(content)
-    assert chapter_main(chapter_of(program), argv=flags(tmp_path / "runs", flag, path)) == 1
+    assert run_program(program, flags(tmp_path / "runs", flag, path)) == 1
     shown = capsys.readouterr().err.splitlines()
     assert len(shown) == 1 and shown[0].startswith(f"error: {path}") and complaint in shown[0]
     assert not (tmp_path / "runs").exists()
@@ -121,7 +128,7 @@ def test_a_bad_file_leaves_every_finished_run_where_it_is(own_runs, tmp_path, ca
     before = everything_in(own_runs)
     path = tmp_path / "file"
     path.write_text(content)
-    assert chapter_main(chapter_of(program), argv=flags(own_runs, flag, path)) == 1
+    assert run_program(program, flags(own_runs, flag, path)) == 1
     assert complaint in capsys.readouterr().err
     assert everything_in(own_runs) == before
 
@@ -180,7 +187,7 @@ def test_a_pipe_is_read_once_before_the_folder_is_opened(
     pipe = fill_pipe(content.encode())
     opens = count_opens(pipe)
     with pytest.raises(Opened):
-        chapter_main(chapter_of(program), argv=flags(own_runs, flag, pipe))
+        run_program(program, flags(own_runs, flag, pipe))
     assert opens == [str(pipe)]
     whole = own_runs / "whole"
     whole.write_text(content)
@@ -202,9 +209,7 @@ def test_a_journey_on_pipes_that_are_gone(tmp_path, fill_pipe, count_opens, caps
     ]
     opens = {settings[1].name: count_opens(settings[1]) for _, settings in steps}
     for program, settings in steps:
-        assert chapter_main(chapter_of(program), argv=flags(runs, *settings)) == 0, (
-            capsys.readouterr().err
-        )
+        assert run_program(program, flags(runs, *settings)) == 0, capsys.readouterr().err
     assert {name: len(found) for name, found in opens.items()} == dict.fromkeys(opens, 1)
     assert (runs / "quick" / "ch0_base" / KEPT_TEXT).read_text() == book
 
@@ -224,7 +229,7 @@ def test_a_journey_on_pipes_that_are_gone(tmp_path, fill_pipe, count_opens, caps
         assert f"{tmp_path / name} can no longer be read; taken as finished" in shown
     assert summary == read_json(runs / "quick" / "ch2_reward_model" / "summary.json")
     for program, settings in steps:
-        assert chapter_main(chapter_of(program), argv=flags(runs, *settings)) == 0
+        assert run_program(program, flags(runs, *settings)) == 0
         shown = capsys.readouterr().out
         assert "can no longer be read" in shown and "finished earlier with these settings" in shown
     # Other settings need the file.

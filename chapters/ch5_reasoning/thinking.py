@@ -6,7 +6,7 @@ Every reply has one form: <think>...</think><answer>...</answer>. The prompt end
 first tag, so the kitten writes all of them itself.
 
 Used by story.py; the exam is in exam.py. The game itself is in
-kittenllm/kitten_town/countdown.py, the rules are in rules.py beside it.
+kittenllm/kitten_town/countdown.py, the rules are in kittenllm/kitten_town/rules.py.
 """
 
 import random

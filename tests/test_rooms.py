@@ -1,0 +1,144 @@
+"""The rooms of the house: what lies at the door, who may look into whose room, and that every file
+and program that a text names is there."""
+
+import ast
+import json
+import re
+import subprocess
+
+import pytest
+from test_imports import CHAPTER_FILES, OURS, PACKAGE_FILES, ROOT, imported, room, short_name
+
+from chapters.common.runner import CHAPTERS
+from kittenllm import door
+from kittenllm.chat import show
+
+TOP = {"README.md", "requirements.txt", "pyproject.toml", "LICENSE", "AGENTS.md"}
+TOP |= {"kittenllm", "chapters", "tests", "data"}
+ROOMS = {row.name for row in CHAPTERS} | {"common", "exercises"}
+ROOMS |= {"check", "report", "trace", "museum", "bands", "chat", "rank", "enumerable"}
+DOOR = {"__init__.py", "__main__.py", "chapters.py", "one_file.py"}
+TEXTS = [*ROOT.glob("*.md"), ROOT / ".github" / "CONTRIBUTING.md", ROOT / "data" / "README.md"]
+TEXTS += sorted((ROOT / "chapters").rglob("*.md"))
+
+
+def tracked() -> set[str]:
+    result = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, encoding="utf-8")
+    if result.returncode != 0:
+        pytest.skip("needs a git checkout")
+    return {line for line in result.stdout.splitlines() if (ROOT / line).exists()}
+
+
+def test_the_top_level_holds_this_and_nothing_else():
+    top = {line.split("/")[0] for line in tracked()}
+    assert {name for name in top if not name.startswith(".")} <= TOP
+    assert {"README.md", "AGENTS.md", "kittenllm", "chapters", "tests", "data"} <= top
+
+
+def test_the_rooms_of_the_chapters():
+    folders = {path for path in (ROOT / "chapters").iterdir() if path.is_dir()}
+    assert {path.name for path in folders} - {"__pycache__"} == ROOMS
+    at_the_door = {path.name for path in (ROOT / "chapters").glob("*.py")}
+    assert at_the_door <= DOOR and len(at_the_door) <= 5
+    assert len(list((ROOT / "chapters" / "common").glob("*.py"))) <= 10
+    for row in CHAPTERS:
+        files = {path.name for path in (ROOT / "chapters" / row.name).iterdir()}
+        assert {"story.py", "lesson.md", "__main__.py"} <= files
+
+
+def arrows() -> dict[str, set[str]]:
+    """Room -> the other rooms that its files import."""
+    found: dict[str, set[str]] = {}
+    for path in CHAPTER_FILES:
+        others = {name.split(".")[1] for name in imported(path) if name.startswith("chapters.")}
+        found.setdefault(room(path), set()).update(others - {room(path)})
+    return found
+
+
+def test_no_circle_of_rooms():
+    left = arrows()
+    while left:
+        free = {name for name, others in left.items() if not others & set(left)}
+        assert free, f"these rooms import each other: {sorted(left)}"
+        left = {name: others for name, others in left.items() if name not in free}
+
+
+def test_stories_stand_on_the_common_room_and_print_verdicts_only():
+    for name, others in arrows().items():
+        if re.match(r"ch\d", name):
+            assert others <= {"common", "bands"}, name
+    for path in CHAPTER_FILES:
+        if path.name == "story.py":
+            rooms = {n.split(".")[1] for n in imported(path) if n.startswith("chapters.")}
+            assert rooms <= {"common", room(path)}, short_name(path)
+
+
+def file_arrows() -> dict[str, set[str]]:
+    """Every file of ours -> the files of ours that it imports, as dotted names."""
+    files = [*PACKAGE_FILES, *CHAPTER_FILES]
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in files}
+    found = {}
+    for name, path in names.items():
+        wanted = {n for n in imported(path) if n.split(".")[0] in OURS}
+        parents = {n.rsplit(".", 1)[0] for n in wanted}
+        found[name] = ((wanted | parents) & set(names)) - {name}
+    return found
+
+
+def test_no_circle_of_files():
+    left = file_arrows()
+    while left:
+        free = {name for name, others in left.items() if not others & set(left)}
+        assert free, f"these files import each other: {sorted(left)}"
+        left = {name: others for name, others in left.items() if name not in free}
+
+
+@pytest.mark.parametrize("path", PACKAGE_FILES + CHAPTER_FILES, ids=short_name)
+def test_a_file_that_a_docstring_names_is_there(path):
+    """ "Read before: gpt.py" names a file of the same room, of kittenllm/, or by its path."""
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    for name in re.findall(r"(?<![\w/*.<-])([\w/]+\.py)\b", docstring):
+        places = (path.parent, path.parent.parent, ROOT / "kittenllm", ROOT / "chapters", ROOT)
+        there = any((place / name).is_file() for place in places)
+        assert there or name in ("story.py", "__main__.py"), f"{short_name(path)}: {name}"
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_link_and_every_program_of_a_text_is_there(path):
+    text = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not re.match(r"[a-z]+:|#", target):
+            file, _, anchor = target.partition("#")
+            assert (path.parent / file).exists(), f"{path}: {target}"
+            if anchor and file.endswith(".md"):
+                page = (path.parent / file).read_text(encoding="utf-8")
+                heads = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
+                slugs = {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+                assert anchor in slugs, f"{path}: {target}"
+    for module in re.findall(r"python -m ((?:chapters|kittenllm)[\w.]*)", text):
+        assert module in door.programs() or module.endswith("NAME"), f"{path}: {module}"
+
+
+def test_the_launch_file_names_programs_and_steps_over_the_checks():
+    launch = json.loads((ROOT / ".vscode" / "launch.json").read_text(encoding="utf-8"))
+    modules = {entry["module"] for entry in launch["configurations"]}
+    assert {f"chapters.{row.name}" for row in CHAPTERS} | {"chapters", "pytest"} == modules
+    for entry in launch["configurations"]:
+        assert {"path": "**/kittenllm/checks.py", "include": False} in entry["rules"]
+    assert (ROOT / "kittenllm" / "checks.py").is_file()
+
+
+def test_words_of_a_loss_frame(town_tokenizer, capsys):
+    import torch
+
+    ids = town_tokenizer.encode("the cat")
+    tokens = torch.tensor([ids, ids])
+    mask = torch.zeros(2, len(ids), dtype=torch.bool)
+    mask[0, -1] = True
+    show(tokens, mask, town_tokenizer)
+    whole = capsys.readouterr().out
+    assert len(whole.splitlines()) == 2 and whole.count("[") == 1
+    show(tokens, mask[:, 1:], town_tokenizer)  # the action frame says the same
+    assert capsys.readouterr().out == whole
+    with pytest.raises(ValueError, match="the mask"):
+        show(tokens, mask[:, 2:], town_tokenizer)
