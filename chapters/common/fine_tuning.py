@@ -1,6 +1,6 @@
 """Fine-tuning a kitten on conversations: its settings, the packed rows, and one training run.
 
-Used by chapter 1, which trains once, and by its experiments on the data, which trains again and again.
+Used by chapter 1, which trains once, and by its experiments, which train again and again.
 """
 
 import math
