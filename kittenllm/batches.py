@@ -2,22 +2,22 @@
 
 A GPU, and a CPU too, wants one tensor of equal rows. Three ways to get there, from cheap to tidy:
 
-* cut    one long stream of tokens into rows (pretraining): `TokenStream`, `epoch_rows`
+* cut    windows out of one long stream of tokens (pretraining): `TokenStream`
 * pack   several short sequences into one row, with numbers that tell them apart, so that attention
          does not look from one conversation into the next (fine-tuning): `pack`
-* pad    every row to the longest, and put rows of similar length together to waste little
-         (rewards, preferences): `pad_rows`, `length_buckets`
+* pad    every row to the longest (rewards, preferences): `pad_rows`
 
-Read before:  chat.py for what `tokens` and `loss_mask` are.
-Left out:  files that do not fit into memory, several computers.
-Letters:  R rows, B rows of one batch, T tokens in a row.  Every random choice comes from the
+Read before: chat.py for what `tokens` and `loss_mask` are.
+Left out: files that do not fit into memory, several computers.
+Letters: R rows, B rows of one batch, T tokens in a row. Every random choice comes from the
 `torch.Generator` that is passed in: the same seed gives the same batches.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from kittenllm import checks
 from kittenllm.chat import ChatTokens
@@ -33,9 +33,9 @@ class PackedRows:
     document_ids  (R, T) int64, 0, 1, 2, ... for the sequences of a row, -1 for padding
     """
 
-    tokens: torch.Tensor
-    loss_mask: torch.Tensor
-    document_ids: torch.Tensor
+    tokens: Tensor
+    loss_mask: Tensor
+    document_ids: Tensor
 
     def __post_init__(self):
         checks.token_dtype("tokens", self.tokens)
@@ -46,7 +46,7 @@ class PackedRows:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def select(self, indices: torch.Tensor) -> "PackedRows":
+    def select(self, indices: Tensor) -> "PackedRows":
         """The rows with these numbers, in this order."""
         indices = indices.to(self.tokens.device)
         return PackedRows(self.tokens[indices], self.loss_mask[indices], self.document_ids[indices])
@@ -84,8 +84,8 @@ def pack(
 ) -> PackedRows:
     """Lay sequences side by side into as few rows as possible; none is cut, none is lost.
 
-    sequences:  `ChatTokens`, or (tokens, loss_mask) pairs
-    Raises:  ValueError for an empty list, an empty sequence, one longer than `row_length`, or a
+    sequences: `ChatTokens`, or (tokens, loss_mask) pairs
+    Raises: ValueError for an empty list, an empty sequence, one longer than `row_length`, or a
         mask of another length than its tokens.
     """
     checks.count("row_length", row_length)
@@ -121,10 +121,10 @@ def pack(
 class TokenStream:
     """One long row of tokens from which random windows are cut.
 
-    Raises:  ValueError for anything but a 1-D tensor of integers.
+    Raises: ValueError for anything but a 1-D tensor of integers.
     """
 
-    def __init__(self, tokens: torch.Tensor):
+    def __init__(self, tokens: Tensor):
         checks.token_dtype("tokens", tokens)
         if tokens.dim() != 1:
             raise ValueError(f"tokens must have one dimension, got shape {tuple(tokens.shape)}")
@@ -133,91 +133,29 @@ class TokenStream:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def batch(self, rows: int, row_length: int, generator: torch.Generator) -> torch.Tensor:
+    def batch(self, rows: int, row_length: int, generator: torch.Generator) -> Tensor:
         """`rows` windows from random places, (B, T) int64; every place is equally likely.
 
-        Raises:  ValueError if the stream is shorter than one window.
+        Raises: ValueError if the stream is shorter than one window.
         """
         checks.count("rows", rows)
-        windows = _windows(self.tokens, row_length, step=1)  # (places, T), a view: nothing copied
+        checks.count("row_length", row_length)
+        if len(self.tokens) < row_length:
+            raise ValueError(
+                f"the text has {len(self.tokens)} tokens, a row needs {row_length}; "
+                "take a longer text or shorter rows"
+            )
+        windows = self.tokens.unfold(0, row_length, 1)  # (places, T), a view: nothing is copied
         places = torch.randint(
             len(windows), (rows,), generator=generator, device=generator.device
         )  # (B,)
         return windows[places.to(windows.device)].long()
 
 
-def epoch_rows(tokens: torch.Tensor, row_length: int) -> torch.Tensor:
-    """Cut 1-D tokens into rows one after the other, (R, T); a last, shorter piece is left out.
-
-    Raises:  ValueError if there is not even one row.
-    """
-    return _windows(TokenStream(tokens).tokens, row_length, step=row_length).long()
-
-
-def _windows(tokens: torch.Tensor, row_length: int, *, step: int) -> torch.Tensor:
-    """All windows of `row_length` tokens that begin at 0, step, 2 * step, ...: (places, T)."""
-    checks.count("row_length", row_length)
-    if len(tokens) < row_length:
-        raise ValueError(
-            f"the text has {len(tokens)} tokens, a row needs {row_length}; "
-            "take a longer text or shorter rows"
-        )
-    return tokens.unfold(0, row_length, step)
-
-
-def shuffled_batches(
-    count: int, batch_size: int, generator: torch.Generator
-) -> Iterator[torch.Tensor]:
-    """One epoch: the numbers 0 .. count-1 in random order, `batch_size` at a time.
-
-    Yields (batch_size,) int64 on the generator's device; the last batch may be smaller.
-    """
-    checks.count("count", count)
-    checks.count("batch_size", batch_size)
-    order = torch.randperm(count, generator=generator, device=generator.device)
-    yield from order.split(batch_size)
-
-
-def length_buckets(
-    lengths: Sequence[int],
-    *,
-    rows: int | None = None,
-    max_tokens: int | None = None,
-    generator: torch.Generator,
-) -> list[list[int]]:
-    """Batches of rows of similar length, so that padding wastes little; each index once.
-
-    A batch has `rows` rows, or as many as fit into `max_tokens` tokens with their padding. Rows
-    of equal length meet in random company, and the batches come in random order.
-
-    Raises:  ValueError unless exactly one of `rows` and `max_tokens` is given, or if a single row
-        is longer than `max_tokens`.
-    """
-    if (rows is None) == (max_tokens is None):
-        raise ValueError(f"give either rows or max_tokens, got {rows=} and {max_tokens=}")
-    if not lengths:
-        raise ValueError("there are no lengths to make batches of")
-    if rows is not None:
-        checks.count("rows", rows)
-    else:
-        checks.count("max_tokens", max_tokens, low=max(lengths))  # the longest row must fit
-
-    device = generator.device
-    shuffled = torch.randperm(len(lengths), generator=generator, device=device).tolist()
-    batches: list[list[int]] = [[]]
-    for i in sorted(shuffled, key=lambda i: lengths[i]):  # i is the longest of its batch so far
-        most_rows = rows if rows is not None else max_tokens // max(lengths[i], 1)
-        if len(batches[-1]) >= most_rows:
-            batches.append([])
-        batches[-1].append(i)
-    order = torch.randperm(len(batches), generator=generator, device=device).tolist()
-    return [batches[i] for i in order]
-
-
-def pad_rows(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+def pad_rows(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     """Rows of tokens -> (tokens (B, T) padded on the right, lengths (B,)), both int64.
 
-    Raises:  ValueError for no rows or an empty row.
+    Raises: ValueError for no rows or an empty row.
     """
     if not rows:
         raise ValueError("there are no rows to pad")

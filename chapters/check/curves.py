@@ -18,15 +18,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from chapters.check.substitute import substituted
 from chapters.check.table import FOLDER, ROOT, Exercise
 from chapters.check.trainings import Outcome, Story
 from chapters.common.runner import chosen_chapters, default_settings, run_chapter
-from kittenllm import sft
-from kittenllm.batches import PackedRows
-from kittenllm.gpt import GPT
 from kittenllm.runs.summaries import read_history
 from kittenllm.settings import Common
 
@@ -76,8 +71,6 @@ def train_chapter(
 
     tell(f"{curve.chapter}, with your {exercise.function}")
     replaced = {exercise.qualified: function}
-    if exercise.name == "sft":  # the package computes fewer logits than it takes
-        replaced["kittenllm.sft.packed_losses"] = plain_losses
     with tempfile.TemporaryDirectory() as folder:
         own = Common(runs=Path(folder), quick=True)
         for name in needed_by(curve.chapter):
@@ -133,15 +126,3 @@ def program_digest() -> str:
                 digest.update(path.relative_to(ROOT).as_posix().encode())
                 digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
-
-
-def plain_losses(
-    gpt: GPT, batch: PackedRows, trained: torch.Tensor, chats: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """`sft.packed_losses` in its plain form: logits for every token, and `sft_loss` of them all."""
-    loss_mask = torch.zeros_like(batch.loss_mask)
-    loss_mask[:, 1:] = trained
-    logits = gpt(batch.tokens, document_ids=batch.document_ids)
-    loss, _ = sft.sft_loss(logits, batch.tokens, loss_mask)
-    chat_loss, _ = sft.sft_loss(logits[:chats], batch.tokens[:chats], loss_mask[:chats])
-    return loss, chat_loss
