@@ -8,11 +8,8 @@ import torch
 from kittenllm.batches import (
     PackedRows,
     TokenStream,
-    epoch_rows,
-    length_buckets,
     pack,
     pad_rows,
-    shuffled_batches,
 )
 from kittenllm.chat import ChatTokens
 
@@ -89,6 +86,25 @@ def test_packing_loses_nothing():
     used = sum(len(chat) for chat in chats)
     assert used / rows.tokens.numel() > 0.95  # packing by best fit leaves little empty
     assert len(rows) < len(chats) / 1.5
+
+
+def test_no_first_token_of_a_packed_sequence_is_trained():
+    """The token before it belongs to another sequence, so nothing that was read produces it.
+
+    With that, `loss_mask[:, 1:]` alone says which productions are trained; no row needs a second
+    look at `document_ids`. The masks here are True at first tokens too, as no chat's is.
+    """
+    rng = random.Random(1)
+    lengths = [rng.randrange(1, 9) for _ in range(200)]
+    wanted = [[rng.random() < 0.7 for _ in range(length)] for length in lengths]
+    rows = pack(
+        [([i] * len(mask), mask) for i, mask in enumerate(wanted)], row_length=24, pad_id=PAD + 200
+    )
+    same_document = rows.document_ids[:, 1:] == rows.document_ids[:, :-1]
+    assert torch.equal(rows.loss_mask[:, 1:], rows.loss_mask[:, 1:] & same_document)
+    assert not rows.loss_mask[:, 0].any()
+    behind_the_first = sum(sum(mask[1:]) for mask in wanted)
+    assert rows.loss_mask.sum() == behind_the_first < sum(map(sum, wanted))  # and nothing else goes
 
 
 def test_documents_of_a_row_stand_side_by_side():
@@ -186,78 +202,7 @@ def test_the_stream_checks_its_tensor():
         TokenStream(torch.arange(9)).batch(0, 3, seeded())
 
 
-def test_epoch_rows():
-    rows = epoch_rows(torch.arange(11), 4)
-    assert rows.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]  # 8, 9, 10 do not fill a row
-    with pytest.raises(ValueError, match="a row needs 12"):
-        epoch_rows(torch.arange(11), 12)
-
-
-# ------------------------------------------------------------------------------------- batches
-
-
-@pytest.mark.parametrize("count, batch_size", [(10, 3), (9, 3), (1, 5), (100, 1)])
-def test_shuffled_batches_show_each_number_once(count, batch_size):
-    batches = list(shuffled_batches(count, batch_size, seeded()))
-    assert sorted(torch.cat(batches).tolist()) == list(range(count))
-    assert all(len(batch) == batch_size for batch in batches[:-1])
-    assert 1 <= len(batches[-1]) <= batch_size
-
-
-def test_shuffled_batches_follow_the_generator():
-    generator = seeded(3)
-    first = torch.cat(list(shuffled_batches(50, 8, generator))).tolist()
-    second = torch.cat(list(shuffled_batches(50, 8, generator))).tolist()
-    again = torch.cat(list(shuffled_batches(50, 8, seeded(3)))).tolist()
-    assert first == again
-    assert first != second != list(range(50))  # the next epoch has another order
-    with pytest.raises(ValueError, match="batch_size"):
-        list(shuffled_batches(5, 0, seeded()))
-
-
-@pytest.mark.parametrize("limit", [{"rows": 8}, {"max_tokens": 100}])
-def test_buckets_hold_each_index_once_and_waste_little(limit):
-    rng = random.Random(0)
-    lengths = [rng.randrange(1, 60) for _ in range(200)]
-    batches = length_buckets(lengths, **limit, generator=seeded())
-    assert sorted(i for batch in batches for i in batch) == list(range(200))
-    padded = [len(batch) * max(lengths[i] for i in batch) for batch in batches]
-    if "rows" in limit:
-        assert max(len(batch) for batch in batches) == 8
-        assert len(batches) == 25
-    else:
-        assert max(padded) <= 100
-    assert sum(lengths) / sum(padded) > 0.93  # random batches of 8 would be half empty
-
-
-def test_buckets_are_shuffled():
-    lengths = [3] * 20 + [9] * 20
-    first = length_buckets(lengths, rows=5, generator=seeded(0))
-    second = length_buckets(lengths, rows=5, generator=seeded(1))
-    assert first == length_buckets(lengths, rows=5, generator=seeded(0))
-    assert {frozenset(batch) for batch in first} != {frozenset(batch) for batch in second}
-    longest = [max(lengths[i] for i in batch) for batch in first]
-    assert longest != sorted(longest)  # the batches do not come from short to long
-
-
-def test_buckets_by_hand():
-    batches = length_buckets([2, 5, 1, 4], max_tokens=8, generator=seeded())
-    assert sorted(sorted(batch) for batch in batches) == [[0, 2], [1], [3]]  # 2 x 5 > 2 x 4 = 8
-    batches = length_buckets([2, 5, 1, 4], max_tokens=10, generator=seeded())
-    assert sorted(sorted(batch) for batch in batches) == [[0, 2], [1, 3]]
-
-
-def test_buckets_refuse():
-    with pytest.raises(ValueError, match="either rows or max_tokens"):
-        length_buckets([1], generator=seeded())
-    with pytest.raises(ValueError, match="either rows or max_tokens"):
-        length_buckets([1], rows=2, max_tokens=8, generator=seeded())
-    with pytest.raises(ValueError, match="rows must be .* got 0"):
-        length_buckets([1], rows=0, generator=seeded())
-    with pytest.raises(ValueError, match="max_tokens must be .* at least 9, got 8"):
-        length_buckets([1, 9], max_tokens=8, generator=seeded())
-    with pytest.raises(ValueError, match="no lengths"):
-        length_buckets([], rows=2, generator=seeded())
+# ------------------------------------------------------------------------------------- padding
 
 
 def test_pad_rows():

@@ -11,13 +11,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from kittenllm import sft
 from kittenllm.batches import TokenStream, pack
 from kittenllm.forward import action_logprobs
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import masked_mean
 from kittenllm.optim import make_optimizer
 from kittenllm.pretrain import PretrainConfig, train_pretrain
-from kittenllm.sft import SFTConfig, sft_loss, step_rows, train_sft, trained_positions
+from kittenllm.sft import SFTConfig, sft_loss, step_rows, train_sft
 
 # Numbers are graded, not their types: a metric may be float32 where ours is float64.
 assert_close = partial(torch.testing.assert_close, check_dtype=False)
@@ -141,9 +142,8 @@ def conversations(count: int, V: int = 61) -> list[tuple[list[int], list[bool]]]
 
 def packed_loss(gpt, chats, document_ids="as packed"):
     rows = pack(chats, row_length=32, pad_id=PAD).to(gpt.device)
-    trained = trained_positions(rows.loss_mask, rows.document_ids)
     ids = rows.document_ids if document_ids == "as packed" else None
-    return -masked_mean(action_logprobs(gpt, rows.tokens, trained, document_ids=ids), trained)
+    return sft_loss(gpt(rows.tokens, document_ids=ids), rows.tokens, rows.loss_mask)[0]
 
 
 def test_packed_equals_unpacked(tiny_gpt):
@@ -160,18 +160,18 @@ def test_packed_equals_unpacked(tiny_gpt):
     assert (leaking - unpacked).abs() > 0.1
 
 
-def test_logits_where_needed_equal_sft_loss_on_full_logits(tiny_gpt):
+def test_full_logits_cost_time_and_change_nothing(tiny_gpt):
+    """Logits for the trained places alone would do: the same loss and the same gradient."""
     rows = pack(conversations(9), row_length=32, pad_id=PAD).to(tiny_gpt.device)
-    full = tiny_gpt(rows.tokens, document_ids=rows.document_ids)
-    loss, _ = sft_loss(full, rows.tokens, rows.loss_mask)
-    assert_close(packed_loss(tiny_gpt, conversations(9)), loss, atol=1e-5, rtol=0)
-
-
-def test_the_first_token_of_a_document_is_never_trained():
-    loss_mask = torch.ones(1, 6, dtype=torch.bool)
-    document_ids = torch.tensor([[0, 0, 1, 1, 1, -1]])
-    trained = trained_positions(loss_mask, document_ids)
-    assert trained.tolist() == [[True, False, True, True, False]]
+    trained = rows.loss_mask[:, 1:]
+    few = action_logprobs(tiny_gpt, rows.tokens, trained, document_ids=rows.document_ids)
+    losses = [packed_loss(tiny_gpt, conversations(9)), -masked_mean(few, trained)]
+    assert_close(losses[0], losses[1], atol=1e-6, rtol=1e-6)
+    weights = list(tiny_gpt.parameters())
+    full, few = (torch.autograd.grad(loss, weights) for loss in losses)
+    length = torch.stack([gradient.norm() for gradient in full]).norm()
+    for a, b in zip(full, few, strict=True):
+        assert (a - b).norm() < 1e-6 * length
 
 
 # -------------------------------------------------------------------------- the training
@@ -219,6 +219,32 @@ def test_the_loop_trains_packed_conversations_as_if_they_were_alone(tiny_gpt):
     assert first["trained_tokens"] == tokens_alone
     assert first["loss"] == pytest.approx(alone / tokens_alone, rel=1e-4)
     assert first["chat_loss"] == pytest.approx(first["loss"])
+
+
+@pytest.mark.package_only
+def test_the_loop_trains_on_what_sft_loss_returns(fresh_gpt, monkeypatch):
+    """What is taught is what trains: a loss without its mask trains all tokens of the rows."""
+    rows = pack(conversations(12), row_length=32, pad_id=PAD)
+    right, asked = sft.sft_loss, []
+
+    def without_mask(logits, tokens, loss_mask):
+        asked.append(logits.requires_grad)
+        return right(logits, tokens, torch.ones_like(loss_mask))
+
+    monkeypatch.setattr(sft, "sft_loss", without_mask)
+    loop = train_sft(
+        fresh_gpt,
+        rows,
+        config=SFTConfig(rows_per_step=len(rows)),
+        optimizer=make_optimizer(fresh_gpt, matrix_lr=1e-3, other_lr=1e-3),
+        generator=torch.Generator().manual_seed(0),
+    )
+    with torch.no_grad():
+        logits = fresh_gpt(rows.tokens, document_ids=rows.document_ids)
+        expected, _ = without_mask(logits, rows.tokens, rows.loss_mask)
+    asked.clear()
+    first = next(loop)
+    assert asked[0] and first["loss"] == pytest.approx(expected.item(), abs=1e-6)
 
 
 def test_no_replay_without_a_stream():
