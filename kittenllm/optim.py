@@ -34,11 +34,11 @@ def orthogonalize(matrices: Tensor, *, steps: int = 5) -> Tensor:
 
     matrices (n, rows, columns) float -> the same shape. Zero matrices stay zero.
     """
-    a, b, c = 3.4445, -4.7750, 2.0315
+    a, b, c = 3.4445, -4.7750, 2.0315  # Jordan's: they lift small s fast and keep large s near 1
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices  # XX' is smaller when X is wide
     length = x.norm(dim=(1, 2), keepdim=True)  # (n, 1, 1) at least the largest singular value
-    x = x / length.clamp(min=1e-7)  # now all are at most 1
+    x = x / length.clamp(min=1e-7)  # now all s are at most 1; a zero matrix divides by 1e-7
     for _ in range(steps):
         square = x @ x.mT  # XX'
         mix = torch.baddbmm(square, square, square, beta=b, alpha=c)  # bXX' + c(XX')^2

@@ -8,6 +8,10 @@ text, which is what the reference does in DPO. The second part pushes the reject
 
 Paper: Hong, Lee and Thorne 2024, arXiv 2403.07691, eq. 3 to 7.
 
+At 7 billion parameters: the same loss and one model in memory. Mistral-ORPO starts from the *base*
+Mistral 7B and sees the pairs of UltraFeedback alone: this loss also teaches it to chat (the paper,
+section 6). Our chapter starts from the chat kitten, to compare it with DPO.
+
 Letters: P pairs. Log-probs are means over the reply's tokens, nats per token.
 Read before: sft.py, dpo.py, pairs.py. Left out: training on the prompt as well.
 """
@@ -29,6 +33,9 @@ from kittenllm.optim import learning_rate_scale
 from kittenllm.pairs import PreferencePair, check_pairs, comparisons, pair_rows, pairs_of_step
 from kittenllm.training import Optimizer, Stopwatch, apply_gradients
 
+ROUNDING = 1e-3  # nats: half precision may lift the mean of a sure reply's log-probs so far above 0
+CERTAIN = 1e-7  # nats below 0, about the last digit of a float32: p = 1 would have infinite odds
+
 
 def log1mexp(x: Tensor) -> Tensor:
     """log(1 - e^x) for x < 0 without losing digits (Maechler 2012, "Accurately computing
@@ -48,7 +55,7 @@ def log_odds(logprobs: Tensor) -> Tensor:
     """log(p / (1 - p)) from log p (arXiv 2403.07691, eq. 4); p = 1 within rounding stays finite."""
     dtype = logprobs.dtype
     logprobs = widen(logprobs)
-    ceiling = -min(1e-7, torch.finfo(logprobs.dtype).eps)
+    ceiling = -min(CERTAIN, torch.finfo(logprobs.dtype).eps)
     logprobs = logprobs.clamp(max=ceiling)
     return (logprobs - log1mexp(logprobs)).to(dtype)
 
@@ -64,14 +71,12 @@ def orpo_loss(
 
     Raises: ValueError for wrong shapes or dtypes, log-probs above 0, or a negative weight.
     """
+    checks.pairs(chosen_logprobs=chosen_logprobs, rejected_logprobs=rejected_logprobs)
+    checks.between("weight", weight, 0, math.inf)
     for name, logprobs in (("chosen", chosen_logprobs), ("rejected", rejected_logprobs)):
-        checks.floats(f"{name}_logprobs", logprobs, dims=1)
-        checks.same_shape(f"{name}_logprobs", logprobs, "chosen_logprobs", chosen_logprobs)
-        if (logprobs > 1e-3).any():
+        if (logprobs > ROUNDING).any():
             highest = logprobs.max().item()
             raise ValueError(f"{name}_logprobs must not be above 0, got {highest}")
-    checks.count("number of pairs", len(chosen_logprobs))
-    checks.between("weight", weight, 0, float("inf"))
     dtype = chosen_logprobs.dtype
     chosen_logprobs, rejected_logprobs = widen(chosen_logprobs), widen(rejected_logprobs)
     margin = log_odds(chosen_logprobs) - log_odds(rejected_logprobs)  # (P,) log of the odds ratio
@@ -123,8 +128,8 @@ def train_orpo(
     To go on after a stop, restore policy and optimizer and pass the number of finished steps as
     `start_step`.
 
-    Keys: step, loss, the metrics of `orpo_loss`, pairs, pairs_per_second, lr_scale, grad_norm,
-    seconds.
+    Keys: step, loss, the metrics of `orpo_loss`, pairs, pairs_per_second, grad_norm, lr_scale,
+    seconds, seconds_training.
 
     Raises: ValueError for pairs that cannot be trained on.
     """
@@ -147,7 +152,13 @@ def train_orpo(
         loss.backward()
         grad_norm = apply_gradients(policy, optimizer, config.max_grad_norm)
         watch.lap("training")
-        numbers = {name: number.item() for name, number in metrics.items()}
-        numbers |= {"lr_scale": scale, "grad_norm": grad_norm, "pairs": len(picked)}
-        numbers["pairs_per_second"] = len(picked) / watch.seconds["seconds"]
-        yield {"step": step, "loss": loss.item(), **numbers, **watch.seconds}
+        yield {
+            "step": step,
+            "loss": loss.item(),
+            **{name: number.item() for name, number in metrics.items()},
+            "pairs": len(picked),
+            "pairs_per_second": len(picked) / watch.seconds["seconds"],
+            "grad_norm": grad_norm,
+            "lr_scale": scale,
+            **watch.seconds,
+        }

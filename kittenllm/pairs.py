@@ -11,6 +11,7 @@ from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from kittenllm.batches import pad_rows
 from kittenllm.gpt import GPTConfig
@@ -53,9 +54,7 @@ def check_pairs(pairs: Sequence[PreferencePair], config: GPTConfig) -> None:
             )
 
 
-def pair_rows(
-    pairs: Sequence[PreferencePair], *, pad_id: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def pair_rows(pairs: Sequence[PreferencePair], *, pad_id: int) -> tuple[Tensor, Tensor, Tensor]:
     """P pairs -> tokens (N, T), response_mask (N, T-1) and rows (P, 2): where each reply stands.
 
     A reply that stands in several pairs is one row, read once for all of them. The rows of the

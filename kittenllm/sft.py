@@ -27,16 +27,13 @@ from torch import Tensor
 from kittenllm import checks
 from kittenllm.batches import PackedRows, TokenStream
 from kittenllm.config import check_options, option
-from kittenllm.forward import action_logprobs
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import masked_mean, token_logprobs
 from kittenllm.optim import learning_rate_scale
 from kittenllm.training import Optimizer, Stopwatch, apply_gradients, rows_between
 
 
-def sft_loss(
-    logits: Tensor, tokens: Tensor, loss_mask: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
+def sft_loss(logits: Tensor, tokens: Tensor, loss_mask: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean negative log-probability of the trained tokens of the whole batch, nats per token.
 
     logits (B, T, V), tokens (B, T), loss_mask (B, T) bool: True where the token itself is trained

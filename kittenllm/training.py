@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kittenllm import checks
 from kittenllm.forward import rows_by_length
+
+BETWEEN_EPOCHS = 1_000_003  # large: the seeds 0, 1, 2, ... have no epoch in common
 
 
 class Optimizer(Protocol):
@@ -25,7 +27,7 @@ class Optimizer(Protocol):
     def set_scale(self, scale: float) -> None: ...
 
 
-def rows_between(count: int, start: int, stop: int, *, seed: int) -> torch.Tensor:
+def rows_between(count: int, start: int, stop: int, *, seed: int) -> Tensor:
     """Numbers start .. stop-1 of an endless shuffled list of the rows 0 .. count-1.
 
     The list is one shuffled epoch after the other: every row comes once before any comes twice.
@@ -41,7 +43,8 @@ def rows_between(count: int, start: int, stop: int, *, seed: int) -> torch.Tenso
     position = start
     while position < stop:
         epoch, first = divmod(position, count)
-        shuffle = torch.Generator().manual_seed((seed + 1_000_003 * epoch) % 2**63)
+        own_seed = (seed + BETWEEN_EPOCHS * epoch) % 2**63  # torch takes seeds of 63 bits
+        shuffle = torch.Generator().manual_seed(own_seed)
         order = torch.randperm(count, generator=shuffle)  # (count,)
         last = min(count, first + stop - position)
         pieces.append(order[first:last])
@@ -60,7 +63,7 @@ def rows_of_step(count: int, step: int, size: int, generator: torch.Generator) -
 
 def minibatches(
     count: int, epochs: int, parts: int, generator: torch.Generator
-) -> Iterator[torch.Tensor]:
+) -> Iterator[Tensor]:
     """Row numbers 0 .. count-1, shuffled anew for each epoch and cut into `parts` equal parts."""
     for _ in range(epochs):
         order = torch.randperm(count, generator=generator, device=generator.device)
@@ -68,12 +71,12 @@ def minibatches(
 
 
 def loss_shares(
-    mask: torch.Tensor,
-    rows: torch.Tensor,
-    useful: torch.Tensor,
+    mask: Tensor,
+    rows: Tensor,
+    useful: Tensor,
     normalize: str,
     max_tokens: int,
-) -> Iterator[tuple[torch.Tensor, float]]:
+) -> Iterator[tuple[Tensor, float]]:
     """Cut the useful rows into small parts, each with its share of the loss over *all* the rows.
 
     If the rows left out add nothing, sum of share * loss(part) equals loss(rows), for the three
@@ -99,7 +102,7 @@ class Means:
         self.sums = dict.fromkeys(names, 0.0)
         self.weights = dict.fromkeys(names, 0.0)
 
-    def add(self, numbers: dict[str, torch.Tensor | float], *, weight: float = 1.0) -> None:
+    def add(self, numbers: dict[str, Tensor | float], *, weight: float = 1.0) -> None:
         """Add numbers, as plain ones: no gradient is kept alive."""
         for name, number in numbers.items():
             plain_number = torch.as_tensor(number).item()

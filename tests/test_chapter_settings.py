@@ -542,7 +542,7 @@ def run_preferences(stage: Stage, settings) -> None:
 
     real_start = ch4_preferences.make_start
     of_frontier = [variant.stage for variant in settings.variants(steps=1)]
-    for loop in ("train_preferences", "train_orpo"):
+    for loop in ("train_dpo", "train_orpo"):
         methods = ["orpo"] if loop == "train_orpo" else ["dpo", "ipo"]
         methods += [name for name in of_frontier if name.startswith("orpo") == (len(methods) == 1)]
         see = lambda *given, generator: {"learns from": mark(given[1])}  # noqa: E731

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from kittenllm import checks
-from kittenllm.dpo import dpo_loss
+from kittenllm.dpo import dpo_loss, ipo_loss
 from kittenllm.grpo import grpo_loss
+from kittenllm.orpo import orpo_loss
 from kittenllm.ppo import ppo_policy_loss, ppo_value_loss
 from kittenllm.reward_model import bradley_terry_loss
 from kittenllm.sft import sft_loss
@@ -163,6 +164,8 @@ MASK = torch.ones(2, 5, dtype=torch.bool)
         partial(grpo_loss, frame(), frame(), torch.randn(2), MASK),
         partial(sft_loss, torch.randn(2, 5, 7), torch.zeros(2, 5, dtype=torch.int64), MASK),
         partial(dpo_loss, *-torch.rand(4, 3), beta=0.1),
+        partial(ipo_loss, *-torch.rand(4, 3), beta=0.1),
+        partial(orpo_loss, *-torch.rand(2, 3), weight=2.0),
         partial(bradley_terry_loss, torch.randn(3), torch.randn(3)),
     ],
     ids=lambda call: call.func.__name__,

@@ -18,7 +18,7 @@ from kittenllm.dpo import (
     pair_logprobs,
     preference_metrics,
     reference_logprobs,
-    train_preferences,
+    train_dpo,
 )
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import sequence_logprobs, token_logprobs
@@ -275,7 +275,7 @@ def test_reference_logprobs_carry_no_gradient_and_leave_no_trace(tiny_gpt):
 
 def train(policy, reference, config, start_step=0, stop_step=None, optimizer=None):
     pairs = make_pairs(80)
-    steps = train_preferences(
+    steps = train_dpo(
         policy,
         pairs,
         reference_logprobs(reference, pairs),
@@ -319,7 +319,7 @@ def test_the_loop_uses_its_settings(tiny_gpt):
         (DPOConfig(loss="ipo", beta=0.2), ipo_loss(*four, beta=0.2)),
     ):
         policy = copy.deepcopy(tiny_gpt)
-        steps = train_preferences(
+        steps = train_dpo(
             policy,
             pairs,
             sure,
@@ -343,7 +343,7 @@ def test_a_resumed_run_is_bit_equal(tiny_gpt):
 
 def test_reference_logprobs_of_other_pairs_are_refused(tiny_gpt):
     pairs = make_pairs(5)
-    steps = train_preferences(
+    steps = train_dpo(
         tiny_gpt,
         pairs,
         torch.zeros(4, 2),

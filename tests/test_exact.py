@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from kittenllm.calibration import calibration_error
 from kittenllm.credit import ValueModel, explained_variance, gae, kl_shaped_rewards, whiten
-from kittenllm.dpo import DPOConfig, dpo_loss, ipo_loss, train_preferences
+from kittenllm.dpo import DPOConfig, dpo_loss, ipo_loss, train_dpo
 from kittenllm.forward import frozen_logprobs
 from kittenllm.gpt import GPT, GPTConfig, KVCache
 from kittenllm.grpo import GRPOConfig, group_advantages, grpo_loss, train_grpo
@@ -428,7 +428,7 @@ def test_no_loop_blames_the_learning_rates_for_what_it_was_given(tiny_gpt):
         (ppo(tiny_gpt, lambda rollout: torch.tensor([0.5, NAN])), "score of reply 1.*nan"),
         (ppo(broken, lambda rollout: torch.zeros(2)), "the reference's log-probs of reply 0.*nan"),
         (
-            train_preferences(tiny_gpt, pairs, ref_logprobs, config=DPOConfig(), **settings),
+            train_dpo(tiny_gpt, pairs, ref_logprobs, config=DPOConfig(), **settings),
             "ref_logprobs of pair 1.*-inf",
         ),
     ):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kittenllm.batches import TokenStream, pack
-from kittenllm.dpo import DPOConfig, reference_logprobs, train_preferences
+from kittenllm.dpo import DPOConfig, reference_logprobs, train_dpo
 from kittenllm.grpo import GRPOConfig, train_grpo
 from kittenllm.optim import learning_rate_scale
 from kittenllm.orpo import ORPOConfig, train_orpo
@@ -72,7 +72,7 @@ def loops(gpt):
                 reward_model, whole, config=reward, optimizer=by_reward, generator=generator
             ),
         ),
-        "dpo": (dpo, [first], train_preferences(gpt, PAIRS, kept, config=dpo, **common)),
+        "dpo": (dpo, [first], train_dpo(gpt, PAIRS, kept, config=dpo, **common)),
         "orpo": (orpo, [first], train_orpo(gpt, PAIRS, config=orpo, **common)),
         "ppo": (
             ppo,
@@ -106,3 +106,10 @@ def test_the_schedule_reaches_the_optimizer(tiny_gpt, name):
         assert optimizer.scales == expected
     assert [n["lr_scale"] for n in numbers] == expected
     assert [n["step"] for n in numbers] == list(range(STEPS))
+
+
+@pytest.mark.parametrize("name", ["pretrain", "sft", "reward model", "dpo", "orpo"])
+def test_all_loops_say_the_same_things_in_the_same_order(tiny_gpt, name):
+    keys = list(next(loops(tiny_gpt)[name][2]))
+    assert keys[:2] == ["step", "loss"]
+    assert keys[-4:] == ["grad_norm", "lr_scale", "seconds", "seconds_training"]

@@ -15,7 +15,7 @@ import torch
 from kittenllm import grpo, ppo
 from kittenllm.batches import TokenStream, pack
 from kittenllm.credit import ValueModel, gae
-from kittenllm.dpo import DPOConfig, reference_logprobs, train_preferences
+from kittenllm.dpo import DPOConfig, reference_logprobs, train_dpo
 from kittenllm.gpt import GPT, GPTConfig
 from kittenllm.grpo import GRPOConfig, group_advantages, train_grpo
 from kittenllm.optim import make_optimizer
@@ -83,7 +83,7 @@ def run_reward_model(config):
 def run_dpo(config):
     gpt = kitten(0)
     kept = reference_logprobs(kitten(1), PAIRS)
-    return list(train_preferences(gpt, PAIRS, kept, **tools(gpt, config))), [gpt]
+    return list(train_dpo(gpt, PAIRS, kept, **tools(gpt, config))), [gpt]
 
 
 def run_orpo(config):

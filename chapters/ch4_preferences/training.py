@@ -15,7 +15,7 @@ from torch import Tensor
 
 from chapters.common.measuring import QUICK_COUNTS, first_replies, reply_rows
 from chapters.common.pairs import LabelledPair
-from kittenllm.dpo import DPOConfig, reference_logprobs, train_preferences
+from kittenllm.dpo import DPOConfig, reference_logprobs, train_dpo
 from kittenllm.evaluation import FULL_COUNTS, Reply, evaluate, mean_and_error, weighted_rate
 from kittenllm.forward import frozen_logprobs
 from kittenllm.gpt import GPT
@@ -90,7 +90,7 @@ def learn(chapter: Run, name: str, start: Start, config: DPOConfig | ORPOConfig)
     objects = {"policy": policy, "optimizer": optimizer, "generator": generator}
     stage = chapter.stage(name, total=config.steps, objects=objects)
     if isinstance(config, DPOConfig):
-        training = train_preferences(
+        training = train_dpo(
             policy,
             start.pairs,
             start.ref_logprobs,

@@ -204,7 +204,7 @@ def train_preferences(loss: str) -> Callable[[], Story]:
         policy = tiny_gpt()
         reference = copy.deepcopy(policy)
         pairs, fresh = make_pairs(80, 1), make_pairs(40, 2)
-        steps = dpo.train_preferences(
+        steps = dpo.train_dpo(
             policy,
             pairs,
             dpo.reference_logprobs(reference, pairs),

@@ -40,8 +40,14 @@ def dpo_loss(
     """
     checks.positive("beta", beta)
     checks.between("label_smoothing", label_smoothing, 0, 0.5, include_high=False)
+    checks.pairs(
+        chosen_logprobs=chosen_logprobs,
+        rejected_logprobs=rejected_logprobs,
+        ref_chosen_logprobs=ref_chosen_logprobs,
+        ref_rejected_logprobs=ref_rejected_logprobs,
+    )
     logprobs = (chosen_logprobs, rejected_logprobs, ref_chosen_logprobs, ref_rejected_logprobs)
-    metrics = preference_metrics(*logprobs, beta=beta)  # noqa: F841 (given; checks the shapes too)
+    metrics = preference_metrics(*logprobs, beta=beta)  # noqa: F841 (given)
     raise NotImplementedError
 
 
@@ -64,6 +70,12 @@ def ipo_loss(
     Raises: ValueError for wrong shapes or dtypes, or beta not above 0.
     """
     checks.positive("beta", beta)
+    checks.pairs(
+        chosen_logprobs=chosen_logprobs,
+        rejected_logprobs=rejected_logprobs,
+        ref_chosen_logprobs=ref_chosen_logprobs,
+        ref_rejected_logprobs=ref_rejected_logprobs,
+    )
     logprobs = (chosen_logprobs, rejected_logprobs, ref_chosen_logprobs, ref_rejected_logprobs)
-    metrics = preference_metrics(*logprobs, beta=beta)  # noqa: F841 (given; checks the shapes too)
+    metrics = preference_metrics(*logprobs, beta=beta)  # noqa: F841 (given)
     raise NotImplementedError

@@ -27,8 +27,5 @@ def bradley_terry_loss(
 
     Raises: ValueError for integer tensors, different shapes or no pairs.
     """
-    checks.floats("chosen_rewards", chosen_rewards, dims=1)
-    checks.floats("rejected_rewards", rejected_rewards, dims=1)
-    checks.same_shape("chosen_rewards", chosen_rewards, "rejected_rewards", rejected_rewards)
-    checks.count("number of pairs", len(chosen_rewards))
+    checks.pairs(chosen_rewards=chosen_rewards, rejected_rewards=rejected_rewards)
     raise NotImplementedError

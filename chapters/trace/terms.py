@@ -187,7 +187,6 @@ TERMS: dict[str, Function] = {
         "Rafailov et al. 2023, arXiv 2305.18290, eq. 5",
         {
             **PREFERENCES,
-            "logprobs": ONLY_CHECKS,
             "chosen_rewards": Term("reward(chosen)", "the reward hidden in the policy"),
             "rejected_rewards": Term("reward(rejected)", "the same for the rejected reply"),
             "margin": Term("reward(chosen) - reward(rejected)", "above 0: it orders them right"),

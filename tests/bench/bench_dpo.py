@@ -5,7 +5,7 @@
 The same pairs, model, loss, batch size and optimizer twice. The plain way is the one in many
 tutorials: four forward passes per pair, chosen and rejected through the policy and through a live
 reference, every batch padded to its longest row, logits for every position. Ours is
-`train_preferences`, which reads a reply once that stands in several pairs; its time includes
+`train_dpo`, which reads a reply once that stands in several pairs; its time includes
 `reference_logprobs` for all pairs. The two ways take
 turns; each gets the median of its rounds. They must also agree: the first losses are compared.
 """
@@ -34,7 +34,7 @@ from kittenllm.dpo import (  # noqa: E402
     DPOConfig,
     dpo_loss,
     reference_logprobs,
-    train_preferences,
+    train_dpo,
 )
 from kittenllm.gpt import GPT, SIZES, GPTConfig  # noqa: E402
 from kittenllm.kitten_town.chats import ask_any, demonstrate  # noqa: E402
@@ -114,7 +114,7 @@ def our_way(
 ) -> Iterator[float]:
     """The package's own loop, the reference's one pass included."""
     ref_logprobs = reference_logprobs(reference, pairs)
-    training = train_preferences(
+    training = train_dpo(
         policy,
         pairs,
         ref_logprobs,
