@@ -108,9 +108,9 @@ def pairs(**named: Tensor) -> None:
     checks.pairs(chosen_logprobs=chosen_logprobs, rejected_logprobs=rejected_logprobs)
     """
     first_name, first = next(iter(named.items()))
-    good = isinstance(first, Tensor) and first.dim() == 1 and len(first) > 0
+    ok = isinstance(first, Tensor) and first.dim() == 1 and len(first) > 0
     for name, x in named.items():
-        if not (good and isinstance(x, Tensor) and x.is_floating_point() and x.shape == first.shape):
+        if not (ok and isinstance(x, Tensor) and x.is_floating_point() and x.shape == first.shape):
             floats(name, x, dims=1)  # one of these lines says what is wrong
             same_shape(name, x, first_name, first)
             count("number of pairs", len(first))
