@@ -53,7 +53,9 @@ class Muon(Optimizer):
     W <- W - lr * (weight_decay * W + 0.2 sqrt(max(rows, columns)) * orthogonalize(M))
 
     where M is looked at one step ahead (Nesterov). The factor 0.2 sqrt(..) makes an update about as
-    large as AdamW's, so that AdamW's learning rates fit. Raises ValueError for anything not 2-D.
+    large as AdamW's, so that AdamW's learning rates fit.
+
+    Raises: ValueError for anything not 2-D.
     """
 
     def __init__(
@@ -113,7 +115,10 @@ class MuonAdamW:
             part.step()
 
     def set_scale(self, scale: float) -> None:
-        """Learning rates become scale times their base values. Raises ValueError below 0."""
+        """Learning rates become scale times their base values.
+
+        Raises: ValueError for a scale below 0.
+        """
         checks.number("scale", scale)
         if scale < 0:
             raise ValueError(f"scale must be 0 or above, got {scale}")
@@ -125,7 +130,10 @@ class MuonAdamW:
         return {name: part.state_dict() for name, part in self.parts.items()}
 
     def load_state_dict(self, state: dict[str, dict]) -> None:
-        """Takes over what `state_dict` gave. Raises ValueError if it is of another model."""
+        """Takes over what `state_dict` gave.
+
+        Raises: ValueError if it is of another model.
+        """
         if set(state) != set(self.parts):
             needed = sorted(self.parts)
             raise ValueError(f"the state holds {sorted(state)}, this optimizer needs {needed}")
@@ -142,7 +150,7 @@ def make_optimizer(
     other_lr      AdamW's, for embeddings, norms and heads; 6e-3 for pretraining
     weight_decay  pulls the matrices towards 0, by lr * weight_decay per step; the rest is free
 
-    Raises ValueError if a number is negative or if nothing is trainable.
+    Raises: ValueError if a number is negative or if nothing is trainable.
     """
     numbers = {"matrix_lr": matrix_lr, "other_lr": other_lr, "weight_decay": weight_decay}
     for name, value in numbers.items():
@@ -177,7 +185,9 @@ def learning_rate_scale(
     warmup    fraction of the steps in which the rate climbs to 1
     cooldown  fraction of the steps, at the end, in which it falls towards `final`
     Returns the factor for `set_scale`. It is never 0 in warm-up, and reaches `final` one step after
-    the last, so that no step is wasted. Raises ValueError if the numbers do not fit together.
+    the last, so that no step is wasted.
+
+    Raises: ValueError if the numbers do not fit together.
     """
     checks.count("total_steps", total_steps)
     if not 0 <= step < total_steps:
