@@ -71,7 +71,7 @@ def test_weights_are_stored_for_any_device(tmp_path, gpt, tokenizer, device):
 def test_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, broken):
     path = tmp_path / "state.pt"
     save_checkpoint(path, {"step": 1})
-    monkeypatch.setattr(f"kittenllm.checkpoints.{broken}", no_space)
+    monkeypatch.setattr(f"kittenllm.runs.checkpoints.{broken}", no_space)
     with pytest.raises(CheckpointError, match="state.pt.*No space left.*Make room"):
         save_checkpoint(path, {"step": 2})
     monkeypatch.undo()
