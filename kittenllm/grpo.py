@@ -2,18 +2,25 @@
 
 advantage_i = (reward_i - mean of the group) / (std of the group)
 
-A reply that did better than its siblings becomes likelier, a worse one less likely; every token of
-a reply gets the reply's advantage. Rewards are rules: right answer, right format. A group in which
-all replies earned the same teaches nothing and costs nothing: its rows are skipped.
+1. Generate: the policy writes G replies to each prompt.
+2. Score: rules give each reply a reward (right answer, right format), and `group_advantages`
+   compares it with its siblings. Every token of a reply gets the reply's advantage.
+3. Update: better replies become likelier, worse ones less likely. A zero-variance group, in which
+   all replies earned the same, teaches nothing and costs nothing: its rows are skipped.
 
-Papers: GRPO: DeepSeekMath, Shao et al. 2024, arXiv 2402.03300, eq. 3 (its KL term: eq. 4, which is
-k3). DAPO, Yu et al. 2025, arXiv 2503.14476, sections 3.1 (a higher upper clip) and 3.3 (mean over
-tokens). Dr. GRPO, Liu et al. 2025, arXiv 2503.20783, section 3.2 (no std, a constant divisor).
+Papers: GRPO: DeepSeekMath, Shao et al. 2024, arXiv 2402.03300, eq. 3, section 4.1.2 (advantages)
+and eq. 4 (the KL term, which is k3). DAPO, Yu et al. 2025, arXiv 2503.14476, sections 3.1 (a higher
+upper clip) and 3.3 (mean over tokens). Dr. GRPO, Liu et al. 2025, arXiv 2503.20783, section 3.2 (no
+std, a constant divisor).
+
+At 7 billion parameters: the same three steps. DeepSeekMath 7B took 64 replies of up to 1,024 tokens
+to each question, 1,024 replies a round, one update, a learning rate of 1e-6 and a KL price of 0.04
+(section 4.2). An inference engine writes the replies, so the old log-probs are computed again by
+the trainer, and rounds draw more prompts until enough groups have a variance (DAPO, section 3.2).
 
 Letters: N replies = prompts x G replies per prompt, T tokens; per-token tensors are (N, T-1),
 index t is about producing token t + 1. Siblings stand side by side.
-Read before: ppo.py, sampling.py. Left out: dynamic sampling until every group has a signal,
-penalties for length.
+Read before: ppo.py, sampling.py, rewards.py. Left out: dynamic sampling, penalties for length.
 """
 
 import math
@@ -23,15 +30,40 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kittenllm import checks, judging, training
+from kittenllm import checks, training
 from kittenllm.config import check_options, option
 from kittenllm.forward import action_logprobs, frozen_logprobs
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import average, excess, kl_k3, masked_mean, weighted, widen
 from kittenllm.optim import learning_rate_scale
-from kittenllm.sampling import Rollout, generate
+from kittenllm.rewards import Reward, score_by_rule
+from kittenllm.sampling import generate
 
-group_advantages = judging.group_advantages  # from the rewards of siblings to advantages
+
+def group_advantages(
+    rewards: Tensor, *, group_size: int, normalize_std: bool = True, eps: float = 1e-4
+) -> Tensor:
+    """(reward - mean of its group) / (std of its group + eps): (N,) -> (N,).
+
+    Replies 0 .. G-1 are the first group, and so on. The std is the unbiased one, over G - 1.
+    Equal rewards give exactly 0. normalize_std=False leaves out the division (Dr. GRPO): a group
+    in which one reply differs by a hair is then not blown up to full size.
+
+    Raises: ValueError for integer rewards, or a group_size below 2 or not dividing N.
+    """
+    checks.floats("rewards", rewards, dims=1)
+    checks.count("group_size", group_size, low=2)
+    checks.between("eps", eps, 0, float("inf"))
+    if len(rewards) % group_size:
+        raise ValueError(f"group_size {group_size} does not divide the {len(rewards)} rewards")
+    rewards, dtype = widen(rewards), rewards.dtype
+    groups = rewards.detach().view(-1, group_size)  # (N/G, G)
+    advantages = groups - groups.mean(dim=1, keepdim=True)
+    if normalize_std:
+        advantages = advantages / (groups.std(dim=1, keepdim=True) + eps)
+    # 0.1 minus the mean of equal 0.1s is not 0 in float32: equal is a rule, not a result.
+    all_equal = (groups == groups[:, :1]).all(dim=1, keepdim=True)  # (N/G, 1)
+    return torch.where(all_equal, 0.0, advantages).flatten().to(dtype)
 
 
 def grpo_loss(
@@ -112,7 +144,7 @@ class GRPOConfig:
     epochs: int = option(1, "how often each reply is learnt from; usually 1 to 4", low=1)
     minibatches: int = option(1, "steps per epoch, each over whole groups; 1 to 8", low=1)
     tokens_per_pass: int = option(8192, "most tokens in memory at once", low=1)
-    skip_equal_groups: bool = option(True, "leave rows without signal out, if there is no KL")
+    skip_equal_groups: bool = option(True, "leave zero-variance groups out, if there is no KL")
     matrix_lr: float = option(6e-4, "Muon's rate, for hidden matrices; 2e-4 to 1e-3", above=0)
     other_lr: float = option(2e-4, "AdamW's rate, for embeddings and norms; 1e-4 to 1e-3", above=0)
     cooldown: float = option(0.2, "share of the steps with a falling rate", low=0, high=1)
@@ -122,61 +154,10 @@ class GRPOConfig:
         check_options(self)
 
 
-def update(
-    policy: GPT,
-    reference: GPT | None,
-    rollout: Rollout,
-    advantages: Tensor,
-    config: GRPOConfig,
-    optimizer: training.Optimizer,
-) -> dict[str, float]:
-    """The optimizer steps of one round; groups stay whole.
-
-    A row with advantage 0 adds nothing to a loss without KL term: it is skipped, and every part of
-    the rest gets the share that it has in the loss over *all* rows. No signal, no step.
-
-    Returns loss (mean over the steps), clip_fraction, approx_kl and kl (means over the tokens that
-    were not skipped), grad_norm (mean) and updates (how many steps); 0 where there was no signal.
-    """
-    mask, with_kl = rollout.response_mask, config.kl_coef > 0
-    ref_logprobs = frozen_logprobs(reference, rollout.tokens, mask) if with_kl else None
-    if ref_logprobs is not None:
-        checks.finite("the reference's log-probs of reply", ref_logprobs)
-    keep_all = with_kl or not config.skip_equal_groups
-    groups = torch.arange(len(mask), device=mask.device).view(-1, config.group_size)
-    numbers = training.Means("loss", "grad_norm", "clip_fraction", "approx_kl", "kl")
-    updates = 0
-    for rows in [part.flatten() for part in groups.chunk(config.minibatches)] * config.epochs:
-        useful = rows if keep_all else rows[advantages[rows] != 0]
-        total = 0.0
-        shares = training.loss_shares(mask, rows, useful, config.normalize, config.tokens_per_pass)
-        for part, share in shares:
-            loss, metrics = grpo_loss(
-                action_logprobs(policy, rollout.tokens[part], mask[part]),
-                rollout.logprobs[part],
-                advantages[part],
-                mask[part],
-                clip_eps=config.clip_eps,
-                clip_eps_high=config.clip_eps_high,
-                ref_logprobs=None if ref_logprobs is None else ref_logprobs[part],
-                kl_coef=config.kl_coef,
-                normalize=config.normalize,
-                max_tokens=config.max_new_tokens,
-            )
-            (share * loss).backward()
-            total += share * loss.item()
-            numbers.add(metrics, weight=int(mask[part].sum()))
-        if len(useful) > 0:
-            norm = training.apply_gradients(policy, optimizer, config.max_grad_norm)
-            numbers.add({"loss": total, "grad_norm": norm})
-            updates += 1
-    return {**numbers.means(), "updates": updates}
-
-
 def train_grpo(
     policy: GPT,
     prompts: Sequence[list[int]],
-    reward: judging.Reward,
+    reward: Reward,
     *,
     config: GRPOConfig,
     optimizer: training.Optimizer,
@@ -184,33 +165,72 @@ def train_grpo(
     start_step: int = 0,
     reference: GPT | None = None,
 ) -> Iterator[dict[str, float]]:
-    """Sample groups of replies, judge them by rules, learn; yields one dict of numbers per round.
+    """Generate, score, update; yields one dict of numbers per round.
 
-    reward(prompt_number, reply_ids, ended) -> (reward, parts), see judging.py. To go on after a
+    reward(prompt_number, reply_ids, ended) -> (reward, parts), see rewards.py. To go on after a
     stop, restore policy, optimizer and generator and pass the finished rounds as `start_step`.
 
-    Keys: step, lr_scale, those of `judge` and of `update`, seconds, seconds_sampling,
-    seconds_judging, seconds_training, tokens_per_second (of the replies).
+    A row with advantage 0 adds nothing to a loss without KL term: it is skipped, and every part of
+    the rest gets the share that it has in the loss over *all* rows. No variance, no step.
 
-    Raises: ValueError for no prompts, or a KL term without a reference.
+    Keys: step, lr_scale, those of `score_by_rule`, loss and grad_norm (means over the small steps),
+    clip_fraction, approx_kl and kl (means over the tokens that were not skipped), updates (how many
+    small steps), all 0 where every row was skipped; seconds, seconds_sampling, seconds_scoring,
+    seconds_training, tokens_per_second (of the replies).
+
+    Raises: ValueError for no prompts, a KL term without a reference, or a log-prob of the reference
+    that is not a finite number.
     """
-    if config.kl_coef > 0 and reference is None:
+    with_kl, limit, size = config.kl_coef > 0, config.max_new_tokens, config.group_size
+    if with_kl and reference is None:
         raise ValueError(f"kl_coef {config.kl_coef} needs a reference model; or use kl_coef=0")
-    limit, size, std = config.max_new_tokens, config.group_size, config.normalize_std
     for step in range(start_step, config.steps):
         watch = training.Stopwatch()
         scale = learning_rate_scale(step, config.steps, warmup=0.0, cooldown=config.cooldown)
         optimizer.set_scale(scale)
         picked = training.rows_of_step(len(prompts), step, config.prompts_per_step, generator)
-        rows = [prompts[i] for i in picked for _ in range(size)]  # N rows, siblings together
+        batch = [prompts[i] for i in picked for _ in range(size)]  # N rows, siblings together
 
-        rollout = generate(policy, rows, max_new_tokens=limit, temperature=1.0, generator=generator)
+        # 1. Generate: the distribution sampled from is the one scored below, temperature 1.
+        rollout = generate(policy, batch, max_new_tokens=limit, temperature=1, generator=generator)
+        tokens, mask, old_logprobs = rollout.tokens, rollout.response_mask, rollout.logprobs
         watch.lap("sampling")
-        rewards, numbers = judging.judge(rollout, picked, reward, group_size=size)
-        advantages = group_advantages(rewards, group_size=size, normalize_std=std)
-        watch.lap("judging")
-        numbers |= update(policy, reference, rollout, advantages, config, optimizer)
+
+        # 2. Score: a rule says what each reply is worth, siblings make an advantage of it.
+        rewards, numbers = score_by_rule(rollout, picked, reward, group_size=size)
+        advantages = group_advantages(rewards, group_size=size, normalize_std=config.normalize_std)
+        ref_logprobs = frozen_logprobs(reference, tokens, mask) if with_kl else None
+        if with_kl:
+            checks.finite("the reference's log-probs of reply", ref_logprobs)
+        watch.lap("scoring")
+
+        # 3. Update: better replies likelier, worse ones less likely; groups stay whole.
+        means = training.Means("loss", "grad_norm", "clip_fraction", "approx_kl", "kl")
+        updates, keep_all = 0, with_kl or not config.skip_equal_groups
+        groups = torch.arange(len(mask), device=mask.device).view(-1, size)
+        for rows in [part.flatten() for part in groups.chunk(config.minibatches)] * config.epochs:
+            kept, total = rows if keep_all else rows[advantages[rows] != 0], 0.0
+            parts = training.loss_shares(mask, rows, kept, config.normalize, config.tokens_per_pass)
+            for part, share in parts:
+                logprobs = action_logprobs(policy, tokens[part], mask[part])  # (rows, T-1)
+                inputs = logprobs, old_logprobs[part], advantages[part], mask[part]
+                loss, metrics = grpo_loss(
+                    *inputs,
+                    clip_eps=config.clip_eps,
+                    clip_eps_high=config.clip_eps_high,
+                    ref_logprobs=ref_logprobs[part] if with_kl else None,
+                    kl_coef=config.kl_coef,
+                    normalize=config.normalize,
+                    max_tokens=limit,
+                )
+                (share * loss).backward()
+                total += share * loss.item()
+                means.add(metrics, weight=int(mask[part].sum()))
+            if len(kept) > 0:
+                norm = training.apply_gradients(policy, optimizer, config.max_grad_norm)
+                means.add({"loss": total, "grad_norm": norm})
+                updates += 1
+        numbers |= {**means.means(), "updates": updates}
         watch.lap("training")
-        seconds, tokens = watch.seconds, int(rollout.response_mask.sum())
-        numbers |= {"lr_scale": scale, "tokens_per_second": tokens / seconds["seconds"]}
-        yield {"step": step, **numbers, **seconds}
+        speed = {"tokens_per_second": int(mask.sum()) / watch.seconds["seconds"]}
+        yield {"step": step, "lr_scale": scale, **numbers, **speed, **watch.seconds}

@@ -98,6 +98,7 @@ def all_equal(values: Tensor, mask: Tensor) -> Tensor:
     counted = widen(values)[mask]  # (n,)
     if len(counted) == 0:
         return torch.tensor(True, device=values.device)
+    # One rounding is half an eps of the largest number; 8 eps leave room for 16 in a row.
     rounding = 8 * torch.finfo(counted.dtype).eps * counted.abs().max()
     return counted.max() - counted.min() <= rounding
 

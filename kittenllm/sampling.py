@@ -62,7 +62,6 @@ def generate(
     temperature: float,
     generator: torch.Generator | None,
     stop_ids: Sequence[int] | None = None,
-    drop_finished: bool = True,
 ) -> Rollout:
     """Draws one reply for each prompt (N lists of token ids).
 
@@ -70,15 +69,45 @@ def generate(
     `max_new_tokens`. The recorded log-probs are those of the distribution that was really sampled;
     at temperature 0, where nothing is sampled, those of temperature 1. A temperature below 1e-30
     is 0 for a float32. `generator` lives on the model's device; temperature 0 does not need one.
-    `drop_finished=False` keeps finished rows in the batch; it is there to measure what dropping
-    them is worth.
 
     Raises: ValueError for an empty prompt, an unknown token id, a negative temperature, or if
     prompt and reply do not fit into the context, or if the model's log-probs are no numbers.
     """
     stops = stop_rule(gpt, stop_ids)
     check_sampling(gpt, prompts, max_new_tokens, temperature, generator)
-    return _generate(gpt, prompts, max_new_tokens, temperature, generator, stops, drop_finished)
+    device = gpt.device
+    N = len(prompts)
+    tokens, valid = pad_left(prompts, gpt.config.pad_id, device)  # (N, P), (N, P)
+    replies = torch.full((N, max_new_tokens), gpt.config.pad_id, device=device)  # (N, R)
+    wide = torch.promote_types(gpt.dtype, torch.float32)  # what `draw` computes in
+    logprobs = torch.zeros(N, max_new_tokens, device=device, dtype=wide)  # (N, R)
+    counts = torch.full((N,), max_new_tokens, device=device)  # (N,) tokens of each reply
+    ended = torch.zeros(N, dtype=torch.bool, device=device)  # (N,)
+
+    with torch.inference_mode():
+        room = tokens.shape[1] + max_new_tokens
+        cache = KVCache(gpt.config, N, room, device=device, dtype=gpt.dtype)
+        hidden = gpt.hidden(tokens, cache=cache, valid=valid)[:, -1:]  # (B, 1, C) read the prompts
+        rows = torch.arange(N, device=device)  # (B,) which prompt each row of the batch serves
+        growing = torch.ones(N, dtype=torch.bool, device=device)  # (B,) not finished yet
+        for step in range(max_new_tokens):
+            token, logprob = draw(gpt.logits(hidden[:, 0]), temperature, generator)  # (B,), (B,)
+            replies[rows, step] = token  # a finished row writes too; `counts` cuts that off later
+            logprobs[rows, step] = logprob
+            stopped = growing & stops(token, rows, step)  # (B,)
+            counts[rows[stopped]] = step + 1
+            ended[rows[stopped]] = True
+            growing = growing & ~stopped
+            still_growing = int(growing.sum())
+            if still_growing == 0 or step == max_new_tokens - 1:
+                break
+            if still_growing < len(rows):  # finished rows leave the batch
+                kept = fill_holes(growing, still_growing)
+                cache.keep(kept)
+                rows, token, growing = rows[kept], token[kept], growing[kept]
+            hidden = gpt.hidden(token[:, None], cache=cache)  # (B, 1, C) one new token per row
+    check_drawn(logprobs)
+    return _right_padded(gpt.config.pad_id, tokens, valid, replies, logprobs, counts, ended)
 
 
 def stream(
@@ -145,53 +174,11 @@ def draw(
     return tokens.squeeze(1), logprobs.gather(1, tokens).squeeze(1)
 
 
-def _generate(
-    gpt: GPT,
-    prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
-    temperature: float,
-    generator: torch.Generator | None,
-    stops: StopRule,
-    drop_finished: bool,
-) -> Rollout:
-    """The loop of `generate`, with the rule of stopping as an argument."""
-    device = gpt.device
-    N = len(prompts)
-    tokens, valid = pad_left(prompts, gpt.config.pad_id, device)  # (N, P), (N, P)
-    replies = torch.full((N, max_new_tokens), gpt.config.pad_id, device=device)  # (N, R)
-    wide = torch.promote_types(gpt.dtype, torch.float32)  # what `draw` computes in
-    logprobs = torch.zeros(N, max_new_tokens, device=device, dtype=wide)  # (N, R)
-    counts = torch.full((N,), max_new_tokens, device=device)  # (N,) tokens of each reply
-    ended = torch.zeros(N, dtype=torch.bool, device=device)  # (N,)
-
-    with torch.inference_mode():
-        room = tokens.shape[1] + max_new_tokens
-        cache = KVCache(gpt.config, N, room, device=device, dtype=gpt.dtype)
-        hidden = gpt.hidden(tokens, cache=cache, valid=valid)[:, -1:]  # (B, 1, C) read the prompts
-        rows = torch.arange(N, device=device)  # (B,) which prompt each row of the batch serves
-        growing = torch.ones(N, dtype=torch.bool, device=device)  # (B,) not finished yet
-        for step in range(max_new_tokens):
-            token, logprob = draw(gpt.logits(hidden[:, 0]), temperature, generator)  # (B,), (B,)
-            replies[rows, step] = token  # a finished row writes too; `counts` cuts that off later
-            logprobs[rows, step] = logprob
-            stopped = growing & stops(token, rows, step)  # (B,)
-            counts[rows[stopped]] = step + 1
-            ended[rows[stopped]] = True
-            growing = growing & ~stopped
-            still_growing = int(growing.sum())
-            if still_growing == 0 or step == max_new_tokens - 1:
-                break
-            if drop_finished and still_growing < len(rows):
-                kept = fill_holes(growing, still_growing)
-                cache.keep(kept)
-                rows, token, growing = rows[kept], token[kept], growing[kept]
-            hidden = gpt.hidden(token[:, None], cache=cache)  # (B, 1, C) one new token per row
-    check_drawn(logprobs)
-    return _right_padded(gpt.config.pad_id, tokens, valid, replies, logprobs, counts, ended)
-
-
 def check_drawn(logprobs: Tensor) -> None:
-    """Raises ValueError if the model had no probabilities to draw from."""
+    """Refuse NaN: the model had no probabilities to draw from.
+
+    Raises: ValueError.
+    """
     if logprobs.isnan().any():
         raise ValueError(
             "the model's log-probs are nan: its weights are no numbers any more. The file is "
@@ -273,7 +260,10 @@ def check_sampling(
     temperature: float,
     generator: torch.Generator | None,
 ) -> None:
-    """Raises ValueError, with the value and the remedy, if this cannot be sampled."""
+    """Refuse what cannot be sampled.
+
+    Raises: ValueError with the value and the remedy.
+    """
     checks.count("max_new_tokens", max_new_tokens)
     checks.number("temperature", temperature)
     if temperature < 0:

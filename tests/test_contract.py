@@ -13,7 +13,7 @@ from functools import partial
 import pytest
 import torch
 
-from kittenllm import credit, dpo, grpo, logprobs, orpo, ppo, reward_model, sft
+from kittenllm import dpo, grpo, logprobs, orpo, ppo, reward_model, rewards, sft
 from kittenllm.logprobs import masked_mean
 
 # Numbers are graded, not their types: a metric may be float32 where ours is float64.
@@ -556,7 +556,7 @@ def test_helpers_keep_the_dtype(dtype):
     given = [*ppo.gae(a, b, mask, gamma=0.9, lam=0.8)]
     given += [ppo.kl_shaped_rewards(rows(0).to(dtype), a, b, mask, kl_coef=0.1)]
     given += [grpo.group_advantages(rows(0).to(dtype), group_size=2)]
-    given += [credit.whiten(a, mask), credit.explained_variance(a, b, mask)]
+    given += [ppo.whiten(a, mask), rewards.explained_variance(a, b, mask)]
     given += [masked_mean(a, mask), logprobs.sequence_logprobs(a, mask, reduce="mean")]
     given += [k(a, b) for k in (logprobs.kl_k1, logprobs.kl_k2, logprobs.kl_k3)]
     given += [orpo.log1mexp(a), orpo.log_odds(a)]

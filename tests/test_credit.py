@@ -8,16 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from kittenllm.credit import (
-    ValueModel,
-    explained_variance,
-    gae,
-    kl_shaped_rewards,
-    rollout_numbers,
-    token_credit,
-    whiten,
-)
-from kittenllm.sampling import Rollout
+from kittenllm.ppo import ValueModel, gae, kl_shaped_rewards, whiten
 
 # Numbers are graded, not their types: a metric may be float32 where ours is float64.
 assert_close = partial(torch.testing.assert_close, check_dtype=False)
@@ -222,7 +213,7 @@ def test_prompt_and_padding_have_no_advantage():
     assert (advantages[~mask] == 0).all() and (returns[~mask] == 0).all()
 
 
-# ---------------------------------------------------------------- whitening, explained variance
+# ---------------------------------------------------------------------------- whitening
 
 
 def test_whitened_advantages_have_mean_0_and_variance_1():
@@ -241,51 +232,7 @@ def test_whitening_equal_advantages_gives_zero():
     assert torch.equal(whiten(torch.full((2, 2), 3.0), torch.ones(2, 2).bool()), torch.zeros(2, 2))
 
 
-def test_explained_variance_by_hand():
-    mask = torch.tensor([[1, 1, 1, 0]]).bool()
-    returns = torch.tensor([[1.0, 2.0, 3.0, NAN]])
-    assert_close(explained_variance(returns + 5, returns, mask), torch.tensor(1.0))  # only shifted
-    assert_close(explained_variance(returns * 0, returns, mask), torch.tensor(0.0))
-    assert_close(explained_variance(-returns, returns, mask), torch.tensor(1 - 4.0))
-    assert explained_variance(returns, torch.ones(1, 4), mask) == 0  # nothing to explain
-
-
-# ----------------------------------------------------------------- the credit of a whole batch
-
-
-def test_token_credit_is_made_of_the_functions_above():
-    generator = torch.Generator().manual_seed(1)
-    logprobs, ref_logprobs, values = -torch.rand(3, 4, 6, generator=generator)
-    scores = torch.tensor([1.0, -1.0, 0.5, 2.0])
-    mask = torch.rand(4, 6, generator=generator) < 0.7
-    credit = token_credit(
-        scores, logprobs, ref_logprobs, values, mask, kl_coef=0.2, gamma=1.0, lam=0.9
-    )
-    penalty = torch.where(mask, -0.2 * (logprobs - ref_logprobs), 0.0)
-    assert_close(credit.kl_penalty, penalty)
-    assert_close(credit.rewards.sum(dim=1), penalty.sum(dim=1) + scores)
-    shaped = kl_shaped_rewards(scores, logprobs, ref_logprobs, mask, kl_coef=0.2)
-    assert_close(credit.td_errors, gae(shaped, values, mask, gamma=1.0, lam=0.0)[0])
-    assert_close(credit.advantages, gae(shaped, values, mask, gamma=1.0, lam=0.9)[0])
-    assert_close(credit.returns, gae(shaped, values, mask, gamma=1.0, lam=0.9)[1])
-
-
-def test_numbers_of_a_rollout_are_divided_by_the_right_count():
-    mask = torch.tensor([[1, 1, 1], [0, 1, 0]]).bool()
-    logprobs = torch.tensor([[-1.0, -2.0, -3.0], [0.0, -4.0, 0.0]])
-    ref_logprobs = torch.tensor([[-2.0, -2.0, -4.0], [0.0, -9.0, 0.0]])
-    rollout = Rollout(torch.zeros(2, 4).long(), mask, logprobs, torch.tensor([True, True]))
-    scores, values = torch.tensor([1.0, 3.0]), torch.zeros(2, 3)
-    credit = token_credit(
-        scores, logprobs, ref_logprobs, values, mask, kl_coef=0.0, gamma=1.0, lam=1.0
-    )
-    numbers = rollout_numbers(rollout, ref_logprobs, credit)
-    assert numbers["score"] == 2.0
-    assert numbers["kl"] == (2.0 + 5.0) / 2  # summed over the reply, then the mean of 2 replies
-    assert numbers["entropy"] == 10 / 4  # per token
-    assert numbers["reply_tokens"] == 2.0
-    assert numbers["ended"] == 1.0  # a half would be right the wrong way round, too
-    assert numbers["explained_variance"] == 0.0
+# -------------------------------------------------------------------------- the value model
 
 
 def test_the_value_stands_before_the_token_it_belongs_to(tiny_gpt):

@@ -11,12 +11,10 @@ import torch
 from torch.testing import assert_close
 
 from kittenllm.calibration import calibration_error
-from kittenllm.credit import ValueModel, explained_variance, gae, kl_shaped_rewards, whiten
 from kittenllm.dpo import DPOConfig, dpo_loss, ipo_loss, train_dpo
 from kittenllm.forward import frozen_logprobs
 from kittenllm.gpt import GPT, GPTConfig, KVCache
 from kittenllm.grpo import GRPOConfig, group_advantages, grpo_loss, train_grpo
-from kittenllm.judging import judge
 from kittenllm.logprobs import (
     all_equal,
     average,
@@ -32,8 +30,18 @@ from kittenllm.logprobs import (
 from kittenllm.optim import make_optimizer
 from kittenllm.orpo import orpo_loss
 from kittenllm.pairs import PreferencePair
-from kittenllm.ppo import PPOConfig, ppo_policy_loss, ppo_value_loss, train_ppo
+from kittenllm.ppo import (
+    PPOConfig,
+    ValueModel,
+    gae,
+    kl_shaped_rewards,
+    ppo_policy_loss,
+    ppo_value_loss,
+    train_ppo,
+    whiten,
+)
 from kittenllm.reward_model import RewardModel, bradley_terry_loss, score_sequences
+from kittenllm.rewards import explained_variance, score_by_rule
 from kittenllm.sampling import Rollout, draw, generate, stream
 from kittenllm.scorer import Scorer
 from kittenllm.sft import sft_loss
@@ -389,7 +397,7 @@ def test_a_rule_that_returns_no_number_is_named(returned, message):
     rollout = Rollout(torch.zeros(2, 3).long(), ones(2, 2), torch.zeros(2, 2), ones(2))
     answers = iter([(1.0, {"right": 1.0}), returned])
     with pytest.raises(ValueError, match=message):
-        judge(rollout, [7], lambda *_: next(answers), group_size=2)
+        score_by_rule(rollout, [7], lambda *_: next(answers), group_size=2)
 
 
 def optimizer_of(model):

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from chapters.ch3_ppo import token_credit
 from chapters.check import __main__ as check
 from chapters.check import substitute
 from chapters.check import text as check_text
@@ -31,7 +32,7 @@ from chapters.check.hints import HINTS
 from chapters.check.substitute import FileError, load_file, substituted
 from chapters.check.table import EXERCISES, FOLDER, is_stub
 from chapters.check.trainings import TRAININGS
-from kittenllm import credit, ppo, sft
+from kittenllm import ppo, sft
 
 ROOT = Path(__file__).parent.parent
 TO_WRITE = (
@@ -486,28 +487,22 @@ def other_gae(rewards, values, mask, *, gamma, lam):
 
 
 def test_a_function_is_replaced_wherever_it_was_imported_and_put_back():
-    right = credit.gae
-    assert ppo.gae is right
+    right = ppo.gae
+    assert token_credit.gae is right
     with substituted({"kittenllm.ppo.gae": other_gae}):
-        assert credit.gae is ppo.gae is other_gae
+        assert token_credit.gae is ppo.gae is other_gae
         assert sys.modules["test_credit"].gae is other_gae if "test_credit" in sys.modules else True
-        rewards = torch.zeros(1, 1)
-        with pytest.raises(ValueError):  # token_credit calls it by its name in credit.py
-            mask = torch.ones(1, 1, dtype=torch.bool)
-            credit.token_credit(
-                torch.zeros(1), rewards, rewards, rewards, mask, kl_coef=0.0, gamma=1.0, lam=1.0
-            )
-    assert credit.gae is ppo.gae is right
+    assert token_credit.gae is ppo.gae is right
 
 
 def test_everything_is_put_back_after_an_error():
-    right = credit.gae
-    with pytest.raises(KeyError), substituted({"kittenllm.credit.gae": other_gae}):
+    right = ppo.gae
+    with pytest.raises(KeyError), substituted({"kittenllm.ppo.gae": other_gae}):
         raise KeyError
-    assert credit.gae is ppo.gae is right
+    assert token_credit.gae is ppo.gae is right
     with pytest.raises(ValueError, match="kittenllm.ppo.nothing"):
-        substituted({"kittenllm.credit.gae": other_gae, "kittenllm.ppo.nothing": 1}).__enter__()
-    assert credit.gae is right
+        substituted({"kittenllm.ppo.gae": other_gae, "kittenllm.ppo.nothing": 1}).__enter__()
+    assert ppo.gae is right
 
 
 def test_methods_and_numbers_are_replaced_in_their_place_only():
@@ -524,7 +519,7 @@ def test_the_file_of_a_replacement_keeps_the_right_function(tmp_path):
     path = hand_in(
         tmp_path,
         """
-        from kittenllm.credit import gae as right
+        from kittenllm.ppo import gae as right
         def gae(rewards, values, mask, *, gamma, lam):
             advantages, returns = right(rewards, values, mask, gamma=gamma, lam=lam)
             return 2 * advantages, returns
@@ -540,7 +535,7 @@ def test_a_module_that_is_loaded_meanwhile_gets_the_right_function_in_the_end():
     name = "chapters.ch3_ppo.token_credit"
     before = sys.modules.pop(name, None)
     try:
-        with substituted({"kittenllm.credit.gae": other_gae}):
+        with substituted({"kittenllm.ppo.gae": other_gae}):
             module = importlib.import_module(name)
         held = [value for value in vars(module).values() if value is other_gae]
         assert not held

@@ -8,6 +8,7 @@ import itertools
 import math
 from dataclasses import replace
 from functools import partial
+from unittest import mock
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ import torch
 from kittenllm import grpo
 from kittenllm.forward import action_logprobs
 from kittenllm.gpt import GPT
-from kittenllm.grpo import GRPOConfig, group_advantages, grpo_loss, train_grpo, update
+from kittenllm.grpo import GRPOConfig, group_advantages, grpo_loss, train_grpo
 from kittenllm.optim import make_optimizer
 from kittenllm.ppo import ppo_policy_loss
 from kittenllm.sampling import generate
@@ -268,11 +269,28 @@ class Recorder:
 
 
 def signals(rows, size):
-    """Rewards by hand: every second group is all equal."""
+    """Rewards by hand: every second group has no variance."""
     rewards = torch.zeros(rows)
     for group in range(0, rows // size, 2):
         rewards[group * size + group % size] = 1.0
-    return group_advantages(rewards, group_size=size)
+    return rewards
+
+
+def one_round(gpt, rollout, rewards, config, optimizer, reference=None):
+    """Steps 2 and 3 of the loop, on this rollout and these rewards: the numbers of the round."""
+    config = replace(config, prompts_per_step=len(rewards) // config.group_size)
+    worth = iter(rewards.tolist())
+    with mock.patch.object(grpo, "generate", lambda *_, **__: rollout):
+        rounds = train_grpo(
+            gpt,
+            PROMPTS,
+            lambda *_: (next(worth), {}),
+            config=config,
+            optimizer=optimizer,
+            generator=seeded(gpt),
+            reference=reference,
+        )
+        return next(rounds)
 
 
 @pytest.fixture
@@ -286,7 +304,6 @@ def rollout(tiny_gpt):
 @pytest.mark.parametrize("minibatches", [1, 3])
 @pytest.mark.parametrize("tokens_per_pass", [20, 8192])
 def test_skipping_changes_no_gradient(tiny_gpt, rollout, normalize, minibatches, tokens_per_pass):
-    advantages = signals(24, 4).to(tiny_gpt.device)
     recorded = {}
     for skip in (True, False):
         config = replace(
@@ -298,7 +315,7 @@ def test_skipping_changes_no_gradient(tiny_gpt, rollout, normalize, minibatches,
             max_grad_norm=1e9,
         )
         recorder = Recorder(tiny_gpt)
-        numbers = update(tiny_gpt, None, rollout, advantages, config, recorder)
+        numbers = one_round(tiny_gpt, rollout, signals(24, 4), config, recorder)
         recorded[skip] = recorder.gradients, numbers
     gradients, numbers = recorded[True]
     assert len(gradients) == len(recorded[False][0]) == minibatches == numbers["updates"]
@@ -321,11 +338,11 @@ def test_the_parts_add_up_to_grpo_loss(tiny_gpt, rollout, normalize, kl_coef):
     reference = copy.deepcopy(tiny_gpt)
     with torch.no_grad():
         reference.norm.weight.mul_(1.3)
-    advantages = signals(24, 4).to(tiny_gpt.device)
+    advantages = group_advantages(signals(24, 4), group_size=4).to(tiny_gpt.device)
     settings = {"clip_eps": 0.1, "clip_eps_high": 0.3, "kl_coef": kl_coef, "normalize": normalize}
     config = replace(SMALL, tokens_per_pass=30, max_grad_norm=1e9, **settings)
     recorder = Recorder(tiny_gpt)
-    numbers = update(tiny_gpt, reference, rollout, advantages, config, recorder)
+    numbers = one_round(tiny_gpt, rollout, signals(24, 4), config, recorder, reference)
 
     logprobs = action_logprobs(tiny_gpt, rollout.tokens, mask)
     ref_logprobs = action_logprobs(reference, rollout.tokens, mask)
@@ -352,15 +369,13 @@ def test_rows_of_equal_groups_never_reach_the_model(tiny_gpt, rollout, monkeypat
         return hidden(tokens, **settings)
 
     monkeypatch.setattr(tiny_gpt, "hidden", counting)
-    advantages = signals(24, 4).to(tiny_gpt.device)
-    update(tiny_gpt, None, rollout, advantages, SMALL, Recorder(tiny_gpt))
-    assert sum(read) == 12  # three of six groups have a signal
+    one_round(tiny_gpt, rollout, signals(24, 4), SMALL, Recorder(tiny_gpt))
+    assert sum(read) == 12  # three of six groups have a variance
 
 
-def test_no_signal_no_step(tiny_gpt, rollout):
+def test_no_variance_no_step(tiny_gpt, rollout):
     recorder = Recorder(tiny_gpt)
-    zeros = torch.zeros(24, device=tiny_gpt.device)
-    numbers = update(tiny_gpt, None, rollout, zeros, SMALL, recorder)
+    numbers = one_round(tiny_gpt, rollout, torch.zeros(24), SMALL, recorder)
     assert recorder.gradients == [] and numbers["updates"] == 0
     assert numbers["loss"] == numbers["grad_norm"] == numbers["kl"] == 0.0
 
@@ -370,9 +385,8 @@ def test_with_a_kl_term_nothing_is_skipped(tiny_gpt, rollout):
     with torch.no_grad():
         reference.norm.weight.mul_(1.3)
     recorder = Recorder(tiny_gpt)
-    zeros = torch.zeros(24, device=tiny_gpt.device)
     config = replace(SMALL, kl_coef=0.1)
-    numbers = update(tiny_gpt, reference, rollout, zeros, config, recorder)
+    numbers = one_round(tiny_gpt, rollout, torch.zeros(24), config, recorder, reference)
     assert numbers["updates"] == 1 and numbers["kl"] > 1e-3
     assert max(g.abs().max() for g in recorder.gradients[0]) > 1e-4
     assert all(parameter.grad is None for parameter in reference.parameters())
@@ -422,7 +436,7 @@ def test_grpo_learns_what_the_rule_rewards(policy):
     first = numbers[0]
     assert first["entropy"] == pytest.approx(math.log(61), abs=0.1)
     assert first["approx_kl"] < 1e-6 and first["clip_fraction"] == 0  # one update: on-policy
-    for part in ("sampling", "judging", "training"):
+    for part in ("sampling", "scoring", "training"):
         assert 0 < first[f"seconds_{part}"] < first["seconds"]
     tokens = first["reply_tokens"] * 32
     assert first["tokens_per_second"] == pytest.approx(tokens / first["seconds"])

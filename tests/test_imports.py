@@ -36,7 +36,7 @@ LAYERS = (
     ),
     (
         "helpers",
-        "training credit judging calibration cleaning plot_style runs.stages runs.summaries "
+        "training rewards calibration cleaning plot_style runs.stages runs.summaries "
         "skills.agent lora",
     ),
     ("pairs", "pairs"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from chapters.ch3_ppo import token_credit
 from chapters.check.__main__ import grade
 from chapters.check.table import EXERCISES, Exercise
 from chapters.museum import __main__ as museum
@@ -26,7 +27,7 @@ from chapters.museum.exhibits import (
     wrong_lines,
     wrong_source,
 )
-from kittenllm import credit, ppo
+from kittenllm import ppo
 
 ROOT = Path(__file__).parent.parent
 EXHIBITS = museum.EXHIBITS
@@ -57,8 +58,8 @@ def test_the_change_fits_the_package(name):
 def test_a_museum_that_drifted_from_the_package_is_noticed():
     changes = (("a line that nobody wrote", ""), ("advantage", "credit"))
     for change in changes:
-        exhibit = Exhibit("x", "", "kittenllm.credit.gae", (change,), None, "", "", "", ())
-        with pytest.raises(ValueError, match=r"stands \d+ times in kittenllm.credit.gae"):
+        exhibit = Exhibit("x", "", "kittenllm.ppo.gae", (change,), None, "", "", "", ())
+        with pytest.raises(ValueError, match=r"stands \d+ times in kittenllm.ppo.gae"):
             changed(exhibit)
 
 
@@ -75,10 +76,10 @@ def test_lines_and_differences_by_hand():
 
 
 def test_the_bug_is_everywhere_and_gone_afterwards():
-    right = credit.gae
+    right = ppo.gae
     with bug_in_place(EXHIBITS["paid-to-ask"]):
-        assert credit.gae is not right and ppo.gae is credit.gae
-    assert credit.gae is right and ppo.gae is right
+        assert ppo.gae is not right and token_credit.gae is ppo.gae
+    assert ppo.gae is right and token_credit.gae is right
 
 
 # -------------------------------------------------------------------------------- the symptoms

@@ -1,6 +1,8 @@
 """Pictures and sentences say what is seen: which head, which reply, which pair, which condition."""
 
+import copy
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,9 +19,9 @@ from chapters.common import pairs as preferences
 from chapters.common import samples
 from chapters.common.pairs import LabelledPair
 from chapters.common.runner import CHAPTERS
-from kittenllm import plots
-from kittenllm.credit import ValueModel
+from kittenllm import plots, ppo
 from kittenllm.evaluation import Reply
+from kittenllm.forward import frozen_logprobs
 from kittenllm.grpo import GRPOConfig, train_grpo
 from kittenllm.kitten_town import later_words, stories
 from kittenllm.kitten_town.chats import Question
@@ -27,10 +29,10 @@ from kittenllm.kitten_town.countdown import Problem, check_answer
 from kittenllm.kitten_town.facts import build_town
 from kittenllm.kitten_town.judge import Verdict
 from kittenllm.optim import make_optimizer
-from kittenllm.ppo import PPOConfig
+from kittenllm.ppo import PPOConfig, ValueModel
 from kittenllm.runs.json_files import read_json
 from kittenllm.sampling import Rollout
-from kittenllm.settings import Common
+from kittenllm.settings import Common, new_generator
 from tests.byte_kitten import TOKENIZER, new_gpt
 from tests.test_teaching import LESSONS
 
@@ -158,6 +160,54 @@ def test_a_redrawn_picture_leaves_the_first_one_alone(tmp_path):
     for name, content in shown.items():
         assert (folder / name).read_bytes() == content
     assert PPOConfig().lam == 0.95  # neither picture is the usual one
+
+
+def test_the_credit_of_a_snapshot_is_made_of_the_functions_of_ppo():
+    snapshot = snapshot_of("miau!", "mi")
+    mask = snapshot.rollout.response_mask
+    generator = torch.Generator().manual_seed(1)
+    snapshot = replace(snapshot, ref_logprobs=torch.rand(mask.shape, generator=generator))
+    snapshot.value_model.head.data.normal_(generator=generator)
+    credit = snapshot.credit(PPOConfig(kl_coef=0.2, gamma=0.9, lam=0.5))
+    penalty = torch.where(mask, 0.2 * snapshot.ref_logprobs, 0.0)  # log p is 0
+    torch.testing.assert_close(credit.kl_penalty, penalty)
+    torch.testing.assert_close(credit.rewards.sum(dim=1), penalty.sum(dim=1) + snapshot.scores)
+    values = snapshot.value_model(snapshot.rollout.tokens, mask)
+    td_errors, _ = ppo.gae(credit.rewards, values, mask, gamma=0.9, lam=0.0)
+    advantages, _ = ppo.gae(credit.rewards, values, mask, gamma=0.9, lam=0.5)
+    assert torch.equal(credit.td_errors, td_errors)
+    assert torch.equal(credit.advantages, advantages)
+    assert (advantages - td_errors).abs().max() > 1e-2
+
+
+def test_the_picture_shows_what_a_round_of_training_does(monkeypatch):
+    """`change_by_update` is step 3 of `train_ppo`: on the same replies both policies are equal."""
+    snapshot = snapshot_of("miau!", "miaus", "mi", "auau")
+    snapshot.scores.copy_(torch.tensor([1.0, -1.0, 0.5, 2.0]))
+    rollout = snapshot.rollout
+    rollout.logprobs.copy_(frozen_logprobs(snapshot.policy, rollout.tokens, rollout.response_mask))
+    policy = copy.deepcopy(snapshot.policy)
+    value_model = copy.deepcopy(snapshot.value_model)  # a trunk of its own
+    config = PPOConfig(steps=1, replies_per_step=4, no_end_penalty=0.0, policy_lr=1e-2)
+    config = replace(config, target_kl=100.0)
+    monkeypatch.setattr(ppo, "generate", lambda *_, **__: rollout)
+    monkeypatch.setattr(ppo, "frozen_logprobs", lambda *_: snapshot.ref_logprobs)
+    rounds = ppo.train_ppo(
+        policy,
+        policy,
+        value_model,
+        [[1]] * 4,
+        lambda rollout: snapshot.scores,
+        config=config,
+        optimizer=make_optimizer(policy, matrix_lr=1e-2, other_lr=1e-2),
+        value_optimizer=make_optimizer(value_model, matrix_lr=1e-3, other_lr=1e-3),
+        generator=new_generator("cpu", 0, "token credit"),
+    )
+    assert next(rounds)["updates"] == 4
+    change = snapshot.change_by_update(config)
+    assert change.abs().max() > 1e-3
+    for shown, trained in zip(snapshot.policy.parameters(), policy.parameters(), strict=True):
+        assert torch.equal(shown, trained)
 
 
 @pytest.mark.parametrize("turned, words", [(True, "gets worse"), (False, "not clear in this run")])

@@ -12,12 +12,11 @@ import pytest
 import torch
 
 from kittenllm import ppo
-from kittenllm.credit import ValueModel, token_credit
 from kittenllm.forward import action_logprobs
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import masked_mean
 from kittenllm.optim import make_optimizer
-from kittenllm.ppo import PPOConfig, ppo_policy_loss, ppo_value_loss, train_ppo
+from kittenllm.ppo import PPOConfig, ValueModel, gae, ppo_policy_loss, ppo_value_loss, train_ppo
 from kittenllm.sampling import generate
 
 # Numbers are graded, not their types: a metric may be float32 where ours is float64.
@@ -345,23 +344,29 @@ def test_a_resumed_run_is_bit_equal(kittens):
             assert torch.equal(a, b)
 
 
-def test_update_moves_tokens_the_way_their_advantage_points(kittens):
+def test_update_moves_tokens_the_way_their_advantage_points(kittens, monkeypatch):
     """After a small step, log-probs rose where the advantage is positive: the credit arrives."""
-    policy, reference, value_model = kittens
+    policy, _, _ = kittens
     rollout = generate(
         policy, PROMPTS, max_new_tokens=8, temperature=1.0, generator=seeded(kittens)
     )
     mask = rollout.response_mask
-    scores = low_tokens(rollout) - 0.5
-    prices = {"kl_coef": 0.0, "gamma": 1.0, "lam": 1.0}
-    values = torch.zeros_like(rollout.logprobs)
-    credits = token_credit(scores, rollout.logprobs, rollout.logprobs, values, mask, **prices)
-    config = replace(SMALL, epochs=1, minibatches=1)
-    optimizers = make_optimizers(kittens)
-    ppo.update((policy, value_model), optimizers, rollout, credits, config, seeded(kittens))
+    advantages = []
+
+    def keep_advantages(*tensors, gamma, lam):
+        advantages.append(gae(*tensors, gamma=gamma, lam=lam)[0])
+        return gae(*tensors, gamma=gamma, lam=lam)
+
+    monkeypatch.setattr(ppo, "gae", keep_advantages)
+    monkeypatch.setattr(ppo, "generate", lambda *_, **__: rollout)
+    config = replace(SMALL, epochs=1, minibatches=1, kl_coef=0.0, lam=1.0, no_end_penalty=0.0)
+    config = replace(config, whiten_advantages=False)
+    score = lambda rollout: low_tokens(rollout) - 0.5  # noqa: E731
+    run(kittens, make_optimizers(kittens), seeded(kittens), 0, 1, config, score)
     change = action_logprobs(policy, rollout.tokens, mask).detach() - rollout.logprobs
-    agreement = (change * credits.advantages)[mask].mean()
-    assert agreement > 0 and (change[mask] * credits.advantages[mask] > 0).float().mean() > 0.6
+    (credit,) = advantages
+    agreement = (change * credit)[mask].mean()
+    assert agreement > 0 and (change[mask] * credit[mask] > 0).float().mean() > 0.6
 
 
 @pytest.mark.parametrize(

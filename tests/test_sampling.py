@@ -85,8 +85,7 @@ def test_the_generator_alone_decides(tiny_gpt):
 
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0, 1.5])
-@pytest.mark.parametrize("drop_finished", [True, False])
-def test_recorded_logprobs_equal_recomputed_ones(tiny_gpt, temperature, drop_finished):
+def test_recorded_logprobs_equal_recomputed_ones(tiny_gpt, temperature):
     """Ragged prompts, rows that leave early, every temperature: sampled and scored are one."""
     rollout = generate(
         tiny_gpt,
@@ -94,7 +93,6 @@ def test_recorded_logprobs_equal_recomputed_ones(tiny_gpt, temperature, drop_fin
         max_new_tokens=40,
         temperature=temperature,
         generator=new_generator(tiny_gpt),
-        drop_finished=drop_finished,
     )
     ended = rollout.ended.sum().item()
     assert 10 < ended < 60 and rollout.response_mask.sum(1).unique().numel() > 5  # a real mixture
@@ -110,8 +108,7 @@ def test_greedy_logprobs_are_those_of_temperature_one(tiny_gpt):
     torch.testing.assert_close(rollout.logprobs, expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("drop_finished", [True, False])
-def test_greedy_replies_equal_one_row_without_a_cache(tiny_gpt, drop_finished):
+def test_greedy_replies_equal_one_row_without_a_cache(tiny_gpt):
     rollout = generate(
         tiny_gpt,
         PROMPTS,
@@ -119,7 +116,6 @@ def test_greedy_replies_equal_one_row_without_a_cache(tiny_gpt, drop_finished):
         temperature=0,
         generator=None,
         stop_ids=(1, 2, 20, 33, 45, 58),
-        drop_finished=drop_finished,
     )
     for prompt, reply, ended in zip(PROMPTS, rollout.replies(), rollout.ended, strict=True):
         text, expected = list(prompt), []
@@ -133,8 +129,7 @@ def test_greedy_replies_equal_one_row_without_a_cache(tiny_gpt, drop_finished):
         assert reply == expected and bool(ended) == stopped
 
 
-@pytest.mark.parametrize("drop_finished", [True, False])
-def test_layout_of_the_result(tiny_gpt, drop_finished):
+def test_layout_of_the_result(tiny_gpt):
     """Prompt, reply, padding; the mask covers the reply with its stop token, one place earlier."""
     rollout = generate(
         tiny_gpt,
@@ -142,7 +137,6 @@ def test_layout_of_the_result(tiny_gpt, drop_finished):
         max_new_tokens=25,
         temperature=1.0,
         generator=new_generator(tiny_gpt),
-        drop_finished=drop_finished,
     )
     T = rollout.tokens.shape[1]
     assert rollout.tokens.dtype == torch.int64 and rollout.response_mask.dtype == torch.bool
@@ -176,20 +170,20 @@ def test_every_token_can_be_drawn_even_padding():
     assert rollout.lengths.tolist() == [201]
 
 
-def forced(lengths: list[int]):
-    """A rule that ends reply n after lengths[n] tokens, whatever they are."""
+def forced(monkeypatch, lengths: list[int]) -> None:
+    """From now on reply n ends after lengths[n] tokens, whatever they are."""
     wanted = torch.tensor(lengths)
-    return lambda tokens, rows, step: wanted.to(rows.device)[rows] == step + 1
+    rule = lambda tokens, rows, step: wanted.to(rows.device)[rows] == step + 1  # noqa: E731
+    monkeypatch.setattr(sampling, "stop_rule", lambda gpt, stop_ids: rule)
 
 
-@pytest.mark.parametrize("drop_finished", [True, False])
-def test_rows_that_leave_take_nothing_with_them(tiny_gpt, drop_finished):
+def test_rows_that_leave_take_nothing_with_them(tiny_gpt, monkeypatch):
     """Replies end in every order; each still belongs to its prompt and has its own log-probs."""
     lengths = [3, 9, 1, 12, 5, 12, 2, 7, 9, 4]
     prompts = many_prompts(10)
-    rollout = sampling._generate(
-        tiny_gpt, prompts, 12, 1.0, new_generator(tiny_gpt), forced(lengths), drop_finished
-    )
+    forced(monkeypatch, lengths)
+    arguments = {"max_new_tokens": 12, "temperature": 1.0, "generator": new_generator(tiny_gpt)}
+    rollout = generate(tiny_gpt, prompts, **arguments)
     assert rollout.response_mask.sum(1).tolist() == lengths and rollout.ended.all()
     for row, prompt in enumerate(prompts):
         assert rollout.tokens[row, : len(prompt)].tolist() == prompt
@@ -207,13 +201,10 @@ def test_finished_rows_cost_nothing(tiny_gpt, monkeypatch):
         return hidden(tokens, **arguments)
 
     monkeypatch.setattr(tiny_gpt, "hidden", counting)
-    lengths = forced([1, 4, 2, 4])
-    for drop_finished, expected in ((True, [4, 3, 2, 2]), (False, [4, 4, 4, 4])):
-        read.clear()
-        sampling._generate(
-            tiny_gpt, PROMPTS[:4], 9, 1.0, new_generator(tiny_gpt), lengths, drop_finished
-        )
-        assert read == expected  # and the loop ends with the last reply, not after 9 steps
+    forced(monkeypatch, [1, 4, 2, 4])
+    arguments = {"max_new_tokens": 9, "temperature": 1.0, "generator": new_generator(tiny_gpt)}
+    generate(tiny_gpt, PROMPTS[:4], **arguments)
+    assert read == [4, 3, 2, 2]  # and the loop ends with the last reply, not after 9 steps
 
 
 @pytest.mark.parametrize("growing", ["10110", "11111", "00001", "10000", "0101010101"])

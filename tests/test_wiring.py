@@ -14,16 +14,16 @@ import torch
 
 from kittenllm import grpo, ppo
 from kittenllm.batches import TokenStream, pack
-from kittenllm.credit import ValueModel, gae
 from kittenllm.dpo import DPOConfig, reference_logprobs, train_dpo
 from kittenllm.gpt import GPT, GPTConfig
 from kittenllm.grpo import GRPOConfig, group_advantages, train_grpo
 from kittenllm.optim import make_optimizer
 from kittenllm.orpo import ORPOConfig, train_orpo
 from kittenllm.pairs import PreferencePair
-from kittenllm.ppo import PPOConfig, train_ppo
+from kittenllm.ppo import PPOConfig, ValueModel, gae, train_ppo
 from kittenllm.pretrain import PretrainConfig, train_pretrain
 from kittenllm.reward_model import RewardModel, RewardModelConfig, train_reward_model
+from kittenllm.rewards import score_by_rule
 from kittenllm.sft import SFTConfig, train_sft
 
 PROMPTS = [[3, 4, t] for t in range(5, 20)]
@@ -324,20 +324,22 @@ def spy(monkeypatch):
 
 
 def test_ppo_does_not_swap_gamma_and_lam(spy):
-    calls = spy(ppo, "update")
+    calls, learnt = spy(ppo, "gae"), spy(ppo, "ppo_value_loss")
     base = CASES["ppo"].base
     runs = []
     for gamma, lam in ((0.5, 1.0), (1.0, 0.5)):
         calls.clear()
+        learnt.clear()
         runs.append(observed("ppo", replace(base, gamma=gamma, lam=lam)))
-        assert len(calls) == base.steps
-        for (_, _, rollout, credits, *_), _ in calls:
-            given = (credits.rewards, credits.values, rollout.response_mask)
+        assert len(calls) == base.steps and len(learnt) > base.steps
+        for given, settings in calls:
+            assert settings == {"gamma": gamma, "lam": lam}
             advantages, returns = gae(*given, gamma=gamma, lam=lam)
-            torch.testing.assert_close(credits.advantages, advantages)
-            torch.testing.assert_close(credits.returns, returns)
             swapped, _ = gae(*given, gamma=lam, lam=gamma)
-            assert not torch.allclose(credits.advantages, swapped, atol=1e-3)
+            assert not torch.allclose(advantages, swapped, atol=1e-3)
+        rows_of_returns = {tuple(row) for row in returns.tolist()}  # of the last round
+        (_, _, last_returns, _), _ = learnt[-1]
+        assert all(tuple(row) in rows_of_returns for row in last_returns.tolist())
     assert is_another_run(*runs)
 
 
@@ -387,17 +389,16 @@ def test_grpo_hands_each_setting_to_the_parameter_of_its_name(spy):
 
 @pytest.mark.parametrize("normalize_std", [True, False])
 def test_grpo_divides_by_the_std_if_told_so(spy, normalize_std):
-    judged, calls = spy(grpo.judging, "judge"), spy(grpo, "update")
+    scored, calls = spy(grpo, "score_by_rule"), spy(grpo, "grpo_loss")
     config = replace(CASES["grpo"].base, steps=1, normalize_std=normalize_std)
     observed("grpo", config)
-    (_, _, rollout, advantages, *_), _ = calls[0]
-    (_, picked, _), keywords = judged[0]
-    rewards, _ = grpo.judging.judge(rollout, picked, rule, **keywords)
-    size = config.group_size
+    learnt = torch.cat([arguments[2] for arguments, _ in calls])  # every row once an epoch
+    (rollout, picked, _), keywords = scored[0]
+    rewards, _ = score_by_rule(rollout, picked, rule, **keywords)
     for std in (True, False):
-        same = torch.allclose(
-            advantages, group_advantages(rewards, group_size=size, normalize_std=std)
-        )
+        advantages = group_advantages(rewards, **keywords, normalize_std=std)
+        expected = advantages[advantages != 0].repeat(config.epochs)  # the others are skipped
+        same = torch.allclose(learnt.sort().values, expected.sort().values)
         assert same == (std == normalize_std)
 
 

@@ -18,10 +18,10 @@ from chapters.common.measuring import set_up, watch
 from chapters.common.pairs import sample_pairs
 from chapters.common.terminal import with_error
 from kittenllm import plots
-from kittenllm.credit import ValueModel
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town.facts import build_town
 from kittenllm.optim import make_optimizer
+from kittenllm.ppo import ValueModel
 from kittenllm.reward_model import RewardModel, RewardModelConfig, train_reward_model
 from kittenllm.runs.checkpoints import load_model
 from kittenllm.runs.run import Run

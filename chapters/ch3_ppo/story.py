@@ -36,7 +36,6 @@ from chapters.common.samples import DRAWN, TYPICAL, write_samples
 from chapters.common.terminal import use_colour, with_error
 from kittenllm import plots
 from kittenllm.chat import chat_prompt
-from kittenllm.credit import ValueModel
 from kittenllm.evaluation import (
     ERRORS_MEAN,
     MAX_REPLY_TOKENS,
@@ -46,7 +45,7 @@ from kittenllm.evaluation import (
 from kittenllm.forward import frozen_logprobs
 from kittenllm.gpt import GPT
 from kittenllm.optim import make_optimizer
-from kittenllm.ppo import PPOConfig, train_ppo
+from kittenllm.ppo import PPOConfig, ValueModel, train_ppo
 from kittenllm.runs.checkpoints import load_model
 from kittenllm.runs.run import Run, file_digest, fingerprint_of, write_summary
 from kittenllm.scorer import Scorer, check_reward_model, load_reward_model
@@ -82,7 +81,7 @@ class Settings:
     clip_eps: float = setting(0.2, "how far a token's probability may change in one round")
     value_clip_eps: float = setting(0.2, "how far a guess may change in one round")
     target_kl: float = setting(0.1, "nats per token within a round that end the round early")
-    no_end_penalty: float = setting(2.0, "taken off the score of a reply that does not end")
+    no_end_penalty: float = setting(2.0, "missing-EOS penalty, in units of the score")
     watch_every: int = setting(5, "rounds between two looks at held-out questions")
     watch_questions: int = setting(200, "held-out questions of such a look")
     redraw: bool = setting(False, "only draw the token credit picture again")

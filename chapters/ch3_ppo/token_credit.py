@@ -13,12 +13,18 @@ import torch
 from torch import Tensor
 
 from chapters.common.terminal import safe_text
-from kittenllm import checks, plots, ppo
-from kittenllm.credit import Credit, ValueModel, token_credit
-from kittenllm.forward import frozen_logprobs
+from kittenllm import checks, plots, training
+from kittenllm.forward import action_logprobs, frozen_logprobs
 from kittenllm.gpt import GPT
 from kittenllm.optim import make_optimizer
-from kittenllm.ppo import PPOConfig
+from kittenllm.ppo import (
+    PPOConfig,
+    ValueModel,
+    gae,
+    kl_shaped_rewards,
+    ppo_policy_loss,
+    whiten,
+)
 from kittenllm.runs.checkpoints import (
     CheckpointError,
     load_checkpoint,
@@ -49,6 +55,17 @@ ORANGE, PURPLE, RESET = "\x1b[48;5;215m\x1b[30m", "\x1b[48;5;141m\x1b[30m", "\x1
 
 
 @dataclass(frozen=True)
+class Credit:
+    """What every token of a batch of replies gets: (N, T-1) each, except scores (N,)."""
+
+    scores: Tensor  # one number per reply
+    kl_penalty: Tensor  # -kl_coef * (log p - log ref)
+    rewards: Tensor  # kl_penalty, and the score on the last token
+    td_errors: Tensor  # the surprise of this one token
+    advantages: Tensor  # GAE: the surprises from here on
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """Two models in the middle of PPO, replies of that policy, and what each reply scored."""
 
@@ -62,34 +79,41 @@ class Snapshot:
 
     def credit(self, config: PPOConfig) -> Credit:
         """The credit of every token, for the gamma, lam and kl_coef of `config`."""
+        mask = self.rollout.response_mask
         with torch.no_grad():
-            values = self.value_model(self.rollout.tokens, self.rollout.response_mask)
-        return token_credit(
-            self.scores,
-            self.rollout.logprobs,
-            self.ref_logprobs,
-            values,
-            self.rollout.response_mask,
-            kl_coef=config.kl_coef,
-            gamma=config.gamma,
-            lam=config.lam,
-        )
+            values = self.value_model(self.rollout.tokens, mask)
+        logprobs, kl_coef = (self.rollout.logprobs, self.ref_logprobs), config.kl_coef
+        no_scores = torch.zeros_like(self.scores)
+        kl_penalty = kl_shaped_rewards(no_scores, *logprobs, mask, kl_coef=kl_coef)
+        rewards = kl_shaped_rewards(self.scores, *logprobs, mask, kl_coef=kl_coef)
+        td_errors, _ = gae(rewards, values, mask, gamma=config.gamma, lam=0.0)
+        advantages, _ = gae(rewards, values, mask, gamma=config.gamma, lam=config.lam)
+        return Credit(self.scores, kl_penalty, rewards, td_errors, advantages)
 
     def change_by_update(self, config: PPOConfig) -> Tensor:
-        """One PPO update; how much every token's log-prob changed: (N, T-1).
+        """How much one round of PPO on these replies changes every token's log-prob: (N, T-1).
 
-        It moves the snapshot's own models, so call it last.
+        Step 3 of `train_ppo`, for the policy alone: the value model's update does not touch it. It
+        moves the snapshot's own policy, so call it last.
         """
-        rates = (config.policy_lr, config.value_lr)
-        models = (self.policy, self.value_model)
-        optimizers = tuple(
-            make_optimizer(model, matrix_lr=rate, other_lr=rate)
-            for model, rate in zip(models, rates, strict=True)
-        )
+        policy, tokens, mask = self.policy, self.rollout.tokens, self.rollout.response_mask
+        rates = {"matrix_lr": config.policy_lr, "other_lr": config.policy_lr}
+        optimizer = make_optimizer(policy, **rates)
+        old_logprobs, advantages = self.rollout.logprobs, self.credit(config).advantages
+        if config.whiten_advantages:
+            advantages = whiten(advantages, mask)
         generator = new_generator("cpu", 0, "token credit")
-        ppo.update(models, optimizers, self.rollout, self.credit(config), config, generator)
-        tokens, mask = self.rollout.tokens, self.rollout.response_mask
-        return frozen_logprobs(self.policy, tokens, mask) - self.rollout.logprobs
+        small_steps = training.minibatches(len(mask), config.epochs, config.minibatches, generator)
+        for number, rows in enumerate(small_steps):
+            logprobs = action_logprobs(policy, tokens[rows], mask[rows])
+            loss, metrics = ppo_policy_loss(
+                logprobs, old_logprobs[rows], advantages[rows], mask[rows], clip_eps=config.clip_eps
+            )
+            if number > 0 and metrics["approx_kl"] > config.target_kl:
+                break
+            loss.backward()
+            training.apply_gradients(policy, optimizer, config.max_grad_norm)
+        return frozen_logprobs(policy, tokens, mask) - old_logprobs
 
 
 def save_snapshot(path: Path, snapshot: Snapshot) -> None:

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 from kittenllm.chat import ChatTokens, text_prompt
 from kittenllm.gpt import GPT
-from kittenllm.judging import Reward
 from kittenllm.kitten_town import countdown, scribbles
 from kittenllm.kitten_town.countdown import TRAINING_TRIPLES
 from kittenllm.kitten_town.rules import (
@@ -27,6 +26,7 @@ from kittenllm.kitten_town.rules import (
     read_number,
 )
 from kittenllm.records import Problem, RecordError
+from kittenllm.rewards import Reward
 from kittenllm.tokenizer import Tokenizer
 
 Rule = Callable[[str], float]  # the text of a reply -> what it is worth

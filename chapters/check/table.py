@@ -28,7 +28,7 @@ class Exercise:
 
     @property
     def qualified(self) -> str:
-        """kittenllm.credit.gae"""
+        """kittenllm.ppo.gae"""
         return f"kittenllm.{self.module}.{self.function}"
 
     @property
@@ -118,14 +118,14 @@ EXERCISES = {
         Exercise(
             name="gae",
             function="gae",
-            module="credit",
+            module="ppo",
             file="ppo.py",
             chapter="ch3_ppo",
             title="from one score to an advantage for every token",
             tests=(
                 (
                     "test_credit.py",
-                    "without_gradient|test_gae|lam_1|perfect_value|no_advantage|token_credit",
+                    "without_gradient|test_gae|lam_1|perfect_value|no_advantage",
                 ),
                 ("test_contract.py", "advantages_and_returns|test_helpers_name_what_is_wrong"),
             ),
@@ -185,13 +185,13 @@ EXERCISES = {
         Exercise(
             name="group_advantages",
             function="group_advantages",
-            module="judging",
+            module="grpo",
             file="grpo.py",
             chapter="ch5_reasoning",
             title="compare each reply with its siblings",
             tests=(
                 (
-                    "test_judging.py",
+                    "test_rewards.py",
                     "by_hand|exactly_zero|add_up|format_reward|group_sizes",
                 ),
                 ("test_grpo.py", "dr_grpo|expected_gradient"),

@@ -38,11 +38,10 @@ from chapters.enumerable.tiny_world import (
 )
 from kittenllm import plots
 from kittenllm.config import check_options, option
-from kittenllm.credit import ValueModel
 from kittenllm.dpo import dpo_loss, ipo_loss
 from kittenllm.gpt import GPT
 from kittenllm.optim import learning_rate_scale, make_optimizer
-from kittenllm.ppo import PPOConfig, train_ppo
+from kittenllm.ppo import PPOConfig, ValueModel, train_ppo
 from kittenllm.runs.json_files import damaged, is_number
 from kittenllm.runs.run import Run
 from kittenllm.settings import Common, new_generator, parse_settings

@@ -2,8 +2,8 @@
 
 Check your work:  python -m chapters.check group_advantages     (then grpo)
 The next hint:    python -m chapters.check group_advantages --hint
-Read before: chapters/ch5_reasoning/lesson.md and your PPO. Look it up in kittenllm/judging.py and
-grpo.py afterwards.
+Read before: chapters/ch5_reasoning/lesson.md and your PPO. Look it up in kittenllm/grpo.py
+afterwards.
 
 Letters: N replies, G replies to each prompt (they stand side by side), T tokens. Per-token tensors
 are (N, T-1): index t is about producing token t + 1. Where the mask is False there may stand

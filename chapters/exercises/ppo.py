@@ -2,7 +2,7 @@
 
 Check your work:  python -m chapters.check gae     (then ppo)
 The next hint:    python -m chapters.check gae --hint
-Read before: chapters/ch3_ppo/lesson.md. Look it up in kittenllm/credit.py and ppo.py afterwards.
+Read before: chapters/ch3_ppo/lesson.md. Look it up in kittenllm/ppo.py afterwards.
 
 Letters: B replies, T tokens. Per-token tensors are (B, T-1): index t is about producing token
 t + 1. Masks are bool; True marks the tokens of the reply. At False there may stand anything, even

@@ -1,4 +1,4 @@
-"""Hall 3: judging, sampling, GRPO. Bugs in comparing replies with each other."""
+"""Hall 3: rewards, sampling, GRPO. Bugs in comparing replies with each other."""
 
 from chapters.museum import policy_labs
 from chapters.museum.exhibits import Exhibit, Symptom
@@ -48,7 +48,7 @@ EXHIBITS = (
     Exhibit(
         name="loud-neighbour",
         title="The class with one loud child",
-        target="kittenllm.judging.group_advantages",
+        target="kittenllm.grpo.group_advantages",
         changes=(("groups.std(dim=1, keepdim=True)", "groups.std()"),),
         symptom=Symptom(
             policy_labs.a_loud_prompt_and_a_quiet_one, "round", GOOD + ", quiet prompt", 0.4
@@ -59,12 +59,12 @@ EXHIBITS = (
             "One missing `dim` and shapes still broadcast. With rewards of 0 and 1 everywhere the"
             " difference is small, and nobody sees it before the rewards are mixed."
         ),
-        killed_by=("test_judging.py::test_group_advantages_by_hand", "test_judging.py"),
+        killed_by=("test_rewards.py::test_group_advantages_by_hand", "test_rewards.py"),
     ),
     Exhibit(
         name="strangers",
         title="Compared with the wrong siblings",
-        target="kittenllm.judging.group_advantages",
+        target="kittenllm.grpo.group_advantages",
         changes=(
             (
                 "rewards.detach().view(-1, group_size)",
@@ -84,7 +84,7 @@ EXHIBITS = (
             "`repeat` and `repeat_interleave` order a batch differently, and `view` accepts both."
             " Advantages still add up to zero per group, so all sanity checks pass."
         ),
-        killed_by=("test_judging.py::test_group_advantages_by_hand", "test_judging.py"),
+        killed_by=("test_rewards.py::test_group_advantages_by_hand", "test_rewards.py"),
     ),
     Exhibit(
         name="empty-bowl",
@@ -121,7 +121,7 @@ EXHIBITS = (
     Exhibit(
         name="mild-verdict",
         title="Better to say nothing at all",
-        target="kittenllm.judging.judge",
+        target="kittenllm.rewards.score_by_rule",
         changes=(
             (
                 "worth.append(float(reply_reward))",
@@ -136,8 +136,8 @@ EXHIBITS = (
             " cost something. Replies grow longer, and it looks as if the model thought more."
         ),
         killed_by=(
-            "test_judging.py::test_the_rule_sees_prompt_number_reply_and_end",
-            "test_judging.py",
+            "test_rewards.py::test_the_rule_sees_prompt_number_reply_and_end",
+            "test_rewards.py",
         ),
     ),
     Exhibit(

@@ -69,7 +69,7 @@ EXHIBITS = (
     Exhibit(
         name="wrong-leash",
         title="A leash that pulls forward",
-        target="kittenllm.credit.kl_shaped_rewards",
+        target="kittenllm.ppo.kl_shaped_rewards",
         changes=(("kl_k1(logprobs, ref_logprobs)", "kl_k1(ref_logprobs, logprobs)"),),
         symptom=Symptom(policy_labs.leash, "round", "KL to the reference, nats", 1.0),
         seen="The KL term should hold the policy near the reference. It runs away from it.",
@@ -83,7 +83,7 @@ EXHIBITS = (
     Exhibit(
         name="late-prize",
         title="The prize that arrives after the end",
-        target="kittenllm.credit.kl_shaped_rewards",
+        target="kittenllm.ppo.kl_shaped_rewards",
         changes=(
             (
                 "is_last = mask & (trues_from_here == 1)",
@@ -102,7 +102,7 @@ EXHIBITS = (
     Exhibit(
         name="life-after-end",
         title="What comes after the last word",
-        target="kittenllm.credit.gae",
+        target="kittenllm.ppo.gae",
         changes=(
             ("values = torch.where(mask, values, 0.0).detach()", "values = values.detach()"),
             (
@@ -131,7 +131,7 @@ EXHIBITS = (
     Exhibit(
         name="paid-to-ask",
         title="Who deserves the praise?",
-        target="kittenllm.credit.gae",
+        target="kittenllm.ppo.gae",
         changes=(
             (
                 "advantages[:, t] = torch.where(mask[:, t], advantage, 0.0)",

@@ -2,7 +2,7 @@
 
 A table of logits (P, V) stands in for the kitten: P places of a reply, V tokens, no network. Token
 0 ends a reply. It learns in a fraction of a second, and its true probabilities can be read off, so
-the curves are exact. Losses, credit, judging and drawing are those of the package.
+the curves are exact. Losses, credit, rewards and drawing are those of the package.
 
 Read before: exhibits.py. Letters: N replies, P places, V tokens.
 """
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from chapters.museum.exhibits import Points
-from kittenllm import credit, grpo, judging, logprobs, ppo, sampling
+from kittenllm import grpo, logprobs, ppo, sampling
 from kittenllm.kitten_town import countdown
+from kittenllm.rewards import score_by_rule
 
 END = 0
 Batch = tuple[Tensor, Tensor, Tensor]  # tokens, their log-probs when drawn, mask: each (N, P)
@@ -124,8 +125,8 @@ def mean_over_padding() -> Points:
 def reinforce(now: Tensor, batch: Batch, rewards: Tensor, values: Tensor) -> Tensor:
     """PPO's loss with whitened GAE on these rewards and values, both (N, P)."""
     _, old, mask = batch
-    advantages, _ = credit.gae(rewards, values, mask, gamma=0.9, lam=0.95)
-    advantages = credit.whiten(advantages, mask)
+    advantages, _ = ppo.gae(rewards, values, mask, gamma=0.9, lam=0.95)
+    advantages = ppo.whiten(advantages, mask)
     return ppo.ppo_policy_loss(now, old, advantages, mask, clip_eps=0.2)[0]
 
 
@@ -137,7 +138,7 @@ def leash() -> Points:
         tokens, old, mask = batch
         scores = (tokens == 1).float().sum(dim=1)
         known = score_tokens(reference, tokens)
-        rewards = credit.kl_shaped_rewards(scores, old, known, mask, kl_coef=1.0)
+        rewards = ppo.kl_shaped_rewards(scores, old, known, mask, kl_coef=1.0)
         return reinforce(now, batch, rewards, torch.zeros_like(rewards))
 
     return learn(reference, loss_of, kl_to(reference), rate=0.05)
@@ -149,7 +150,7 @@ def short_is_best() -> Points:
     def loss_of(now: Tensor, batch: Batch, number: int) -> Tensor:
         _, old, mask = batch
         scores = (mask.sum(dim=1) == 1).float()
-        rewards = credit.kl_shaped_rewards(scores, old, old, mask, kl_coef=0.0)
+        rewards = ppo.kl_shaped_rewards(scores, old, old, mask, kl_coef=0.0)
         return reinforce(now, batch, rewards, torch.zeros_like(rewards))
 
     return learn(torch.zeros(4, 4), loss_of, lambda p: p[0, END])
@@ -171,11 +172,11 @@ def advantage_of_each_place() -> Points:
     """Advantages of one row: four tokens of the prompt, three of the reply, two of padding."""
     mask = torch.tensor([[0, 0, 0, 0, 1, 1, 1, 0, 0]]).bool()
     rewards = torch.tensor([[0, 0, 0, 0, 0, 0, 1.0, 0, 0]])
-    advantages, _ = credit.gae(rewards, torch.zeros(1, 9), mask, gamma=1.0, lam=0.95)
+    advantages, _ = ppo.gae(rewards, torch.zeros(1, 9), mask, gamma=1.0, lam=0.95)
     return [(float(place), number) for place, number in enumerate(advantages[0].tolist())]
 
 
-# ------------------------------------------------------------------------------ GRPO and judging
+# ------------------------------------------------------------------------------ GRPO and rewards
 
 
 def pulled_back() -> Points:
@@ -262,7 +263,7 @@ def a_hard_question() -> Points:
 
     def loss_of(now: Tensor, batch: Batch, number: int) -> Tensor:
         _, old, mask = batch
-        rewards, _ = judging.judge(as_rollout(batch), [0] * 8, rule, group_size=8)
+        rewards, _ = score_by_rule(as_rollout(batch), [0] * 8, rule, group_size=8)
         advantages = grpo.group_advantages(rewards, group_size=8)
         return grpo.grpo_loss(now, old, advantages, mask, normalize="token")[0]
 

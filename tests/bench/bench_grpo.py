@@ -66,8 +66,16 @@ class Work:
 
     def replies(self, gpt, prompts, *, max_new_tokens, temperature, generator) -> Rollout:
         """`generate`, but each reply ends at its own fixed length."""
-        stops = lambda tokens, rows, step: self.lengths[rows] == step + 1  # noqa: E731
-        return sampling._generate(gpt, prompts, max_new_tokens, temperature, generator, stops, True)
+        sampling.stop_rule = lambda gpt, ids: (
+            lambda tokens, rows, step: self.lengths[rows] == step + 1
+        )
+        return sampling.generate(
+            gpt,
+            prompts,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            generator=generator,
+        )
 
 
 def our_step(work: Work) -> float:
@@ -145,6 +153,24 @@ class NoStep:
     def set_scale(self, scale: float) -> None: ...
 
 
+def learn_from(gpt: GPT, rollout: Rollout, work: Work) -> None:
+    """One round of `train_grpo` on this rollout, which leaves its gradient in the model."""
+    config = GRPOConfig(
+        prompts_per_step=PROMPTS, group_size=GROUP, normalize="token", max_grad_norm=1e9
+    )
+    worth = iter(work.rewards.tolist())
+    grpo.generate = lambda *_, **__: rollout
+    rounds = grpo.train_grpo(
+        gpt,
+        work.prompts,
+        lambda *_: (next(worth), {}),
+        config=config,
+        optimizer=NoStep(),
+        generator=work.generator(),
+    )
+    next(rounds)
+
+
 def check_gradients(work: Work) -> None:
     """Both ways must learn the same thing from the same rollout."""
     prompts = [prompt for prompt in work.prompts for _ in range(GROUP)]
@@ -156,8 +182,7 @@ def check_gradients(work: Work) -> None:
     for way in ("ours", "plain"):
         gpt = copy.deepcopy(work.gpt)
         if way == "ours":
-            no_limit = GRPOConfig(group_size=GROUP, normalize="token", max_grad_norm=1e9)
-            grpo.update(gpt, None, rollout, advantages, no_limit, NoStep())
+            learn_from(gpt, rollout, work)
         else:
             plain_gradient(gpt, rollout, advantages)
         gradients.append(torch.cat([p.grad.flatten() for p in gpt.parameters()]))

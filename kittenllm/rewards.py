@@ -1,13 +1,10 @@
-"""Judging: several replies to each prompt, a rule that says what each is worth, and a comparison.
+"""Rewards: what the replies of a round are worth by a rule, and what the round looked like.
 
 A rule is a function `reward(prompt_number, reply_ids, ended) -> (reward, parts)`: the number of the
 prompt in the list of prompts, the reply's tokens without its stop token, and whether it stopped by
 itself. It returns what the reply is worth and a dict of parts to watch, such as
 {"right": 1.0, "format": 1.0}. What a reply that was cut off is worth is the rule's decision; the
 share of such replies is always reported.
-
-The comparison: a reply that did better than its siblings gets a positive advantage (DeepSeekMath,
-Shao et al. 2024, arXiv 2402.03300, section 4.1.2).
 
 Letters: N replies = prompts x G replies per prompt; siblings stand side by side.
 Read before: sampling.py. Left out: rules that run in parallel processes.
@@ -19,13 +16,13 @@ import torch
 from torch import Tensor
 
 from kittenllm import checks
-from kittenllm.logprobs import masked_mean, widen
+from kittenllm.logprobs import all_equal, kl_k1, masked_mean, sequence_logprobs, widen
 from kittenllm.sampling import Rollout
 
 Reward = Callable[[int, list[int], bool], tuple[float, dict[str, float]]]
 
 
-def judge(
+def score_by_rule(
     rollout: Rollout, prompt_numbers: Sequence[int], reward: Reward, *, group_size: int
 ) -> tuple[Tensor, dict[str, float]]:
     """Rewards (N,) of a rollout, and numbers for the curves.
@@ -59,7 +56,7 @@ def judge(
         **{name: sum(part[name] for part in parts) / len(parts) for name in parts[0]},
         "reply_tokens": float(mask.sum()) / len(mask),
         "truncated": 1 - float(rollout.ended.float().mean()),
-        "no_signal": no_signal(rewards, group_size=group_size),
+        "no_signal": zero_variance_share(rewards, group_size=group_size),
         "entropy": -float(masked_mean(rollout.logprobs, mask)),
     }
     return rewards, numbers
@@ -94,34 +91,48 @@ def is_finite_number(value: object) -> bool:
         return False
 
 
-def group_advantages(
-    rewards: Tensor, *, group_size: int, normalize_std: bool = True, eps: float = 1e-4
-) -> Tensor:
-    """(reward - mean of its group) / (std of its group + eps): (N,) -> (N,).
-
-    Replies 0 .. G-1 are the first group, and so on. The std is the unbiased one, over G - 1.
-    Equal rewards give exactly 0. normalize_std=False leaves out the division (Dr. GRPO): a group
-    in which one reply differs by a hair is then not blown up to full size.
-
-    Raises: ValueError for integer rewards, or a group_size below 2 or not dividing N.
-    """
-    checks.floats("rewards", rewards, dims=1)
-    checks.count("group_size", group_size, low=2)
-    checks.between("eps", eps, 0, float("inf"))
-    if len(rewards) % group_size:
-        raise ValueError(f"group_size {group_size} does not divide the {len(rewards)} rewards")
-    rewards, dtype = widen(rewards), rewards.dtype
-    groups = rewards.detach().view(-1, group_size)  # (N/G, G)
-    advantages = groups - groups.mean(dim=1, keepdim=True)
-    if normalize_std:
-        advantages = advantages / (groups.std(dim=1, keepdim=True) + eps)
-    # 0.1 minus the mean of equal 0.1s is not 0 in float32: equal is a rule, not a result.
-    all_equal = (groups == groups[:, :1]).all(dim=1, keepdim=True)  # (N/G, 1)
-    return torch.where(all_equal, 0.0, advantages).flatten().to(dtype)
+# --------------------------------------------------------------------- numbers for the curves
 
 
-def no_signal(rewards: Tensor, *, group_size: int) -> float:
-    """Share of groups whose rewards are all equal: nobody there can learn from a sibling."""
+def zero_variance_share(rewards: Tensor, *, group_size: int) -> float:
+    """Share of zero-variance groups: all rewards are equal, nobody can learn from a sibling."""
     checks.floats("rewards", rewards, dims=1)
     groups = rewards.view(-1, group_size)  # (prompts, G)
     return float((groups == groups[:, :1]).all(dim=1).float().mean())
+
+
+def rollout_numbers(
+    rollout: Rollout, scores: Tensor, ref_logprobs: Tensor, values: Tensor, returns: Tensor
+) -> dict[str, float]:
+    """What a round of PPO looks like, for the curves: scores (N,), the others (N, T-1).
+
+    Keys: score (mean), kl (to the reference: the mean over replies of the summed k1, nats),
+    entropy (nats per token, estimated as -mean log p of the sampled tokens), explained_variance,
+    reply_tokens (mean, the end of turn included), ended (share that stopped by itself).
+    """
+    mask = rollout.response_mask
+    kl_per_reply = sequence_logprobs(kl_k1(rollout.logprobs, ref_logprobs), mask, reduce="sum")
+    return {
+        "score": float(scores.mean()),
+        "kl": float(kl_per_reply.mean()),
+        "entropy": -float(masked_mean(rollout.logprobs, mask)),
+        "explained_variance": float(explained_variance(values, returns, mask)),
+        "reply_tokens": float(mask.sum()) / len(mask),
+        "ended": float(rollout.ended.float().mean()),
+    }
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+    """1 - Var(returns - values) / Var(returns) over the counted tokens, 0-d.
+
+    1: the value model guessed everything; 0: no better than a constant; below 0: worse. Equal
+    returns leave nothing to explain and give 0.
+    """
+    checks.frames(mask, values=values, returns=returns)
+    dtype = returns.dtype
+    values, returns = widen(values), widen(returns)
+    errors = returns - values
+    error_variance = masked_mean((errors - masked_mean(errors, mask)).square(), mask)
+    variance = masked_mean((returns - masked_mean(returns, mask)).square(), mask)
+    nothing = all_equal(returns, mask) | (variance == 0)  # a spread can be too small to be squared
+    return torch.where(nothing, 0.0, 1 - error_variance / variance).to(dtype)

@@ -8,7 +8,13 @@ from functools import partial
 import pytest
 import torch
 
-from kittenllm.judging import group_advantages, judge, no_signal
+from kittenllm.grpo import group_advantages
+from kittenllm.rewards import (
+    explained_variance,
+    rollout_numbers,
+    score_by_rule,
+    zero_variance_share,
+)
 from kittenllm.sampling import Rollout
 
 # Numbers are graded, not their types: a metric may be float32 where ours is float64.
@@ -67,9 +73,9 @@ def test_equal_rewards_give_exactly_zero(reward, size):
         advantages = group_advantages(rewards, group_size=size, normalize_std=normalize_std)
         assert (advantages[size:] == 0).all()
         assert advantages[0] > 0
-    assert no_signal(rewards, group_size=size) == 0.5
+    assert zero_variance_share(rewards, group_size=size) == 0.5
     three = torch.cat([rewards, rewards[size:]])  # one group with a signal, two without
-    assert no_signal(three, group_size=size) == pytest.approx(2 / 3)
+    assert zero_variance_share(three, group_size=size) == pytest.approx(2 / 3)
 
 
 def test_exactly_zero_is_a_rule_and_not_a_result():
@@ -125,7 +131,7 @@ def test_the_rule_sees_prompt_number_reply_and_end():
         seen.append((prompt_number, reply, ended))
         return float(len(reply)), {"long": float(len(reply) > 1), "ended": float(ended)}
 
-    rewards, numbers = judge(make_rollout(), [30, 10], reward, group_size=2)
+    rewards, numbers = score_by_rule(make_rollout(), [30, 10], reward, group_size=2)
     assert seen == [(30, [7, 8], True), (30, [9], False), (10, [], True), (10, [7, 7], False)]
     assert rewards.tolist() == [2.0, 1.0, 0.0, 2.0]
     assert numbers == {
@@ -142,13 +148,43 @@ def test_the_rule_sees_prompt_number_reply_and_end():
 def test_replies_that_were_cut_off_are_counted_even_if_the_rule_ignores_it():
     rollout = make_rollout()
     rollout.ended[3] = True  # one of four is cut off: the share is not its own complement
-    _, numbers = judge(rollout, [0, 1], lambda *_: (0.0, {}), group_size=2)
+    _, numbers = score_by_rule(rollout, [0, 1], lambda *_: (0.0, {}), group_size=2)
     assert numbers["truncated"] == 0.25 and numbers["no_signal"] == 1.0
 
 
 def test_the_judge_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match="3 prompts x 2.*got 4"):
-        judge(make_rollout(), [0, 1, 2], lambda *_: (0.0, {}), group_size=2)
+        score_by_rule(make_rollout(), [0, 1, 2], lambda *_: (0.0, {}), group_size=2)
     parts = iter([{"right": 1.0}, {"format": 1.0}])
     with pytest.raises(ValueError, match="right.*format"):
-        judge(make_rollout(), [0, 1], lambda *_: (0.0, next(parts)), group_size=2)
+        score_by_rule(make_rollout(), [0, 1], lambda *_: (0.0, next(parts)), group_size=2)
+
+
+# ------------------------------------------------------------------------ numbers for the curves
+
+NAN = float("nan")
+
+
+def test_explained_variance_by_hand():
+    mask = torch.tensor([[1, 1, 1, 0]]).bool()
+    returns = torch.tensor([[1.0, 2.0, 3.0, NAN]])
+    assert_close(explained_variance(returns + 5, returns, mask), torch.tensor(1.0))  # only shifted
+    assert_close(explained_variance(returns * 0, returns, mask), torch.tensor(0.0))
+    assert_close(explained_variance(-returns, returns, mask), torch.tensor(1 - 4.0))
+    assert explained_variance(returns, torch.ones(1, 4), mask) == 0  # nothing to explain
+
+
+def test_numbers_of_a_rollout_are_divided_by_the_right_count():
+    mask = torch.tensor([[1, 1, 1], [0, 1, 0]]).bool()
+    logprobs = torch.tensor([[-1.0, -2.0, -3.0], [0.0, -4.0, 0.0]])
+    ref_logprobs = torch.tensor([[-2.0, -2.0, -4.0], [0.0, -9.0, 0.0]])
+    rollout = Rollout(torch.zeros(2, 4).long(), mask, logprobs, torch.tensor([True, True]))
+    scores, values = torch.tensor([1.0, 3.0]), torch.zeros(2, 3)
+    returns = torch.where(mask, scores[:, None], 0.0)
+    numbers = rollout_numbers(rollout, scores, ref_logprobs, values, returns)
+    assert numbers["score"] == 2.0
+    assert numbers["kl"] == (2.0 + 5.0) / 2  # summed over the reply, then the mean of 2 replies
+    assert numbers["entropy"] == 10 / 4  # per token
+    assert numbers["reply_tokens"] == 2.0
+    assert numbers["ended"] == 1.0  # a half would be right the wrong way round, too
+    assert numbers["explained_variance"] == 0.0

@@ -1,0 +1,98 @@
+"""The house: each function is where a reader looks for it, and what is named is what trains."""
+
+import importlib
+
+import pytest
+import torch
+
+from kittenllm import grpo, ppo
+from kittenllm.gpt import GPT
+from kittenllm.grpo import GRPOConfig, train_grpo
+from kittenllm.optim import make_optimizer
+from kittenllm.ppo import PPOConfig, ValueModel, train_ppo
+
+DEFINED = {
+    "logprobs": "token_logprobs sequence_logprobs masked_mean entropy kl_k1 kl_k2 kl_k3",
+    "forward": "action_hidden action_logprobs frozen_logprobs plain_action_logprobs",
+    "sampling": "generate stream Rollout",
+    "ppo": "kl_shaped_rewards gae ppo_policy_loss ppo_value_loss whiten"
+    " ValueModel PPOConfig train_ppo",
+    "grpo": "group_advantages grpo_loss GRPOConfig train_grpo",
+    "rewards": "score_by_rule",
+}
+
+
+@pytest.mark.parametrize(
+    "module, name", [(module, name) for module in DEFINED for name in DEFINED[module].split()]
+)
+def test_each_function_is_defined_where_the_design_says(module, name):
+    thing = getattr(importlib.import_module(f"kittenllm.{module}"), name)
+    assert thing.__module__ == f"kittenllm.{module}"
+
+
+# ------------------------------------------------------------- what is named is what trains
+
+PROMPTS = [[3, 4, t] for t in range(5, 13)]
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """calls = watched(module, name): a list that grows with every call of module.name."""
+
+    def watch(module, name):
+        calls, real = [], getattr(module, name)
+
+        def counting(*arguments, **settings):
+            calls.append(arguments)
+            return real(*arguments, **settings)
+
+        monkeypatch.setattr(module, name, counting)
+        return calls
+
+    return watch
+
+
+def tools(gpt: GPT) -> dict:
+    return {
+        "optimizer": make_optimizer(gpt, matrix_lr=1e-3, other_lr=1e-3),
+        "generator": torch.Generator(device=gpt.device).manual_seed(0),
+    }
+
+
+def fresh(gpt: GPT) -> GPT:
+    return GPT(gpt.config, generator=torch.Generator().manual_seed(0)).to(gpt.device)
+
+
+@pytest.mark.parametrize(
+    "name", ["kl_shaped_rewards", "gae", "whiten", "ppo_policy_loss", "ppo_value_loss"]
+)
+def test_train_ppo_calls_the_functions_that_stand_beside_it(name, tiny_gpt, watched):
+    calls = watched(ppo, name)
+    policy, value_model = fresh(tiny_gpt), ValueModel(fresh(tiny_gpt))
+    rounds = train_ppo(
+        policy,
+        tiny_gpt,
+        value_model,
+        PROMPTS,
+        lambda rollout: rollout.response_mask.sum(dim=1).float(),
+        config=PPOConfig(steps=1, replies_per_step=8, max_new_tokens=4),
+        value_optimizer=make_optimizer(value_model, matrix_lr=1e-3, other_lr=1e-3),
+        **tools(policy),
+    )
+    next(rounds)
+    assert calls
+
+
+@pytest.mark.parametrize("name", ["group_advantages", "grpo_loss"])
+def test_train_grpo_calls_the_functions_that_stand_beside_it(name, tiny_gpt, watched):
+    calls = watched(grpo, name)
+    policy = fresh(tiny_gpt)
+    rounds = train_grpo(
+        policy,
+        PROMPTS,
+        lambda number, reply, ended: (float(sum(reply)), {}),
+        config=GRPOConfig(steps=1, prompts_per_step=2, group_size=2, max_new_tokens=4),
+        **tools(policy),
+    )
+    next(rounds)
+    assert calls
