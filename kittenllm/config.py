@@ -42,7 +42,14 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def nested(default, *, prefix: str = "", hidden: str = "", extra: bool = False, **flags: str):
+def nested(
+    default=dataclasses.MISSING,
+    *,
+    prefix: str = "",
+    hidden: str = "",
+    extra: bool = False,
+    **flags: str,
+):
     """A config inside of a chapter's settings, with the values that the chapter wants.
 
     ipo: DPOConfig = nested(DPOConfig(loss="ipo", beta=0.05), prefix="ipo_", hidden="loss steps")

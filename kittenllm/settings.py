@@ -22,11 +22,11 @@ from pathlib import Path
 
 import torch
 
-from kittenllm.config import check_option, limits_text, option
+from kittenllm.config import check_option, limits_text
 from kittenllm.door import Parser, path_argument, plain_text
+from kittenllm.gpt import SIZES
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-MODEL_SIZES = ("small", "medium")
 MAX_SEED = 2**32 - 1
 
 
@@ -59,9 +59,6 @@ class Common:
         return " ".join(["python -m", program, *flags])
 
 
-setting = option
-
-
 @dataclass(frozen=True)
 class Flag:
     """One flag: where its value lives in the settings, and what is known about it."""
@@ -90,6 +87,9 @@ def flags_of(settings) -> dict[str, Flag]:
             prefixed = outer.metadata.get("prefix", "") + inner.name
             name = outer.metadata.get("flags", {}).get(inner.name, prefixed)
             first = flags.get(name)
+            if first and first.value != getattr(value, inner.name):
+                mine = getattr(value, inner.name)
+                raise ValueError(f"{name} has two values, {first.value} and {mine}")
             places = (*(first.places if first else ()), (outer.name, inner.name))
             flags[name] = Flag(inner, getattr(value, inner.name), extra, places)
     return flags
@@ -191,7 +191,7 @@ def new_parser(description: str, prog=None) -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--size",
-        choices=MODEL_SIZES,
+        choices=tuple(SIZES),
         default="small",
         help="small: 0.6 M parameters; medium: about 10 M, for a GPU (default: small)",
     )

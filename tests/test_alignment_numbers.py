@@ -31,7 +31,7 @@ from kittenllm.reward_model import RewardModel
 from kittenllm.runs.run import Run
 from kittenllm.sampling import generate
 from kittenllm.scorer import Scorer
-from kittenllm.settings import Common
+from kittenllm.settings import Common, with_values
 from kittenllm.tokenizer import Tokenizer, train_bpe
 
 TOWN = facts.build_town()
@@ -293,19 +293,20 @@ def test_chapter_3_trains_on_taught_questions(world):
 
 def test_every_setting_reaches_its_own_method():
     """Every number is another one, so a number in a wrong place is seen."""
-    settings = ch4_preferences.Settings(
-        pairs_per_step=7,
-        beta=0.11,
-        label_smoothing=0.12,
-        ipo_beta=0.13,
-        orpo_weight=0.14,
-        matrix_lr=0.21,
-        other_lr=0.22,
-        ipo_matrix_lr=0.23,
-        ipo_other_lr=0.24,
-        orpo_matrix_lr=0.25,
-        orpo_other_lr=0.26,
-    )
+    values = {
+        "pairs_per_step": 7,
+        "beta": 0.11,
+        "label_smoothing": 0.12,
+        "ipo_beta": 0.13,
+        "orpo_weight": 0.14,
+        "matrix_lr": 0.21,
+        "other_lr": 0.22,
+        "ipo_matrix_lr": 0.23,
+        "ipo_other_lr": 0.24,
+        "orpo_matrix_lr": 0.25,
+        "orpo_other_lr": 0.26,
+    }
+    settings = with_values(ch4_preferences.Settings(), values)
     methods = {name: asdict(config) for name, config in settings.methods(steps=9).items()}
     expected = {
         "dpo": {"loss": "dpo", "beta": 0.11, "label_smoothing": 0.12},
@@ -321,9 +322,9 @@ def test_every_setting_reaches_its_own_method():
 
 
 def test_the_frontier_changes_one_number_of_each_method():
-    settings = ch4_preferences.Settings(frontier_betas=(0.1, 1.0), frontier_weights=(4.0, 0.5))
-    methods = settings.methods(steps=3)
-    found = [(v.method, v.label, v.config) for v in settings.variants(steps=3)]
+    explored = frontier.FrontierSettings(frontier_betas=(0.1, 1.0), frontier_weights=(4.0, 0.5))
+    methods = ch4_preferences.Settings().methods(steps=3)
+    found = [(v.method, v.label, v.config) for v in explored.variants(methods)]
     assert found == [
         ("DPO", "beta 1", replace(methods["dpo"], beta=1.0)),
         ("DPO", "beta 0.1", replace(methods["dpo"], beta=0.1)),

@@ -17,6 +17,7 @@ from chapters.common.runner import chapter_main
 from kittenllm.records import RecordError
 from kittenllm.runs.checkpoints import load_model
 from kittenllm.runs.run import read_json
+from kittenllm.settings import with_values
 from kittenllm.tokenizer import Tokenizer
 
 CHATS = Path(__file__).parent / "data" / "chats.jsonl"
@@ -285,7 +286,7 @@ def test_a_probe_counts_the_replies_that_give_something_away(monkeypatch):
     ],
 )
 def test_steps_until_every_chat_was_seen(rows, settings, steps):
-    assert step_count([None] * rows, Settings(**settings)) == steps
+    assert step_count([None] * rows, with_values(Settings(), settings)) == steps
 
 
 def test_chats_longer_than_a_row_are_left_out_and_that_is_said(capsys):

@@ -30,7 +30,7 @@ from kittenllm.runs.checkpoints import CheckpointError, load_model, save_model
 from kittenllm.runs.run import read_json
 from kittenllm.sampling import Rollout
 from kittenllm.scorer import Scorer, load_reward_model, save_reward_model
-from kittenllm.settings import new_generator, new_random
+from kittenllm.settings import new_generator, new_random, with_values
 from kittenllm.tokenizer import Tokenizer
 
 LETTERS = Tokenizer({bytes([byte]): byte for byte in range(256)})  # a token is a byte
@@ -408,6 +408,7 @@ def test_a_wrong_flag_is_one_line(flags, named, capsys):
 
 def test_the_defaults_are_those_of_the_algorithm():
     """The chapter's settings reach the algorithm."""
-    config = Settings(pairs_per_step=7, matrix_lr=0.5, other_lr=0.25).training(steps=3)
-    assert (config.steps, config.pairs_per_step) == (3, 7)
+    values = {"pairs_per_step": 7, "matrix_lr": 0.5, "other_lr": 0.25}
+    config = with_values(Settings(), values).reward_model
+    assert config.pairs_per_step == 7
     assert (config.matrix_lr, config.other_lr) == (0.5, 0.25)

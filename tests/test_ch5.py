@@ -28,7 +28,7 @@ from kittenllm.kitten_town.countdown import (
 from kittenllm.kitten_town.scribbles import WAIT
 from kittenllm.records import RecordError, load_questions
 from kittenllm.runs.run import Run
-from kittenllm.settings import Common
+from kittenllm.settings import Common, with_values
 from kittenllm.sft import SFTConfig
 
 PROBLEM = Problem((3, 5, 8), 19)
@@ -130,7 +130,7 @@ def test_every_scribble_of_the_warm_up_fits_into_a_reply(town_tokenizer):
         town_tokenizer, 60_000, random.Random(1), patient_share=1.0
     )
     longest = max(sum(d.loss_mask) for d in documents if not all(d.loss_mask))
-    assert 150 < longest <= Settings().max_new_tokens
+    assert 150 < longest <= Settings().grpo.max_new_tokens
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
@@ -401,7 +401,7 @@ def test_a_budget_closes_the_thought(thinker, go_on):
 def test_eight_attempts_fit_into_a_reply(town_tokenizer):
     one, two, eight = (exam.tokens_of_attempts(town_tokenizer, n) for n in (1, 2, 8))
     assert eight == one + 7 * (two - one)
-    assert 1 + eight + 2 + exam.ANSWER_TOKENS <= Settings().max_new_tokens
+    assert 1 + eight + 2 + exam.ANSWER_TOKENS <= Settings().grpo.max_new_tokens
 
 
 # ------------------------------------------------------------------------ the refusal, the warnings
@@ -477,7 +477,7 @@ def test_the_length_of_right_and_wrong_replies_comes_back_from_the_means():
 )
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ValueError):
-        Settings(**wrong)
+        with_values(Settings(), wrong)
 
 
 # ------------------------------------------------------------------------------ the whole chapter

@@ -7,7 +7,7 @@ another value changes: no other may change, and none may stay as it was.
 
 import hashlib
 import json
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 
 import pytest
@@ -44,7 +44,7 @@ from kittenllm.records import RecordError
 from kittenllm.reward_model import RewardModel
 from kittenllm.sampling import Rollout
 from kittenllm.scorer import Scorer
-from kittenllm.settings import Common
+from kittenllm.settings import Common, flags_of, with_values
 
 TOWN = build_town()
 ANOTHER = "another value than before"
@@ -541,7 +541,9 @@ def run_preferences(stage: Stage, settings) -> None:
         return real_start(common, tokenizer, town, reference, pairs, watched)
 
     real_start = ch4_preferences.make_start
-    of_frontier = [variant.stage for variant in settings.variants(steps=1)]
+    of_frontier = [
+        variant.stage for variant in settings.explored.variants(settings.methods(steps=1))
+    ]
     for loop in ("train_dpo", "train_orpo"):
         methods = ["orpo"] if loop == "train_orpo" else ["dpo", "ipo"]
         methods += [name for name in of_frontier if name.startswith("orpo") == (len(methods) == 1)]
@@ -745,25 +747,10 @@ def folder(tmp_path_factory):
     return folder
 
 
-def with_values(settings, values: dict, folder):
-    """The settings with other values; "ppo.gamma" is the field gamma of the field ppo."""
-    for name, value in values.items():
-        value = str(folder / value.name) if isinstance(value, File) else value
-        outer, dot, inner = name.partition(".")
-        if dot:
-            value = with_values(getattr(settings, outer), {inner: value}, folder)
-        settings = replace(settings, **{outer: value})
-    return settings
-
-
-def field_names(settings) -> set[str]:
-    """All fields, those of a nested config as "ppo.gamma"."""
-    names = set()
-    for each in fields(settings):
-        value = getattr(settings, each.name)
-        inner = field_names(value) if is_dataclass(value) else {""}
-        names |= {f"{each.name}.{name}".rstrip(".") for name in inner}
-    return names
+def with_files(values: dict, folder) -> dict:
+    """The values with the paths of files in the folder of the test."""
+    paths = {name: str(folder / v.name) for name, v in values.items() if isinstance(v, File)}
+    return values | paths
 
 
 @pytest.fixture(scope="module")
@@ -776,7 +763,7 @@ def noted(folder, tokenizer, tmp_path_factory):
         if key in kept:
             return kept[key]
         chapter, notes = CHAPTERS[name], Notes()
-        settings = with_values(chapter.settings(), chapter.base | values, folder)
+        settings = with_values(chapter.settings(), with_files(chapter.base | values, folder))
         runs = tmp_path_factory.mktemp(name)
         common = Common(seed=0, device=torch.device("cpu"), runs=runs)
         with pytest.MonkeyPatch.context() as patch:
@@ -793,9 +780,9 @@ def noted(folder, tokenizer, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
-def test_every_field_has_a_row(name):
+def test_every_flag_has_a_row(name):
     chapter = CHAPTERS[name]
-    assert set(chapter.rows) | set(chapter.left_out) == field_names(chapter.settings())
+    assert set(chapter.rows) | set(chapter.left_out) == set(flags_of(chapter.settings()))
     assert not set(chapter.rows) & set(chapter.left_out)
 
 

@@ -22,7 +22,7 @@ LAYERS = (
     ("options", "config"),
     (
         "ground",
-        "kittenllm checks runs.json_files runs.locks tokenizer settings runs.memory runs.progress "
+        "kittenllm checks runs.json_files runs.locks tokenizer runs.memory runs.progress "
         "skills.meowscript data_file",
     ),
     ("the language", "skills.meowscript_format"),
@@ -32,7 +32,8 @@ LAYERS = (
     ("arithmetic", "logprobs"),
     (
         "tools",
-        "batches forward optim sampling runs.checkpoints records skills.search skills.calculator",
+        "settings batches forward optim sampling runs.checkpoints records skills.search "
+        "skills.calculator",
     ),
     (
         "helpers",

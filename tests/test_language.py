@@ -29,6 +29,7 @@ from kittenllm.optim import make_optimizer
 from kittenllm.runs.checkpoints import load_model
 from kittenllm.runs.run import read_json
 from kittenllm.sampling import Rollout
+from kittenllm.settings import with_values
 from kittenllm.skills.meowscript import MeowError, parse, run
 from kittenllm.skills.meowscript_format import format_program
 
@@ -248,7 +249,7 @@ def test_replies_that_never_end_are_wrong(monkeypatch):
 )
 def test_wrong_settings_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
-        Settings(**wrong)
+        with_values(Settings(), wrong)
 
 
 def test_ranks():

@@ -32,7 +32,7 @@ from kittenllm.optim import make_optimizer
 from kittenllm.ppo import PPOConfig, ValueModel
 from kittenllm.runs.json_files import read_json
 from kittenllm.sampling import Rollout
-from kittenllm.settings import Common, new_generator
+from kittenllm.settings import Common, new_generator, with_values
 from tests.byte_kitten import TOKENIZER, new_gpt
 from tests.test_teaching import LESSONS
 
@@ -153,7 +153,7 @@ def test_a_redrawn_picture_leaves_the_first_one_alone(tmp_path):
         (folder / name).write_bytes(shown[name])
     common = Common(runs=tmp_path)
     for lam in (0.0, 1.0):
-        ch3_ppo.run(ch3_ppo.Settings(redraw=True, lam=lam), common)
+        ch3_ppo.run(with_values(ch3_ppo.Settings(), {"redraw": True, "lam": lam}), common)
         path = folder / f"token_credit_gamma1_lam{lam:g}_kl0.2.png"
         assert path.read_bytes().startswith(b"\x89PNG")
         assert f"lam {lam:g}," in read_json(path.with_suffix(".json"))["note"]
@@ -330,7 +330,7 @@ def clipped(minibatches: int) -> float:
 
 
 def test_the_clip_of_grpo_is_idle_at_the_defaults_and_the_lesson_says_so():
-    assert ch5_reasoning.Settings().epochs * ch5_reasoning.Settings().minibatches == 1
+    assert ch5_reasoning.Settings().grpo.epochs * ch5_reasoning.Settings().grpo.minibatches == 1
     assert clipped(minibatches=1) == 0
     assert clipped(minibatches=2) > 0.1
     page = Path(ch5_reasoning.__file__).with_name("lesson.md").read_text(encoding="utf-8")

@@ -33,8 +33,8 @@ from dataclasses import dataclass
 
 from chapters.common.runner import ensure
 from chapters.common.samples import write_samples
+from kittenllm.config import option
 from kittenllm.runs.run import Run, fingerprint_of
-from kittenllm.settings import setting
 
 NAME = "{name}"
 NEEDS = {needs!r}
@@ -43,7 +43,7 @@ QUICK = {{"steps": 1}}
 
 @dataclass(frozen=True)
 class Settings:
-    steps: int = setting(3, "how far to count")
+    steps: int = option(3, "how far to count")
 
     def __post_init__(self):
         if self.steps < 1:

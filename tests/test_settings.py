@@ -20,21 +20,20 @@ from kittenllm.settings import (
     pick_device,
     read_common,
     restore_settings,
-    setting,
     with_values,
 )
 
 
 @dataclass(frozen=True)
 class Settings:
-    steps: int = setting(300, "optimizer steps")
-    matrix_lr: float = setting(3e-3, "learning rate, 100% of it")
-    betas: tuple[float, ...] = setting((0.1, 0.5), "strengths to try")
-    methods: tuple[str, ...] = setting(("dpo",), "which to run", choices=("dpo", "ipo"))
-    loss: str = setting("token", "normalisation", choices=("token", "reply"))
-    text: Path | None = setting(None, "a file of your own")
-    limit: int | None = setting(5, "at most")
-    replay: bool = setting(True, "replay old text")
+    steps: int = option(300, "optimizer steps")
+    matrix_lr: float = option(3e-3, "learning rate, 100% of it")
+    betas: tuple[float, ...] = option((0.1, 0.5), "strengths to try")
+    methods: tuple[str, ...] = option(("dpo",), "which to run", choices=("dpo", "ipo"))
+    loss: str = option("token", "normalisation", choices=("token", "reply"))
+    text: Path | None = option(None, "a file of your own")
+    limit: int | None = option(5, "at most")
+    replay: bool = option(True, "replay old text")
 
     def __post_init__(self):
         if self.steps < 1:
@@ -186,7 +185,7 @@ def test_settings_come_back_from_json():
 def test_a_setting_of_an_unknown_kind_is_the_authors_mistake():
     @dataclass(frozen=True)
     class Odd:
-        names: dict = setting(None, "a dict")
+        names: dict = option(None, "a dict")
 
     with pytest.raises(TypeError, match="dict"):
         parse_settings(Odd, "Odd.", [])

@@ -34,7 +34,7 @@ from kittenllm.kitten_town.tool_chats import (
     training_split,
 )
 from kittenllm.runs.run import read_json
-from kittenllm.settings import Common
+from kittenllm.settings import Common, with_values
 from kittenllm.skills.agent import Call, encode_tool_chat, run_call
 from kittenllm.skills.calculator import CalculatorError, calculate
 from kittenllm.skills.toolbox import MAX_CALLS, town_tools
@@ -369,8 +369,8 @@ def test_only_the_kittens_words_are_trained(town_tokenizer):
 
 
 def test_rows_hold_tools_and_ordinary_chats_in_the_wanted_mix(town_tokenizer):
-    settings = Settings(steps=10, rows_per_step=8, chat_fraction=0.25)
-    given = (tool_chat, town_tokenizer, settings.fine_tuning(), Common(), 256)
+    settings = with_values(Settings(), {"steps": 10, "rows_per_step": 8, "chat_fraction": 0.25})
+    given = (tool_chat, town_tokenizer, settings.sft, Common(), 256)
     rows = mixed_rows(*given, chat_fraction=settings.chat_fraction)
     again = mixed_rows(*given, chat_fraction=settings.chat_fraction)
     assert (rows.tokens == again.tokens).all()
@@ -398,7 +398,7 @@ def test_rows_hold_tools_and_ordinary_chats_in_the_wanted_mix(town_tokenizer):
 )
 def test_wrong_settings_are_refused(flags):
     with pytest.raises(ValueError, match=next(iter(flags))):
-        Settings(**flags)
+        with_values(Settings(), flags)
 
 
 def test_enough_attempts_stand_behind_every_rate():

@@ -6,7 +6,7 @@ samples.md, loss.png and attention.png. The lesson is chapters/ch0_base/lesson.m
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from chapters.common.texts import Texts, file_texts, keep_text, town_texts, vali
 from kittenllm import plots
 from kittenllm.batches import TokenStream
 from kittenllm.chat import text_prompt
+from kittenllm.config import check_options, nested, option
 from kittenllm.data_file import read_data_file
 from kittenllm.evaluation import fixed_questions, mean_and_error
 from kittenllm.gpt import GPT, SIZES, GPTConfig
@@ -28,7 +29,7 @@ from kittenllm.optim import make_optimizer
 from kittenllm.pretrain import PretrainConfig, train_pretrain
 from kittenllm.runs.run import Run
 from kittenllm.sampling import generate
-from kittenllm.settings import Common, new_generator, setting
+from kittenllm.settings import Common, new_generator
 from kittenllm.tokenizer import Tokenizer
 
 DEFAULT_TOKENS = {"small": 1_700_000, "medium": 30_000_000}
@@ -44,33 +45,22 @@ SHOWN_TOKENS = 3  # likeliest next tokens
 class Settings:
     """What can be changed on the command line."""
 
-    text: str = setting("", "pretrain on this plain text file instead of Kitten Town")
-    train_tokens: int | None = setting(
-        None, "tokens to train on; default 1.7 million, with --size medium 30 million"
+    text: str = option("", "pretrain on this plain text file instead of Kitten Town")
+    train_tokens: int | None = option(
+        None, "tokens to train on; default 1.7 million, with --size medium 30 million", low=1
     )
-    vocab_size: int = setting(1024, "tokens in the vocabulary, special tokens included")
-    rows_per_step: int = setting(8, "rows of text in one step; many small steps learn more")
-    row_length: int = setting(256, "tokens in a row, the context the kitten trains with")
-    matrix_lr: float = setting(5e-3, "Muon's learning rate, for the hidden matrices")
-    other_lr: float = setting(6e-3, "AdamW's learning rate, for embeddings and norms")
+    vocab_size: int = option(1024, "tokens in the vocabulary, special tokens included")
+    pretraining: PretrainConfig = nested(
+        PretrainConfig(), hidden="steps warmup cooldown max_grad_norm"
+    )
 
     def __post_init__(self):
-        if self.train_tokens is not None and self.train_tokens < 1:
-            raise ValueError(f"train_tokens must be at least 1, got {self.train_tokens}")
-        if self.row_length > GPTConfig().context_length:
+        check_options(self)
+        if self.pretraining.row_length > GPTConfig().context_length:
             limit = GPTConfig().context_length
-            raise ValueError(f"row_length must be at most {limit}, got {self.row_length}")
-        self.pretraining(steps=1)  # checks the other numbers
-
-    def pretraining(self, steps: int) -> PretrainConfig:
-        """The algorithm's own settings."""
-        return PretrainConfig(
-            steps=steps,
-            rows_per_step=self.rows_per_step,
-            row_length=self.row_length,
-            matrix_lr=self.matrix_lr,
-            other_lr=self.other_lr,
-        )
+            raise ValueError(
+                f"row_length must be at most {limit}, got {self.pretraining.row_length}"
+            )
 
 
 QUICK = {"train_tokens": 40_000, "vocab_size": 800, "rows_per_step": 4, "row_length": 128}
@@ -88,7 +78,7 @@ def run(settings: Settings, common: Common) -> dict:
     train_tokens = settings.train_tokens or DEFAULT_TOKENS[common.size]
     print("reading and cutting the text into tokens ...", flush=True)
     if file:
-        texts = file_texts(file, settings.row_length, settings.vocab_size)
+        texts = file_texts(file, settings.pretraining.row_length, settings.vocab_size)
     else:
         texts = town_texts(common.seed, train_tokens, settings.vocab_size)
     chapter.open()  # not before: a text that is too short must not put an earlier run aside
@@ -102,8 +92,10 @@ def run(settings: Settings, common: Common) -> dict:
     untrained = continuations(gpt, tokenizer, common)
 
     # Loop: guess the next token, many small steps.
-    steps = max(1, train_tokens // (settings.rows_per_step * settings.row_length))
-    config = settings.pretraining(steps)
+    config = settings.pretraining
+    tokens_per_step = config.rows_per_step * config.row_length
+    steps = max(1, train_tokens // tokens_per_step)
+    config = replace(config, steps=steps)
     optimizer = make_optimizer(gpt, matrix_lr=config.matrix_lr, other_lr=config.other_lr)
     generator = new_generator("cpu", common.seed, "ch0_base", "train")
     objects = {"gpt": gpt, "optimizer": optimizer, "generator": generator}
@@ -120,14 +112,14 @@ def run(settings: Settings, common: Common) -> dict:
     for metrics in stage.follow(training, show=("loss", "val_loss")):
         if (metrics["step"] + 1) % watch_every == 0:
             nats, count = validation_nats(
-                gpt, texts.validation, settings.row_length, QUICK_VALIDATION_ROWS
+                gpt, texts.validation, config.row_length, QUICK_VALIDATION_ROWS
             )
             metrics["val_loss"] = nats / count
 
     # Look: how well does it read, what does it know, how does it continue?
     with chapter.timing("eval"):
         keys = look(gpt, texts, settings)
-        keys |= {"train_tokens": steps * settings.rows_per_step * settings.row_length}
+        keys |= {"train_tokens": steps * tokens_per_step}
         keys |= {"parameters": gpt.parameter_count}
         history = chapter.history("train")
         keys["tokens_per_second"] = round(tokens_per_second(history))
@@ -158,7 +150,7 @@ def new_kitten(tokenizer: Tokenizer, common: Common) -> GPT:
 
 def look(gpt: GPT, texts: Texts, settings: Settings) -> dict:
     """How well the kitten reads, and which share of the town's facts it can recall."""
-    nats, count = validation_nats(gpt, texts.validation, settings.row_length)
+    nats, count = validation_nats(gpt, texts.validation, settings.pretraining.row_length)
     nats_per_token = nats / count
     all_nats = nats_per_token * len(texts.validation)
     keys = {

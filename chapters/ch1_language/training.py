@@ -5,22 +5,22 @@ may move.
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chapters.common import mixing
 from chapters.common.fine_tuning import Kitten
 from chapters.common.mixing import mixed_rows, with_echoes
 from chapters.common.mixing import train as train_plainly
-from kittenllm import checks
 from kittenllm.batches import PackedRows
 from kittenllm.chat import ChatTokens, encode_chat
+from kittenllm.config import check_options, nested, option
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town.echoes import said_after
 from kittenllm.kitten_town.meow_tasks import draw_code, draw_practice, draw_task
 from kittenllm.lora import add_lora, trained_parameters
 from kittenllm.optim import MuonAdamW
 from kittenllm.runs.run import Run
-from kittenllm.settings import new_generator, setting
+from kittenllm.settings import new_generator
 from kittenllm.sft import SFTConfig
 from kittenllm.tokenizer import Tokenizer
 
@@ -37,54 +37,41 @@ KIND_SHARES = {"write": 0.15, "output": 0.4, "repair": 0.25, "explain": 0.03, "p
 class Settings:
     """What can be changed on the command line."""
 
-    methods: tuple[str, ...] = setting(
+    methods: tuple[str, ...] = option(
         ("full", "lora_16"), "ways of fine-tuning, as a comma list", choices=METHODS
     )
-    echo_steps: int = setting(180, "optimizer steps of the drill that comes first: saying after")
-    steps: int = setting(940, "optimizer steps of each way")
-    rows_per_step: int = setting(5, "packed rows in one step")
-    chat_fraction: float = setting(0.05, "share of ordinary chats among the exercises, in tokens")
-    echo_fraction: float = setting(0.05, "share of the exercises that are still drills")
-    replay_fraction: float = setting(0.1, "share of the rows that are pretraining text")
-    matrix_lr: float = setting(4e-3, "Muon's learning rate, for the hidden matrices")
-    other_lr: float = setting(6e-3, "AdamW's learning rate, for embeddings and norms")
-    lora_lr: float = setting(4e-3, "learning rate of LoRA's two thin matrices")
-    lora_alpha: float = setting(32.0, "how loud LoRA's detours are")
-    echo_lr: float = setting(5e-3, "both learning rates of the drill that comes first")
+    echo_steps: int = option(
+        180, "optimizer steps of the drill that comes first: saying after", low=1
+    )
+    echo_lr: float = option(5e-3, "both learning rates of the drill that comes first", above=0)
+    sft: SFTConfig = nested(  # of each way
+        SFTConfig(steps=940, rows_per_step=5, replay_fraction=0.1, matrix_lr=4e-3, other_lr=6e-3),
+        hidden="warmup cooldown max_grad_norm",
+    )
+    chat_fraction: float = option(
+        0.05, "share of ordinary chats among the exercises, in tokens", low=0, below=1
+    )
+    echo_fraction: float = option(
+        0.05, "share of the exercises that are still drills", low=0, high=1
+    )
+    lora_lr: float = option(4e-3, "learning rate of LoRA's two thin matrices", above=0)
+    lora_alpha: float = option(32.0, "how loud LoRA's detours are", above=0)
 
     def __post_init__(self):
+        check_options(self)
         if not self.methods or len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods must name each way once, got {self.methods}")
-        if unknown := set(self.methods) - set(METHODS):
-            raise ValueError(f"methods {sorted(unknown)} do not exist; there are {METHODS}")
-        if not 0 <= self.chat_fraction < 1:
-            raise ValueError(f"chat_fraction must be 0 or more, below 1, got {self.chat_fraction}")
-        if not 0 <= self.echo_fraction <= 1:
-            raise ValueError(f"echo_fraction must lie in 0 .. 1, got {self.echo_fraction}")
-        if not self.lora_alpha > 0:
-            raise ValueError(f"lora_alpha must be above 0, got {self.lora_alpha}")
-        self.drill()  # checks its numbers
-        for method in METHODS:
-            self.fine_tuning(method)  # checks the other numbers
 
     def fine_tuning(self, method: str) -> SFTConfig:
         """The algorithm's own settings for one way."""
-        return SFTConfig(
-            steps=self.steps,
-            rows_per_step=self.rows_per_step,
-            replay_fraction=self.replay_fraction,
-            matrix_lr=self.matrix_lr if method == "full" else self.lora_lr,
-            other_lr=self.other_lr,
-        )
+        return self.sft if method == "full" else replace(self.sft, matrix_lr=self.lora_lr)
 
     def drill(self) -> SFTConfig:
         """The settings of the drill, which is that of the tools chapter."""
-        checks.count("echo_steps", self.echo_steps)
-        checks.positive("echo_lr", self.echo_lr)
-        return SFTConfig(
+        return replace(
+            self.sft,
             steps=self.echo_steps,
             rows_per_step=DRILL_ROWS,
-            replay_fraction=self.replay_fraction,
             matrix_lr=self.echo_lr,
             other_lr=self.echo_lr,
         )

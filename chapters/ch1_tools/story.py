@@ -65,17 +65,17 @@ def run(settings: Settings, common: Common) -> dict:
 
     def made_rows(make: MakeChat, mix: Settings) -> PackedRows:
         row_length = kitten.gpt.config.context_length
-        config, share = mix.fine_tuning(), mix.chat_fraction
+        config, share = mix.sft, mix.chat_fraction
         return mixed_rows(make, kitten.tokenizer, config, common, row_length, chat_fraction=share)
 
     rows = made_rows(echo, settings.drill())
-    train(chapter, "echoes", kitten, rows, settings.drill().fine_tuning(), salt="ch1_tools")
+    train(chapter, "echoes", kitten, rows, settings.drill().sft, salt="ch1_tools")
     direct = replace(kitten, gpt=copy.deepcopy(kitten.gpt))
 
     # Data and loop: conversations with calls in them.
     made = with_echoes(tool_chat, echo, settings.echo_fraction)
     rows = made_rows(made, settings)
-    train(chapter, "tools", kitten, rows, settings.fine_tuning(), salt="ch1_tools")
+    train(chapter, "tools", kitten, rows, settings.sft, salt="ch1_tools")
 
     # Look: each skill on held-out requests, and what became of the chats.
     with chapter.timing("eval"):
@@ -85,7 +85,7 @@ def run(settings: Settings, common: Common) -> dict:
     at_once = settings.answered_at_once()
     made = with_echoes(direct_chat, echo, settings.echo_fraction)
     rows = made_rows(made, at_once)
-    train(chapter, "direct", direct, rows, at_once.fine_tuning(), salt="ch1_tools")
+    train(chapter, "direct", direct, rows, at_once.sft, salt="ch1_tools")
     with chapter.timing("eval"):
         without = chapter.once("without", lambda: look_without_tools(direct))
 

@@ -7,10 +7,9 @@ start, with answers given at once.
 import random
 from dataclasses import dataclass, replace
 
-from kittenllm import checks
 from kittenllm.chat import ChatTokens
+from kittenllm.config import check_options, nested, option
 from kittenllm.kitten_town import tool_chats
-from kittenllm.settings import setting
 from kittenllm.sft import SFTConfig
 from kittenllm.skills.agent import encode_tool_chat
 from kittenllm.tokenizer import Tokenizer
@@ -26,48 +25,34 @@ DIRECT_ROWS = 3
 class Settings:
     """What can be changed on the command line."""
 
-    echo_steps: int = setting(240, "optimizer steps of the drill that comes first: saying after")
-    steps: int = setting(310, "optimizer steps with calls, and then with answers given at once")
-    rows_per_step: int = setting(8, "packed rows in one step")
-    chat_fraction: float = setting(0.28, "share of the conversations that need no tool, in tokens")
-    echo_fraction: float = setting(0.25, "share of the other conversations that are still drills")
-    replay_fraction: float = setting(0.17, "share of the rows that are pretraining text")
-    matrix_lr: float = setting(3e-3, "Muon's learning rate, for the hidden matrices")
-    other_lr: float = setting(5e-3, "AdamW's learning rate, for embeddings and norms")
-    echo_lr: float = setting(5e-3, "both learning rates of the drill that comes first")
+    echo_steps: int = option(
+        240, "optimizer steps of the drill that comes first: saying after", low=1
+    )
+    echo_lr: float = option(5e-3, "both learning rates of the drill that comes first", above=0)
+    sft: SFTConfig = nested(  # with calls, and then with answers given at once
+        SFTConfig(steps=310, rows_per_step=8, replay_fraction=0.17, matrix_lr=3e-3, other_lr=5e-3),
+        hidden="warmup cooldown max_grad_norm",
+    )
+    chat_fraction: float = option(
+        0.28, "share of the conversations that need no tool, in tokens", low=0, below=1
+    )
+    echo_fraction: float = option(
+        0.25, "share of the other conversations that are still drills", low=0, high=1
+    )
 
     def __post_init__(self):
-        if not 0 <= self.chat_fraction < 1:
-            raise ValueError(f"chat_fraction must be 0 or more, below 1, got {self.chat_fraction}")
-        if not 0 <= self.echo_fraction <= 1:
-            raise ValueError(f"echo_fraction must lie in 0 .. 1, got {self.echo_fraction}")
-        checks.count("echo_steps", self.echo_steps)
-        checks.positive("echo_lr", self.echo_lr)
-        self.fine_tuning()  # checks the other numbers
-
-    def fine_tuning(self) -> SFTConfig:
-        """The algorithm's own settings."""
-        return SFTConfig(
-            steps=self.steps,
-            rows_per_step=self.rows_per_step,
-            replay_fraction=self.replay_fraction,
-            matrix_lr=self.matrix_lr,
-            other_lr=self.other_lr,
-        )
+        check_options(self)
 
     def drill(self) -> "Settings":
         """The settings of the drill."""
-        return replace(
-            self,
-            steps=self.echo_steps,
-            chat_fraction=self.chat_fraction / 2,
-            matrix_lr=self.echo_lr,
-            other_lr=self.echo_lr,
-        )
+        rates = {"matrix_lr": self.echo_lr, "other_lr": self.echo_lr}
+        drill = replace(self.sft, steps=self.echo_steps, **rates)
+        return replace(self, sft=drill, chat_fraction=self.chat_fraction / 2)
 
     def answered_at_once(self) -> "Settings":
         """The settings of the kitten that gets no tools."""
-        return replace(self, rows_per_step=min(DIRECT_ROWS, self.rows_per_step))
+        rows = min(DIRECT_ROWS, self.sft.rows_per_step)
+        return replace(self, sft=replace(self.sft, rows_per_step=rows))
 
 
 QUICK = {"echo_steps": 4, "steps": 6}

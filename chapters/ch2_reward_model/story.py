@@ -8,7 +8,7 @@ chapters/ch2_reward_model/lesson.md.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -29,6 +29,7 @@ from chapters.common.runner import ensure
 from chapters.common.samples import TYPICAL, typical_replies, write_samples
 from chapters.common.terminal import with_error
 from kittenllm.calibration import calibration_error
+from kittenllm.config import check_options, nested, option
 from kittenllm.data_file import DataFile
 from kittenllm.evaluation import ERRORS_MEAN, fixed_questions, mean_and_error, sample_replies
 from kittenllm.gpt import GPT
@@ -44,7 +45,7 @@ from kittenllm.reward_model import (
 from kittenllm.runs.checkpoints import load_model
 from kittenllm.runs.run import Run, fingerprint_of
 from kittenllm.scorer import new_reward_model, reward_extra
-from kittenllm.settings import Common, new_generator, new_random, setting
+from kittenllm.settings import Common, new_generator, new_random
 from kittenllm.tokenizer import Tokenizer
 
 # What the annotators are asked about: mostly replies whose faults can be seen in the reply itself,
@@ -65,37 +66,23 @@ BEST_OF = 16  # replies to each fixed question, of which the reward model picks 
 class Settings:
     """What can be changed on the command line."""
 
-    preferences: str = setting("", "learn from the pairs of this JSON or JSONL file")
-    strict: bool = setting(False, "stop at the first bad record instead of skipping it")
-    annotators: str = setting(
+    preferences: str = option("", "learn from the pairs of this JSON or JSONL file")
+    strict: bool = option(False, "stop at the first bad record instead of skipping it")
+    annotators: str = option(
         "noisy", "noisy: they lean towards the better reply; exact: never wrong", choices=ANNOTATORS
     )
-    label_noise: float = setting(0.0, "probability that a label is flipped on top of that")
-    pairs: int = setting(13_000, "pairs to learn from")
-    held_out_pairs: int = setting(5_000, "pairs about held-out questions to measure with")
-    epochs: float = setting(1.0, "how often each pair is seen")
-    pairs_per_step: int = setting(24, "pairs in one step; many small steps learn more")
-    matrix_lr: float = setting(1.5e-3, "Muon's learning rate, for the hidden matrices")
-    other_lr: float = setting(1e-3, "AdamW's learning rate, for embeddings, norms and the head")
+    label_noise: float = option(
+        0.0, "probability that a label is flipped on top of that", low=0, high=1
+    )
+    pairs: int = option(13_000, "pairs to learn from", low=1)
+    held_out_pairs: int = option(5_000, "pairs about held-out questions to measure with", low=1)
+    epochs: float = option(1.0, "how often each pair is seen", above=0)
+    reward_model: RewardModelConfig = nested(
+        RewardModelConfig(), hidden="steps warmup cooldown max_grad_norm"
+    )
 
     def __post_init__(self):
-        for name in ("pairs", "held_out_pairs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.epochs > 0:
-            raise ValueError(f"epochs must be above 0, got {self.epochs}")
-        if not 0 <= self.label_noise <= 1:
-            raise ValueError(f"label_noise must lie in 0 .. 1, got {self.label_noise}")
-        self.training(steps=1)  # checks the other numbers
-
-    def training(self, steps: int) -> RewardModelConfig:
-        """The algorithm's own settings."""
-        return RewardModelConfig(
-            steps=steps,
-            pairs_per_step=self.pairs_per_step,
-            matrix_lr=self.matrix_lr,
-            other_lr=self.other_lr,
-        )
+        check_options(self)
 
 
 QUICK = {"pairs": 160, "held_out_pairs": 80, "pairs_per_step": 16}
@@ -200,8 +187,8 @@ def train(
     settings: Settings,
 ) -> None:
     """Learn from the pairs, watching the accuracy on some held-out ones."""
-    steps = max(1, round(settings.epochs * len(pairs) / settings.pairs_per_step))
-    config = settings.training(steps)
+    steps = max(1, round(settings.epochs * len(pairs) / settings.reward_model.pairs_per_step))
+    config = replace(settings.reward_model, steps=steps)
     optimizer = make_optimizer(reward_model, matrix_lr=config.matrix_lr, other_lr=config.other_lr)
     generator = new_generator("cpu", chapter.common.seed, "ch2_reward_model", "train")
     objects = {"reward_model": reward_model, "optimizer": optimizer, "generator": generator}

@@ -11,25 +11,44 @@ Used by ch3_ppo --overoptimisation.
 import copy
 import statistics
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chapters.common.measuring import set_up, watch
 from chapters.common.pairs import sample_pairs
 from chapters.common.terminal import with_error
 from kittenllm import plots
+from kittenllm.config import check_options, option
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town.facts import build_town
 from kittenllm.optim import make_optimizer
-from kittenllm.ppo import ValueModel
+from kittenllm.ppo import PPOConfig, ValueModel
 from kittenllm.reward_model import RewardModel, RewardModelConfig, train_reward_model
 from kittenllm.runs.checkpoints import load_model
-from kittenllm.runs.run import Run
+from kittenllm.runs.run import Run, fingerprint_of
 from kittenllm.scorer import Scorer, new_reward_model
 from kittenllm.settings import Common, new_generator, new_random
 from kittenllm.tokenizer import Tokenizer
 
 MOST_PAIRS_PER_STEP = 32
+WATCH_EVERY = 2  # rounds between two looks at held-out questions
+
+
+@dataclass(frozen=True)
+class OveroptimisationSettings:
+    """What is different in the run that goes wrong; all the rest is as in the main run."""
+
+    few_pairs: int = option(100, "--overoptimisation: pairs its reward model learns from", low=1)
+    few_pairs_epochs: int = option(6, "--overoptimisation: how often it sees each", low=1)
+    over_steps: int = option(30, "--overoptimisation: rounds of PPO", low=1)
+    over_lr: float = option(5e-4, "--overoptimisation: learning rate of the policy", above=0)
+
+    def __post_init__(self):
+        check_options(self)
+
+    def without_a_price(self, ppo: PPOConfig) -> PPOConfig:
+        """PPO as in the main run, but it costs nothing to go far."""
+        return replace(ppo, kl_coef=0.0, steps=self.over_steps, policy_lr=self.over_lr)
 
 
 def overoptimise(
@@ -37,28 +56,38 @@ def overoptimise(
     settings,
     sft_path: Path,
     gold_best: float,
-    sft_fingerprint: str,
     train: Callable[..., None],
 ) -> dict:
     """A reward model from few pairs, no KL price: the proxy rises, the gold score turns down.
 
     The design of Gao et al. 2022 (arXiv 2210.10760): the gold judge itself labels the pairs.
-    `train` is the chapter's own loop, `settings` are the chapter's.
+    `train` is the chapter's own loop, `settings` are the chapter's. What the main run was made of
+    is known by its fingerprint.
     """
-    wrong = replace(settings.going_wrong(), redraw=False, overoptimisation=True)
-    inputs = {"sft": sft_fingerprint, "gold_best": gold_best}
-    chapter = Run(common, "ch3_overoptimisation", wrong, inputs=inputs)
+    over = settings.over
+    inputs = {"main run": fingerprint_of(common, "ch3_ppo")}
+    chapter = Run(common, "ch3_overoptimisation", over, inputs=inputs)
     if chapter.finished:
         return chapter.summary["overoptimisation"]
     reference, tokenizer, _ = load_model(sft_path, device=common.device)
     reward_model = new_reward_model(reference)
     train_on_few_pairs(
-        chapter, reward_model, reference, tokenizer, wrong.few_pairs, wrong.few_pairs_epochs
+        chapter, reward_model, reference, tokenizer, over.few_pairs, over.few_pairs_epochs
     )
     setup = set_up(common, reference, tokenizer, Scorer(reward_model))
-    start, _ = chapter.once("start", lambda: watch(reference, setup, wrong.watch_questions))
+    watched = settings.watch_questions
+    start, _ = chapter.once("start", lambda: watch(reference, setup, watched))
     policy, value_model = copy.deepcopy(reference), ValueModel(copy.deepcopy(reward_model.gpt))
-    train(chapter, setup, "ppo", policy, value_model, wrong)
+    train(
+        chapter,
+        setup,
+        "ppo",
+        policy,
+        value_model,
+        over.without_a_price(settings.ppo),
+        watch_every=WATCH_EVERY,
+        watch_questions=watched,
+    )
     looks = [start, *(entry for entry in chapter.history("ppo") if entry.get("gold") is not None)]
     numbers = turning_point(looks, gold_best)
     picture = chapter.folder.parent / "ch3_ppo" / "overoptimisation.png"

@@ -9,12 +9,12 @@ and a reward model that saw few pairs. The lesson is chapters/ch3_ppo/lesson.md.
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
-from chapters.ch3_ppo.overoptimisation import overoptimise
+from chapters.ch3_ppo.overoptimisation import OveroptimisationSettings, overoptimise
 from chapters.ch3_ppo.token_credit import (
     PICTURE,
     Snapshot,
@@ -36,6 +36,7 @@ from chapters.common.samples import DRAWN, TYPICAL, write_samples
 from chapters.common.terminal import use_colour, with_error
 from kittenllm import plots
 from kittenllm.chat import chat_prompt
+from kittenllm.config import check_options, nested, option
 from kittenllm.evaluation import (
     ERRORS_MEAN,
     MAX_REPLY_TOKENS,
@@ -49,84 +50,31 @@ from kittenllm.ppo import PPOConfig, ValueModel, train_ppo
 from kittenllm.runs.checkpoints import load_model
 from kittenllm.runs.run import Run, file_digest, fingerprint_of, write_summary
 from kittenllm.scorer import Scorer, check_reward_model, load_reward_model
-from kittenllm.settings import Common, new_generator, setting
+from kittenllm.settings import Common, new_generator
 
 CREDIT_REPLIES = 64  # replies of the token credit picture
 WHEN = ("before", "after")
-EXTRA_FLAGS = (
-    "redraw",
-    "overoptimisation",
-    "few_pairs",
-    "few_pairs_epochs",
-    "over_steps",
-    "over_lr",
-)
 
 
 @dataclass(frozen=True)
 class Settings:
     """What can be changed on the command line."""
 
-    reward_model: str = setting("", "score with this reward model, not with chapter 2's")
-    steps: int = setting(55, "rounds of generate, score, update")
-    replies_per_step: int = setting(128, "replies in one round, each to another question")
-    epochs: int = setting(2, "how often each reply is learnt from")
-    minibatches: int = setting(2, "small steps per epoch")
-    policy_lr: float = setting(3e-4, "learning rate of the policy")
-    value_lr: float = setting(1e-3, "learning rate of the value model")
-    cooldown: float = setting(0.0, "share of the rounds, at the end, with a falling rate")
-    kl_coef: float = setting(0.2, "price of one nat away from the start, in units of the score")
-    gamma: float = setting(1.0, "1: a reward at the end counts in full for every token")
-    lam: float = setting(0.95, "0: trust the value model, 1: trust the score alone")
-    clip_eps: float = setting(0.2, "how far a token's probability may change in one round")
-    value_clip_eps: float = setting(0.2, "how far a guess may change in one round")
-    target_kl: float = setting(0.1, "nats per token within a round that end the round early")
-    no_end_penalty: float = setting(2.0, "missing-EOS penalty, in units of the score")
-    watch_every: int = setting(5, "rounds between two looks at held-out questions")
-    watch_questions: int = setting(200, "held-out questions of such a look")
-    redraw: bool = setting(False, "only draw the token credit picture again")
-    overoptimisation: bool = setting(False, "add the run that goes wrong on purpose (a minute)")
-    few_pairs: int = setting(100, "--overoptimisation: pairs its reward model learns from")
-    few_pairs_epochs: int = setting(6, "--overoptimisation: how often it sees each")
-    over_steps: int = setting(30, "--overoptimisation: rounds of PPO")
-    over_lr: float = setting(5e-4, "--overoptimisation: learning rate of the policy")
+    reward_model: str = option("", "score with this reward model, not with chapter 2's")
+    ppo: PPOConfig = nested(
+        PPOConfig(max_new_tokens=MAX_REPLY_TOKENS),
+        hidden="max_new_tokens whiten_advantages max_grad_norm",
+    )
+    watch_every: int = option(5, "rounds between two looks at held-out questions", low=1)
+    watch_questions: int = option(200, "held-out questions of such a look", low=1)
+    redraw: bool = option(False, "only draw the token credit picture again", extra=True)
+    overoptimisation: bool = option(
+        False, "add the run that goes wrong on purpose (a minute)", extra=True
+    )
+    over: OveroptimisationSettings = nested(OveroptimisationSettings(), extra=True)
 
     def __post_init__(self):
-        for name in ("watch_every", "watch_questions", "few_pairs", "few_pairs_epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        replace(self.ppo(), steps=self.over_steps, policy_lr=self.over_lr)  # checks the others
-
-    def ppo(self) -> PPOConfig:
-        """The algorithm's own settings."""
-        return PPOConfig(
-            steps=self.steps,
-            replies_per_step=self.replies_per_step,
-            max_new_tokens=MAX_REPLY_TOKENS,
-            epochs=self.epochs,
-            minibatches=self.minibatches,
-            clip_eps=self.clip_eps,
-            value_clip_eps=self.value_clip_eps,
-            gamma=self.gamma,
-            lam=self.lam,
-            kl_coef=self.kl_coef,
-            no_end_penalty=self.no_end_penalty,
-            target_kl=self.target_kl,
-            policy_lr=self.policy_lr,
-            value_lr=self.value_lr,
-            cooldown=self.cooldown,
-        )
-
-    def without_extras(self) -> "Settings":
-        """What decides the main run: the flags of the extras as nobody gave them."""
-        usual = {name: Settings.__dataclass_fields__[name].default for name in EXTRA_FLAGS}
-        return replace(self, **usual)
-
-    def going_wrong(self) -> "Settings":
-        """The settings of the run that goes wrong: no price for going far."""
-        return replace(
-            self, kl_coef=0.0, steps=self.over_steps, policy_lr=self.over_lr, watch_every=2
-        )
+        check_options(self)
 
 
 QUICK = {
@@ -143,9 +91,7 @@ def run(settings: Settings, common: Common) -> dict:
     """Data, model, loop, look: the whole chapter; returns the summary."""
     folder = common.folder("ch3_ppo")
     if settings.redraw:
-        print(
-            draw_again(folder / redrawn_name(settings.ppo()), settings.ppo(), colour=use_colour())
-        )
+        print(draw_again(folder / redrawn_name(settings.ppo), settings.ppo, colour=use_colour()))
         return {"redrawn": True}
     if settings.reward_model:  # first of all: a file that is no reward model must cost nothing
         reward_path = Path(settings.reward_model)
@@ -157,15 +103,13 @@ def run(settings: Settings, common: Common) -> dict:
         inputs = {"reward_model": fingerprint_of(common, "ch2_reward_model")}
     sft = ensure("ch1_sft", common)
     inputs["sft"] = fingerprint_of(common, "ch1_sft")
-    chapter = Run(common, "ch3_ppo", settings.without_extras(), inputs=inputs, open_now=False)
+    chapter = Run(common, "ch3_ppo", settings, inputs=inputs, open_now=False)
     sft_path = common.folder("ch1_sft") / sft["model"]
     summary = (
         chapter.summary if chapter.finished else align(chapter, settings, sft_path, reward_path)
     )
     if settings.overoptimisation:
-        numbers = overoptimise(
-            common, settings, sft_path, summary["gold_best"], inputs["sft"], train
-        )
+        numbers = overoptimise(common, settings, sft_path, summary["gold_best"], train)
         summary = {**summary, "overoptimisation": numbers}
         summary = write_summary(folder / "summary.json", summary)
     return summary
@@ -186,14 +130,24 @@ def align(chapter: Run, settings: Settings, sft_path: Path, reward_path: Path) -
     value_model = ValueModel(copy.deepcopy(reward_model.gpt))
 
     # Loop: generate, score, update. In the middle a snapshot for the token credit picture.
-    credit_step = max(1, settings.steps // 4)
+    credit_step = max(1, settings.ppo.steps // 4)
 
     def keep_snapshot(step: int) -> None:
         if step == credit_step:
             snapshot = take_snapshot(setup, policy, value_model, settings, step)
             save_snapshot(chapter.folder / "credit.pt", snapshot)
 
-    train(chapter, setup, "train", policy, value_model, settings, after_step=keep_snapshot)
+    train(
+        chapter,
+        setup,
+        "train",
+        policy,
+        value_model,
+        settings.ppo,
+        watch_every=settings.watch_every,
+        watch_questions=settings.watch_questions,
+        after_step=keep_snapshot,
+    )
 
     # Look: better, safer, friendlier, and how far from the start?
     with chapter.timing("eval"):
@@ -217,7 +171,7 @@ def align(chapter: Run, settings: Settings, sft_path: Path, reward_path: Path) -
             how=TYPICAL.format(drawn=DRAWN),
         )
         draw_curves(chapter, keys)
-        print(draw_again(chapter.folder / PICTURE, settings.ppo(), colour=use_colour()))
+        print(draw_again(chapter.folder / PICTURE, settings.ppo, colour=use_colour()))
     report(keys)
     return chapter.finish(keys, model=(policy, tokenizer))
 
@@ -231,13 +185,14 @@ def train(
     name: str,
     policy: GPT,
     value_model: ValueModel,
-    settings: Settings,
+    config: PPOConfig,
     *,
+    watch_every: int,
+    watch_questions: int,
     after_step: Callable[[int], None] = lambda step: None,
 ) -> None:
     """Generate, score, update; every few rounds the held-out questions are asked and judged."""
     common = setup.common
-    config = settings.ppo()
     questions = taught_questions(setup, config.steps * config.replies_per_step, "prompts")
     prompts = [chat_prompt(setup.tokenizer, question.messages()) for question in questions]
     objects = {
@@ -264,8 +219,8 @@ def train(
     )
     for metrics in stage.follow(training, show=("reply_tokens", "score", "gold", "kl")):
         step = metrics["step"] + 1
-        if step % settings.watch_every == 0 or step in (1, config.steps):
-            seen, example = watch(policy, setup, settings.watch_questions)
+        if step % watch_every == 0 or step in (1, config.steps):
+            seen, example = watch(policy, setup, watch_questions)
             metrics |= seen
             tqdm.write(three_steps(metrics, example))
         after_step(step)
@@ -291,7 +246,7 @@ def take_snapshot(
     """Some replies of this moment, with their scores: what the token credit picture is made of."""
     questions = taught_questions(setup, CREDIT_REPLIES, "credit")
     rollout = answers(policy, setup, questions, "credit")
-    scores = setup.scorer(rollout) - settings.no_end_penalty * (~rollout.ended).float()
+    scores = setup.scorer(rollout) - settings.ppo.no_end_penalty * (~rollout.ended).float()
     ref_logprobs = frozen_logprobs(setup.reference, rollout.tokens, rollout.response_mask)
     return Snapshot(policy, value_model, setup.tokenizer, rollout, scores, ref_logprobs, step)
 

@@ -12,13 +12,14 @@ Used by ch4_preferences --frontier.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chapters.ch4_preferences.training import Start, counts_of, learn, measure
 from chapters.common.pairs import full_tokens
 from kittenllm import plots
 from kittenllm.batches import pad_rows
+from kittenllm.config import check_options, option
 from kittenllm.dpo import DPOConfig
 from kittenllm.evaluation import Reply, evaluation_questions, sample_replies, weighted_rate
 from kittenllm.gpt import GPT
@@ -46,6 +47,33 @@ class Variant:
         """A name for files: dpo_beta_0_1."""
         name = f"{self.method}_{self.label}".lower()
         return "".join(letter if letter.isalnum() else "_" for letter in name)
+
+
+@dataclass(frozen=True)
+class FrontierSettings:
+    """How far each method is sent."""
+
+    frontier_betas: tuple[float, ...] = option(
+        (0.03, 0.1, 0.3, 1.0), "--frontier: DPO and IPO at each beta", above=0
+    )
+    frontier_weights: tuple[float, ...] = option(
+        (0.5, 1.0, 2.0, 4.0), "--frontier: ORPO at each weight", low=0
+    )
+
+    def __post_init__(self):
+        check_options(self)
+
+    def variants(self, methods: dict[str, DPOConfig | ORPOConfig]) -> list[Variant]:
+        """The trainings of the frontier, in the order of their paths. `methods`: the main ones."""
+        variants = []
+        for name in ("dpo", "ipo"):
+            for beta in sorted(self.frontier_betas, reverse=True):
+                config = replace(methods[name], beta=beta)
+                variants.append(Variant(name.upper(), f"beta {beta:g}", config))
+        for weight in sorted(self.frontier_weights):
+            config = replace(methods["orpo"], weight=weight)
+            variants.append(Variant("ORPO", f"weight {weight:g}", config))
+        return variants
 
 
 def counts_for_points(counts: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:

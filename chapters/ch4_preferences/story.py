@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chapters.ch4_preferences.frontier import (
-    Variant,
+    FrontierSettings,
     best_of_n_path,
     checked_paths,
     counts_for_points,
@@ -34,7 +34,7 @@ from chapters.common.pairs import (
 from chapters.common.runner import ensure
 from chapters.common.samples import DRAWN, TYPICAL, typical_replies, write_samples
 from chapters.common.terminal import with_error
-from kittenllm import checks
+from kittenllm.config import check_options, nested, option
 from kittenllm.data_file import DataFile
 from kittenllm.dpo import DPOConfig
 from kittenllm.evaluation import fixed_questions, gold_of_best_replies, sample_replies
@@ -45,106 +45,58 @@ from kittenllm.orpo import ORPOConfig
 from kittenllm.records import report_problems
 from kittenllm.runs.checkpoints import load_model, save_model
 from kittenllm.runs.run import Run, fingerprint_of, write_summary
-from kittenllm.settings import Common, new_generator, new_random, setting
+from kittenllm.settings import Common, new_generator, new_random
 from kittenllm.tokenizer import Tokenizer
 
 MODEL_FILES = {"dpo": "model.pt", "ipo": "model_ipo.pt", "orpo": "model_orpo.pt"}
-FRONTIER_FLAGS = ("frontier", "frontier_betas", "frontier_weights")
 
 
 @dataclass(frozen=True)
 class Settings:
     """What can be changed on the command line."""
 
-    preferences: str = setting("", "learn from the pairs of this JSON or JSONL file")
-    strict: bool = setting(False, "stop at the first bad record instead of skipping it")
-    annotators: str = setting(
+    preferences: str = option("", "learn from the pairs of this JSON or JSONL file")
+    strict: bool = option(False, "stop at the first bad record instead of skipping it")
+    annotators: str = option(
         "noisy", "noisy: they lean towards the better reply; exact: never wrong", choices=ANNOTATORS
     )
-    label_noise: float = setting(0.0, "probability that a label is flipped on top of that")
-    pairs: int = setting(9_000, "pairs to learn from")
+    label_noise: float = option(
+        0.0, "probability that a label is flipped on top of that", low=0, high=1
+    )
+    pairs: int = option(9_000, "pairs to learn from", low=1)
     # Careless kittens say yes too often, so "no" wins nearly always, and "yes" seldom has to. Asked
     # about both equally often, all three methods learn that "no" is always safe.
-    allowed_weight: float = setting(2.5, "how much oftener than usual fine things are asked about")
-    watched_pairs: int = setting(300, "more pairs, about other topics, to watch the training with")
-    epochs: float = setting(1.0, "how often each pair is seen")
-    pairs_per_step: int = setting(96, "pairs in one step, those of about 16 questions")
-    beta: float = setting(0.15, "DPO: price of one nat away from the chat kitten")
-    label_smoothing: float = setting(0.0, "DPO: share of the labels believed to be wrong")
-    ipo_beta: float = setting(0.05, "IPO: log-ratios are pulled to a distance of 1 / (2 beta)")
-    orpo_weight: float = setting(2.0, "ORPO: weight of the preference beside plain fine-tuning")
-    matrix_lr: float = setting(1.5e-4, "DPO: Muon's learning rate, for the hidden matrices")
-    other_lr: float = setting(4e-4, "DPO: AdamW's learning rate, for embeddings and norms")
-    ipo_matrix_lr: float = setting(1.5e-4, "IPO: the same")
-    ipo_other_lr: float = setting(4e-4, "IPO: the same")
-    orpo_matrix_lr: float = setting(2e-4, "ORPO: the same")
-    orpo_other_lr: float = setting(4e-4, "ORPO: the same")
-    frontier: bool = setting(False, "compare gold score and KL of all methods (minutes)")
-    frontier_betas: tuple[float, ...] = setting(
-        (0.03, 0.1, 0.3, 1.0), "--frontier: DPO and IPO at each beta"
+    allowed_weight: float = option(
+        2.5, "how much oftener than usual fine things are asked about", above=0
     )
-    frontier_weights: tuple[float, ...] = setting(
-        (0.5, 1.0, 2.0, 4.0), "--frontier: ORPO at each weight"
+    watched_pairs: int = option(
+        300, "more pairs, about other topics, to watch the training with", low=1
     )
+    epochs: float = option(1.0, "how often each pair is seen", above=0)
+    # One number of pairs for all three: they learn from the same pairs in the same order.
+    dpo: DPOConfig = nested(DPOConfig(), hidden="loss steps warmup cooldown max_grad_norm")
+    ipo: DPOConfig = nested(
+        DPOConfig(loss="ipo", beta=0.05),
+        prefix="ipo_",
+        hidden="loss label_smoothing steps warmup cooldown max_grad_norm",
+        pairs_per_step="pairs_per_step",
+    )
+    orpo: ORPOConfig = nested(
+        ORPOConfig(),
+        prefix="orpo_",
+        hidden="steps warmup cooldown max_grad_norm",
+        pairs_per_step="pairs_per_step",
+    )
+    frontier: bool = option(False, "compare gold score and KL of all methods (minutes)", extra=True)
+    explored: FrontierSettings = nested(FrontierSettings(), extra=True)
 
     def __post_init__(self):
-        for name in ("pairs", "watched_pairs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        checks.positive("allowed_weight", self.allowed_weight)
-        if not self.epochs > 0:
-            raise ValueError(f"epochs must be above 0, got {self.epochs}")
-        if not 0 <= self.label_noise <= 1:
-            raise ValueError(f"label_noise must lie in 0 .. 1, got {self.label_noise}")
-        self.methods(steps=1)  # checks the other numbers
-        self.variants(steps=1)
+        check_options(self)
 
     def methods(self, steps: int) -> dict[str, DPOConfig | ORPOConfig]:
         """The three algorithms' own settings."""
-        return {
-            "dpo": DPOConfig(
-                loss="dpo",
-                beta=self.beta,
-                label_smoothing=self.label_smoothing,
-                steps=steps,
-                pairs_per_step=self.pairs_per_step,
-                matrix_lr=self.matrix_lr,
-                other_lr=self.other_lr,
-            ),
-            "ipo": DPOConfig(
-                loss="ipo",
-                beta=self.ipo_beta,
-                steps=steps,
-                pairs_per_step=self.pairs_per_step,
-                matrix_lr=self.ipo_matrix_lr,
-                other_lr=self.ipo_other_lr,
-            ),
-            "orpo": ORPOConfig(
-                weight=self.orpo_weight,
-                steps=steps,
-                pairs_per_step=self.pairs_per_step,
-                matrix_lr=self.orpo_matrix_lr,
-                other_lr=self.orpo_other_lr,
-            ),
-        }
-
-    def variants(self, steps: int) -> list[Variant]:
-        """The trainings of the frontier, in the order of their paths."""
-        methods = self.methods(steps)
-        variants = []
-        for name in ("dpo", "ipo"):
-            for beta in sorted(self.frontier_betas, reverse=True):
-                config = replace(methods[name], beta=beta)
-                variants.append(Variant(name.upper(), f"beta {beta:g}", config))
-        for weight in sorted(self.frontier_weights):
-            config = replace(methods["orpo"], weight=weight)
-            variants.append(Variant("ORPO", f"weight {weight:g}", config))
-        return variants
-
-    def without_frontier(self) -> "Settings":
-        """What decides the three main trainings: the flags of the frontier as nobody gave them."""
-        usual = {name: Settings.__dataclass_fields__[name].default for name in FRONTIER_FLAGS}
-        return replace(self, **usual)
+        methods = {"dpo": self.dpo, "ipo": self.ipo, "orpo": self.orpo}
+        return {name: replace(config, steps=steps) for name, config in methods.items()}
 
 
 QUICK = {
@@ -164,8 +116,7 @@ def run(settings: Settings, common: Common) -> dict:
     if file:
         inputs["preferences"] = file.digest
     sft_path = common.folder("ch1_sft") / sft["model"]
-    usual = settings.without_frontier()
-    chapter = Run(common, "ch4_preferences", usual, inputs=inputs, open_now=False)
+    chapter = Run(common, "ch4_preferences", settings, inputs=inputs, open_now=False)
     summary = chapter.summary if chapter.finished else compare(chapter, settings, sft_path, file)
     if settings.frontier:
         frontier = explore_frontier(common, settings, sft_path, summary, inputs, file)
@@ -266,7 +217,7 @@ def read_pairs(
 
 def step_count(pairs: int, settings: Settings) -> int:
     """Steps after which every pair was seen `epochs` times."""
-    return max(1, round(settings.epochs * pairs / settings.pairs_per_step))
+    return max(1, round(settings.epochs * pairs / settings.dpo.pairs_per_step))
 
 
 # ---------------------------------------------------------------------------------------- the look
@@ -348,13 +299,15 @@ def explore_frontier(
     file: DataFile | None,
 ) -> dict:
     """Gold score against KL for every method of the series -> method -> points of its path."""
-    chapter = Run(common, "ch4_frontier", settings, inputs=inputs)
+    own_inputs = {"main run": fingerprint_of(common, "ch4_preferences")}
+    chapter = Run(common, "ch4_frontier", settings.explored, inputs=own_inputs)
     reference, tokenizer, _ = load_model(sft_path, device=common.device)
     if not chapter.finished:
         pairs, watched = read_pairs(common, reference, tokenizer, settings, file)
         start = make_start(common, tokenizer, build_town(), reference, pairs, watched)
         counts = counts_for_points(counts_of(common))
-        variants = settings.variants(step_count(len(pairs), settings))
+        methods = settings.methods(step_count(len(pairs), settings))
+        variants = settings.explored.variants(methods)
         chapter.finish({"paths": trained_paths(chapter, start, variants, counts)})
     paths = checked_paths(chapter.folder / "summary.json", chapter.summary.get("paths"))
     paths["PPO"] = ppo_path(common, inputs["sft"])

@@ -7,7 +7,7 @@ The lesson is chapters/ch5_reasoning/lesson.md.
 """
 
 import statistics
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from chapters.ch5_reasoning import exam, pictures, thinking
 from chapters.ch5_reasoning.experiments import run_experiment
@@ -23,13 +23,14 @@ from chapters.ch5_reasoning.training import (
 from chapters.common.runner import ensure
 from chapters.common.samples import write_samples
 from chapters.common.terminal import with_error
+from kittenllm.config import check_options, nested, option
 from kittenllm.data_file import DataFile, RecordError, read_data_file
 from kittenllm.evaluation import ERRORS_MEAN
 from kittenllm.grpo import GRPOConfig
 from kittenllm.records import Problem, load_questions, report_problems, skipped
 from kittenllm.runs.checkpoints import load_model, save_model
 from kittenllm.runs.run import Run, fingerprint_of, write_summary
-from kittenllm.settings import Common, new_random, setting
+from kittenllm.settings import Common, new_random
 from kittenllm.sft import SFTConfig
 
 EXPERIMENTS = ("provenance", "normalisations", "votes")
@@ -40,76 +41,47 @@ QUICK_PROBLEMS = 6  # of the exam
 class Settings:
     """What can be changed on the command line."""
 
-    warm_up_steps: int = setting(480, "steps of the warm-up on sums, drills and scribbles")
-    warm_up_rows: int = setting(8, "packed rows of 256 tokens in one step of the warm-up")
-    warm_up_matrix_lr: float = setting(4e-3, "Muon's learning rate in the warm-up")
-    warm_up_other_lr: float = setting(4e-3, "AdamW's learning rate in the warm-up")
-    patient_share: float = setting(0.3, "share of the scribbles that show when to stop")
-    grpo_steps: int = setting(70, "rounds of GRPO: sample, judge, learn")
-    prompts_per_step: int = setting(32, "problems in one round")
-    group_size: int = setting(8, "replies to each problem, which judge each other")
-    max_new_tokens: int = setting(192, "longest reply; one that is cut off earns nothing")
-    format_weight: float = setting(0.3, "what the right form is worth; a right answer is worth 1")
-    normalize: str = setting(
-        "token", "how tokens are averaged, see grpo.py", choices=("reply", "token", "constant")
+    warm_up: SFTConfig = nested(  # on sums, drills and scribbles, in rows of 256 tokens
+        SFTConfig(steps=480, rows_per_step=8, replay_fraction=0.0, matrix_lr=4e-3, other_lr=4e-3),
+        prefix="warm_up_",
+        hidden="replay_fraction warmup cooldown max_grad_norm",
+        rows_per_step="warm_up_rows",
     )
-    normalize_std: bool = setting(False, "divide advantages by the std of their group")
-    clip_eps: float = setting(0.2, "how far one round may move a probability ratio from 1")
-    clip_eps_high: float | None = setting(None, "the same upwards; none: clip-eps (DAPO: 0.28)")
-    kl_coef: float = setting(0.0, "price of one nat away from the warm-up kitten; 0: free")
-    epochs: int = setting(1, "how often each reply is learnt from")
-    minibatches: int = setting(1, "optimizer steps per epoch")
-    matrix_lr: float = setting(6e-4, "Muon's learning rate in GRPO")
-    other_lr: float = setting(2e-4, "AdamW's learning rate in GRPO")
-    cooldown: float = setting(0.2, "share of the GRPO steps with a falling rate")
-    eval_problems: int = setting(100, "held-out problems with 16 replies each, for pass@k")
-    least_pass_at_8: float = setting(0.05, "GRPO is refused if pass@8 of the warm-up is lower")
-    questions: str = setting("", "train on the word problems of this file (question, answer)")
-    strict: bool = setting(False, "stop at the first bad record of that file")
-    provenance: bool = setting(False, 'three kittens that read 0, 1 and 10 % "wait" (minutes)')
-    normalisations: bool = setting(False, "GRPO under all three normalisations (minutes)")
-    votes: bool = setting(False, "majority votes and best of n instead of training")
+    patient_share: float = option(
+        0.3, "share of the scribbles that show when to stop", low=0, high=1
+    )
+    grpo: GRPOConfig = nested(
+        GRPOConfig(),
+        hidden="tokens_per_pass skip_equal_groups max_grad_norm",
+        steps="grpo_steps",
+    )
+    format_weight: float = option(
+        0.3, "what the right form is worth; a right answer is worth 1", low=0, high=1
+    )
+    eval_problems: int = option(100, "held-out problems with 16 replies each, for pass@k", low=1)
+    least_pass_at_8: float = option(
+        0.05, "GRPO is refused if pass@8 of the warm-up is lower", low=0, high=1
+    )
+    questions: str = option("", "train on the word problems of this file (question, answer)")
+    strict: bool = option(False, "stop at the first bad record of that file")
+    provenance: bool = option(
+        False, 'three kittens that read 0, 1 and 10 % "wait" (minutes)', extra=True
+    )
+    normalisations: bool = option(
+        False, "GRPO under all three normalisations (minutes)", extra=True
+    )
+    votes: bool = option(False, "majority votes and best of n instead of training", extra=True)
 
     def __post_init__(self):
-        if self.warm_up_steps < 1:
-            raise ValueError(f"warm_up_steps must be at least 1, got {self.warm_up_steps}")
-        for name in ("patient_share", "format_weight", "least_pass_at_8"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
-        if self.eval_problems < 1:
-            raise ValueError(f"eval_problems must be at least 1, got {self.eval_problems}")
+        check_options(self)
         if self.questions and any(getattr(self, name) for name in EXPERIMENTS):
             raise ValueError("the experiments are about Countdown; leave out --questions")
-        self.recipe()  # checks the other numbers
 
     def recipe(self, *, most_problems: int | None = None) -> Recipe:
         """The settings of the two loops, and of the exam."""
-        warm_up = SFTConfig(
-            steps=self.warm_up_steps,
-            rows_per_step=self.warm_up_rows,
-            replay_fraction=0.0,
-            matrix_lr=self.warm_up_matrix_lr,
-            other_lr=self.warm_up_other_lr,
-        )
-        grpo = GRPOConfig(
-            steps=self.grpo_steps,
-            prompts_per_step=self.prompts_per_step,
-            group_size=self.group_size,
-            max_new_tokens=self.max_new_tokens,
-            clip_eps=self.clip_eps,
-            clip_eps_high=self.clip_eps_high,
-            kl_coef=self.kl_coef,
-            normalize=self.normalize,
-            normalize_std=self.normalize_std,
-            epochs=self.epochs,
-            minibatches=self.minibatches,
-            matrix_lr=self.matrix_lr,
-            other_lr=self.other_lr,
-            cooldown=self.cooldown,
-        )
         return Recipe(
-            warm_up,
-            grpo,
+            self.warm_up,
+            self.grpo,
             patient_share=self.patient_share,
             format_weight=self.format_weight,
             pass_problems=self.eval_problems,
@@ -132,7 +104,7 @@ QUICK = {
 def run(settings: Settings, common: Common) -> dict:
     """The whole chapter, then the experiments that were asked for; returns the summary."""
     recipe = settings.recipe(most_problems=QUICK_PROBLEMS if common.quick else None)
-    summary = reason(replace(settings, **dict.fromkeys(EXPERIMENTS, False)), recipe, common)
+    summary = reason(settings, recipe, common)
     for name in EXPERIMENTS:
         if getattr(settings, name) and summary[name] is None:
             summary = {**summary, name: run_experiment(name, recipe, common)}

@@ -13,6 +13,7 @@ from chapters.ch5_reasoning.pictures import warnings_in
 from chapters.ch5_reasoning.thinking import Task, Thinker
 from kittenllm.batches import pack
 from kittenllm.chat import ChatTokens
+from kittenllm.config import nested
 from kittenllm.grpo import GRPOConfig, train_grpo
 from kittenllm.optim import make_optimizer
 from kittenllm.runs.run import Run
@@ -27,8 +28,8 @@ LIVE = ("accuracy", "reply_tokens", "waits", "format", "truncated", "no_signal",
 class Recipe:
     """All that a training and its exams are made of."""
 
-    warm_up: SFTConfig
-    grpo: GRPOConfig
+    warm_up: SFTConfig = nested(prefix="warm_up_")
+    grpo: GRPOConfig = nested(prefix="grpo_")
     patient_share: float  # of the scribbles of the warm-up
     format_weight: float  # what the right form is worth
     pass_problems: int  # of the exam, with 16 replies each

@@ -4,12 +4,13 @@ Used by chapter 1, which trains once, and by its experiments, which train again 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chapters.common.texts import Texts, file_texts, kept_text, town_texts, validation_nats
 from kittenllm import cleaning
 from kittenllm.batches import PackedRows, TokenStream, pack
 from kittenllm.chat import encode_chat, text_prompt
+from kittenllm.config import check_options, nested, option
 from kittenllm.evaluation import FULL_COUNTS, sample_replies
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town.facts import build_town
@@ -17,7 +18,7 @@ from kittenllm.optim import make_optimizer
 from kittenllm.records import RecordError
 from kittenllm.runs.checkpoints import load_model
 from kittenllm.runs.run import Run
-from kittenllm.settings import Common, new_generator, setting
+from kittenllm.settings import Common, new_generator
 from kittenllm.sft import SFTConfig, train_sft
 from kittenllm.tokenizer import Tokenizer
 
@@ -30,38 +31,18 @@ QUICK_COUNTS = {kind: (6, 1) for kind in FULL_COUNTS}
 class Settings:
     """What can be changed on the command line."""
 
-    chats: str = setting("", "train on the conversations of this JSON or JSONL file")
-    strict: bool = setting(False, "stop at the first bad record instead of skipping it")
-    data_steps: tuple[str, ...] = setting(
+    chats: str = option("", "train on the conversations of this JSON or JSONL file")
+    strict: bool = option(False, "stop at the first bad record instead of skipping it")
+    data_steps: tuple[str, ...] = option(
         cleaning.STEPS, "data work to do, as a comma list", choices=cleaning.STEPS
     )
-    most_chats: int = setting(0, "use at most so many conversations; 0 is all of them")
-    epochs: float = setting(1.0, "how often each conversation is seen")
-    rows_per_step: int = setting(5, "packed rows in one step; many small steps learn more")
-    replay_fraction: float = setting(0.15, "share of the rows that are pretraining text")
-    matrix_lr: float = setting(1.2e-3, "Muon's learning rate, for the hidden matrices")
-    other_lr: float = setting(1e-3, "AdamW's learning rate, for embeddings and norms")
-    compare: bool = setting(False, "retrain without replay and without each data step (minutes)")
+    most_chats: int = option(0, "use at most so many conversations; 0 is all of them", low=0)
+    epochs: float = option(1.0, "how often each conversation is seen", above=0)
+    sft: SFTConfig = nested(SFTConfig(), hidden="steps warmup cooldown max_grad_norm")
+    compare: bool = option(False, "retrain without replay and without each data step (minutes)")
 
     def __post_init__(self):
-        if not self.epochs > 0:
-            raise ValueError(f"epochs must be above 0, got {self.epochs}")
-        if self.most_chats < 0:
-            raise ValueError(f"most_chats must be 0 or more, got {self.most_chats}")
-        if unknown := set(self.data_steps) - set(cleaning.STEPS):
-            known = ", ".join(cleaning.STEPS)
-            raise ValueError(f"data_steps {sorted(unknown)} do not exist; there are {known}")
-        self.fine_tuning(steps=1)  # checks the other numbers
-
-    def fine_tuning(self, steps: int, *, replay: bool = True) -> SFTConfig:
-        """The algorithm's own settings."""
-        return SFTConfig(
-            steps=steps,
-            rows_per_step=self.rows_per_step,
-            replay_fraction=self.replay_fraction if replay else 0.0,
-            matrix_lr=self.matrix_lr,
-            other_lr=self.other_lr,
-        )
+        check_options(self)
 
 
 @dataclass
@@ -125,7 +106,7 @@ def load_base(base: dict, common: Common) -> Kitten:
 
 def step_count(rows: PackedRows, settings: Settings) -> int:
     """Steps after which every conversation was seen `epochs` times, replayed rows not counted."""
-    chat_rows_per_step = settings.rows_per_step * (1 - settings.replay_fraction)
+    chat_rows_per_step = settings.sft.rows_per_step * (1 - settings.sft.replay_fraction)
     return max(1, round(settings.epochs * len(rows) / chat_rows_per_step))
 
 
@@ -140,7 +121,9 @@ def train(
     replay: bool = True,
 ):
     """Fine-tune, watching the loss on pretraining text; returns the finished stage."""
-    config = settings.fine_tuning(steps, replay=replay)
+    config = replace(settings.sft, steps=steps)
+    if not replay:
+        config = replace(config, replay_fraction=0.0)
     optimizer = make_optimizer(kitten.gpt, matrix_lr=config.matrix_lr, other_lr=config.other_lr)
     generator = new_generator("cpu", kitten.common.seed, "ch1_sft", "train")
     objects = {"gpt": kitten.gpt, "optimizer": optimizer, "generator": generator}

@@ -31,6 +31,7 @@ from chapters.rank.labels import (
     read_labels,
     record_key,
 )
+from kittenllm.config import check_options, option
 from kittenllm.data_file import DataFile, read_data_file
 from kittenllm.evaluation import mean_and_error
 from kittenllm.gpt import GPT
@@ -46,7 +47,7 @@ from kittenllm.reward_model import (
 from kittenllm.runs.checkpoints import load_model
 from kittenllm.runs.progress import Progress
 from kittenllm.scorer import new_reward_model, save_reward_model
-from kittenllm.settings import Common, new_generator, new_random, parse_settings, setting
+from kittenllm.settings import Common, new_generator, new_random, parse_settings
 from kittenllm.tokenizer import Tokenizer
 
 FEWEST_LABELS = 10  # fewer teach a reward model nothing
@@ -59,21 +60,21 @@ WIDTH = 80
 class Settings:
     """What can be changed on the command line."""
 
-    name: str = setting("me", "who ranks; the labels are saved as <runs>/rank/<name>.jsonl")
-    pairs: int = setting(30, "pairs to rank")
-    pairs_file: str = setting("", "rank the pairs of this preferences file, its labels are hidden")
-    train: bool = setting(True, "train a reward model on the labels at the end")
-    train_on: tuple[str, ...] = setting((), "only train, on these files of labels (a comma list)")
-    agreement: tuple[str, ...] = setting((), "only compare two files of labels (a comma list)")
-    train_kitten: bool = setting(False, "train the chat kitten first if there is none (minutes)")
-    test_pairs: int = setting(300, "pairs about held-out questions that test the reward model")
+    name: str = option("me", "who ranks; the labels are saved as <runs>/rank/<name>.jsonl")
+    pairs: int = option(30, "pairs to rank", low=1)
+    pairs_file: str = option("", "rank the pairs of this preferences file, its labels are hidden")
+    train: bool = option(True, "train a reward model on the labels at the end")
+    train_on: tuple[str, ...] = option((), "only train, on these files of labels (a comma list)")
+    agreement: tuple[str, ...] = option((), "only compare two files of labels (a comma list)")
+    train_kitten: bool = option(False, "train the chat kitten first if there is none (minutes)")
+    test_pairs: int = option(
+        300, "pairs about held-out questions that test the reward model", low=1
+    )
 
     def __post_init__(self):
         if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
             raise ValueError(f"name must be letters, digits, _ and -, got {self.name!r}")
-        for field in ("pairs", "test_pairs"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
+        check_options(self)
         if len(self.agreement) not in (0, 2):
             count = len(self.agreement)
             raise ValueError(f"agreement compares two files, as a.jsonl,b.jsonl; got {count}")
