@@ -134,7 +134,7 @@ class GRPOConfig:
     prompts_per_step: int = option(32, "prompts in a round; usually 16 to 512", low=1)
     group_size: int = option(8, "G, replies to each prompt, which judge each other", low=2)
     max_new_tokens: int = option(192, "longest reply; one that is cut off earns nothing", low=1)
-    clip_eps: float = option(0.2, "how far a round may move a ratio; 0.1 to 0.3", above=0)
+    clip_eps: float = option(0.2, "how far a round may move a ratio; usually 0.1 to 0.3", above=0)
     clip_eps_high: float | None = option(None, "the same upwards; none: clip_eps", above=0)
     kl_coef: float = option(0.0, "price of one nat from the reference; 0 needs none", low=0)
     normalize: str = option(
@@ -142,11 +142,11 @@ class GRPOConfig:
     )
     normalize_std: bool = option(False, "divide by the std of the group; no: Dr. GRPO")
     epochs: int = option(1, "how often each reply is learnt from; usually 1 to 4", low=1)
-    minibatches: int = option(1, "steps per epoch, each over whole groups; 1 to 8", low=1)
+    minibatches: int = option(1, "steps per epoch, each over whole groups; usually 1 to 8", low=1)
     tokens_per_pass: int = option(8192, "most tokens in memory at once", low=1)
     skip_equal_groups: bool = option(True, "leave zero-variance groups out, if there is no KL")
-    matrix_lr: float = option(6e-4, "Muon's rate, for hidden matrices; 2e-4 to 1e-3", above=0)
-    other_lr: float = option(2e-4, "AdamW's rate, for embeddings and norms; 1e-4 to 1e-3", above=0)
+    matrix_lr: float = option(6e-4, "Muon's rate, hidden matrices; usually 2e-4 to 1e-3", above=0)
+    other_lr: float = option(2e-4, "AdamW's rate, embeddings, norms; usually 1e-4 to 1e-3", above=0)
     cooldown: float = option(0.2, "share of the steps with a falling rate", low=0, high=1)
     max_grad_norm: float = option(1.0, "longer gradients are shortened to this", above=0)
 

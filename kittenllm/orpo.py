@@ -101,11 +101,11 @@ def orpo_loss(
 class ORPOConfig:
     """Settings of ORPO. Learning rates: whoever builds the optimizer reads them."""
 
-    weight: float = option(2.0, "lambda, weight of the odds beside fine-tuning; 0.1 to 4", low=0)
+    weight: float = option(2.0, "weight of the odds beside fine-tuning; usually 0.1 to 4", low=0)
     steps: int = option(94, "optimizer steps", low=1)
     pairs_per_step: int = option(96, "P, pairs in a step; usually 8 to 128", low=1)
-    matrix_lr: float = option(2e-4, "Muon's rate, for hidden matrices; 1e-4 to 1e-3", above=0)
-    other_lr: float = option(4e-4, "AdamW's rate, for embeddings and norms; 1e-4 to 1e-3", above=0)
+    matrix_lr: float = option(2e-4, "Muon's rate, hidden matrices; usually 1e-4 to 1e-3", above=0)
+    other_lr: float = option(4e-4, "AdamW's rate, embeddings, norms; usually 1e-4 to 1e-3", above=0)
     warmup: float = option(0.05, "share of the steps with a rising rate", low=0, high=1)
     cooldown: float = option(0.5, "share of the steps with a falling rate", low=0, high=1)
     max_grad_norm: float = option(1.0, "longer gradients are shortened to this", above=0)

@@ -32,11 +32,11 @@ from kittenllm.training import Optimizer, Stopwatch, apply_gradients
 class PretrainConfig:
     """Settings of pretraining. Learning rates: whoever builds the optimizer reads them."""
 
-    steps: int = option(800, "optimizer steps", low=1)
+    steps: int = option(830, "optimizer steps", low=1)
     rows_per_step: int = option(8, "B, rows of text in a step: many small steps learn more", low=1)
     row_length: int = option(256, "T, tokens in a row; at most the model's context", low=2)
-    matrix_lr: float = option(5e-3, "Muon's rate, for hidden matrices; 2e-3 to 1e-2", above=0)
-    other_lr: float = option(6e-3, "AdamW's rate, for embeddings and norms; 1e-3 to 1e-2", above=0)
+    matrix_lr: float = option(5e-3, "Muon's rate, hidden matrices; usually 2e-3 to 1e-2", above=0)
+    other_lr: float = option(6e-3, "AdamW's rate, embeddings, norms; usually 1e-3 to 1e-2", above=0)
     warmup: float = option(0.02, "share of the steps with a rising rate", low=0, high=1)
     cooldown: float = option(0.5, "share of the steps with a falling rate", low=0, high=1)
     max_grad_norm: float = option(1.0, "longer gradients are shortened to this", above=0)
