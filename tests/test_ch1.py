@@ -219,7 +219,7 @@ def test_a_wrong_file_name_is_said_before_a_base_is_trained(tmp_path, capsys):
     "wrong, complaint",
     [
         ("--epochs 0", "epochs must be above 0, got 0.0"),
-        ("--most-chats -1", "most_chats must be 0 or more, got -1"),
+        ("--most-chats -1", "most_chats must be at least 0, got -1"),
         ("--replay-fraction 1", "replay_fraction"),
         ("--rows-per-step 0", "rows_per_step"),
         ("--data-steps dublicate", "'dublicate' is not one of duplicate, near_duplicate"),
