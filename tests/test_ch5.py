@@ -11,9 +11,9 @@ import torch
 from chapters.ch5_reasoning import exam, pictures, thinking
 from chapters.ch5_reasoning import story as ch5_reasoning
 from chapters.ch5_reasoning.exam import Result, pass_at_k
+from chapters.ch5_reasoning.recipe import Recipe
 from chapters.ch5_reasoning.story import Settings, refuse_without_signal
 from chapters.ch5_reasoning.thinking import Exercise, Thinker, thought_document
-from chapters.ch5_reasoning.training import Recipe, learn_from_rules
 from chapters.common.runner import chapter_main
 from kittenllm.chat import text_prompt
 from kittenllm.gpt import GPT, GPTConfig
@@ -568,6 +568,6 @@ def test_learning_by_rules_makes_the_paid_word_likelier(thinker, tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(thinking, "reward_for", rule)
-        learn_from_rules(run, "grpo", Thinker(gpt, tokenizer), task, recipe)
+        ch5_reasoning.learn_from_rules(run, "grpo", Thinker(gpt, tokenizer), task, recipe)
     history = run.history("grpo")
     assert history[-1]["accuracy"] > 0.9 > 0.6 > history[0]["accuracy"]

@@ -26,7 +26,6 @@ from chapters.ch4_preferences import story as ch4_preferences
 from chapters.ch4_preferences import training as preference_training
 from chapters.ch5_reasoning import exam, pictures
 from chapters.ch5_reasoning import story as ch5_reasoning
-from chapters.ch5_reasoning import training as thinking_training
 from chapters.ch5_reasoning.exam import PASS_SAMPLES
 from chapters.ch5_reasoning.thinking import thought_document
 from chapters.common import fine_tuning, mixing, texts
@@ -607,7 +606,7 @@ def run_reasoning(stage: Stage, settings) -> None:
     notes, tokenizer = stage.notes, stage.tokenizer
     stage.stands_on_finished_chapters(ch5_reasoning)
     stage.loads(ch5_reasoning)
-    stage.sft(thinking_training, "warm-up")
+    stage.sft(ch5_reasoning, "warm-up")
     start = len(text_prompt(tokenizer, ""))
     formed = thought_document(tokenizer, "", "no", "1").tokens[start:-1]
 
@@ -630,12 +629,13 @@ def run_reasoning(stage: Stage, settings) -> None:
         notes["longest greedy reply"] = max_new_tokens
         return 0.5, 0.1
 
-    def run_experiment(name, recipe, common):
+    def run_experiment(name, recipe, common, loops):
         notes[f"experiment {name}"] = True
         return {}
 
     training = notes.trainer(["grpo"], see, metrics)
-    stage.put(thinking_training, train_grpo=training, warnings_in=lambda history: {})
+    stage.put(ch5_reasoning, train_grpo=training)
+    stage.put(pictures, warnings_in=lambda history: {})
     stage.put(exam, look=take_exam, greedy_accuracy=greedy_accuracy)
     stage.put(pictures, all_warnings=lambda history: [], draw_training=nothing)
     stage.put(pictures, draw_exams=nothing, table=lambda *_: "")

@@ -9,18 +9,16 @@ Used by story.py, behind flags: together they take longer than the whole journey
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from chapters.ch5_reasoning import exam, pictures, thinking
-from chapters.ch5_reasoning.thinking import Thinker
-from chapters.ch5_reasoning.training import (
+from chapters.ch5_reasoning.recipe import (
     Recipe,
     countdown_task,
     exam_of,
-    learn_from_rules,
     look,
-    warm_up,
 )
+from chapters.ch5_reasoning.thinking import Thinker
 from kittenllm.gpt import GPT
 from kittenllm.runs.checkpoints import load_model
 from kittenllm.runs.run import Run, fingerprint_of
@@ -34,9 +32,17 @@ QUICK_VOTES = 4  # most votes of a quick run
 KITTENS = {"warm-up": "warm_up.pt", "after GRPO": "model.pt"}  # the files of the chapter's own run
 
 
-def run_experiment(name: str, recipe: Recipe, common: Common) -> dict:
+@dataclass(frozen=True)
+class Loops:
+    """The chapter's own two loops: its experiments train in just the same way."""
+
+    warm_up: Callable[..., None]
+    learn_from_rules: Callable[..., None]
+
+
+def run_experiment(name: str, recipe: Recipe, common: Common, loops: Loops) -> dict:
     """The numbers of one experiment; those of a finished one are reused."""
-    experiments: dict[str, Callable[[Run, Recipe, Common], dict]] = {
+    experiments: dict[str, Callable[[Run, Recipe, Common, Loops], dict]] = {
         "provenance": provenance,
         "normalisations": normalisations,
         "votes": votes,
@@ -44,7 +50,7 @@ def run_experiment(name: str, recipe: Recipe, common: Common) -> dict:
     inputs = {"reasoning": fingerprint_of(common, "ch5_reasoning")}
     run = Run(common, f"ch5_{name}", recipe, inputs=inputs)
     if not run.finished:
-        run.finish({"result": experiments[name](run, recipe, common)})
+        run.finish({"result": experiments[name](run, recipe, common, loops)})
     return run.summary["result"]
 
 
@@ -55,7 +61,7 @@ def trained_thinker(common: Common, kitten: str) -> Thinker:
     return Thinker(gpt, tokenizer)
 
 
-def provenance(run: Run, recipe: Recipe, common: Common) -> dict:
+def provenance(run: Run, recipe: Recipe, common: Common, loops: Loops) -> dict:
     """Three kittens with random weights read "wait" more or less often; then the same GRPO."""
     reading = replace(recipe.warm_up, steps=READING_TIMES * recipe.warm_up.steps)
     result, histories = {}, {}
@@ -72,12 +78,12 @@ def provenance(run: Run, recipe: Recipe, common: Common) -> dict:
         )
         task = countdown_task(documents, recipe, common)
         plan = exam_of(task, recipe)
-        warm_up(run, f"reading_{name}", thinker, documents, reading)
+        loops.warm_up(run, f"reading_{name}", thinker, documents, reading)
         before = run.once(
             f"before_{name}",
             lambda thinker=thinker, plan=plan: look(run, "before", thinker, plan, recipe),
         )
-        learn_from_rules(run, f"grpo_{name}", thinker, task, recipe)
+        loops.learn_from_rules(run, f"grpo_{name}", thinker, task, recipe)
         with run.timing("eval"):
             after = look(run, "after", thinker, plan, recipe)
         print(f'\n{share:.0%} of the scribbles that it read hold "wait":')
@@ -89,7 +95,7 @@ def provenance(run: Run, recipe: Recipe, common: Common) -> dict:
     return result
 
 
-def normalisations(run: Run, recipe: Recipe, common: Common) -> dict:
+def normalisations(run: Run, recipe: Recipe, common: Common, loops: Loops) -> dict:
     """The chapter's GRPO under the three normalisations, then the accuracy at forced lengths."""
     result, histories = {}, {}
     task = countdown_task([], recipe, common)
@@ -97,7 +103,7 @@ def normalisations(run: Run, recipe: Recipe, common: Common) -> dict:
     for name in ("reply", "token", "constant"):
         thinker = trained_thinker(common, "warm-up")
         variant = replace(recipe, grpo=replace(recipe.grpo, normalize=name))
-        learn_from_rules(run, f"grpo_{name}", thinker, task, variant)
+        loops.learn_from_rules(run, f"grpo_{name}", thinker, task, variant)
         with run.timing("eval"):
             scores = look(run, "after", thinker, plan, variant)
         histories[name] = run.history(f"grpo_{name}")
@@ -131,7 +137,7 @@ def forced_budgets(common: Common, plan: exam.Plan) -> dict:
     return found
 
 
-def votes(run: Run, recipe: Recipe, common: Common) -> dict:
+def votes(run: Run, recipe: Recipe, common: Common, loops: Loops) -> dict:
     """n replies to a problem, of which a vote or the checker picks one."""
     most = QUICK_VOTES if common.quick else max(VOTES)
     held_out = countdown_task([], recipe, common).held_out[: recipe.pass_problems]

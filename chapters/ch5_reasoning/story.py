@@ -6,33 +6,39 @@ Three experiments come on top, each a run of its own: --provenance, --normalisat
 The lesson is chapters/ch5_reasoning/lesson.md.
 """
 
+import copy
 import statistics
 from dataclasses import dataclass
 
+from tqdm import tqdm
+
 from chapters.ch5_reasoning import exam, pictures, thinking
-from chapters.ch5_reasoning.experiments import run_experiment
-from chapters.ch5_reasoning.thinking import Task, Thinker
-from chapters.ch5_reasoning.training import (
+from chapters.ch5_reasoning.experiments import Loops, run_experiment
+from chapters.ch5_reasoning.recipe import (
+    ROW_LENGTH,
     Recipe,
     countdown_task,
     exam_of,
-    learn_from_rules,
     look,
-    warm_up,
 )
+from chapters.ch5_reasoning.thinking import Task, Thinker
 from chapters.common.runner import ensure
 from chapters.common.samples import write_samples
 from chapters.common.terminal import with_error
+from kittenllm.batches import pack
+from kittenllm.chat import ChatTokens
 from kittenllm.config import check_options, nested, option
 from kittenllm.data_file import DataFile, RecordError, read_data_file
 from kittenllm.evaluation import ERRORS_MEAN
-from kittenllm.grpo import GRPOConfig
+from kittenllm.grpo import GRPOConfig, train_grpo
+from kittenllm.optim import make_optimizer
 from kittenllm.records import Problem, load_questions, report_problems, skipped
 from kittenllm.runs.checkpoints import load_model, save_model
 from kittenllm.runs.run import Run, fingerprint_of, write_summary
-from kittenllm.settings import Common, new_random
-from kittenllm.sft import SFTConfig
+from kittenllm.settings import Common, new_generator, new_random
+from kittenllm.sft import SFTConfig, train_sft
 
+LIVE = ("accuracy", "reply_tokens", "waits", "format", "truncated", "no_signal", "entropy")
 EXPERIMENTS = ("provenance", "normalisations", "votes")
 QUICK_PROBLEMS = 6  # of the exam
 
@@ -105,9 +111,10 @@ def run(settings: Settings, common: Common) -> dict:
     """The whole chapter, then the experiments that were asked for; returns the summary."""
     recipe = settings.recipe(most_problems=QUICK_PROBLEMS if common.quick else None)
     summary = reason(settings, recipe, common)
+    loops = Loops(warm_up, learn_from_rules)
     for name in EXPERIMENTS:
         if getattr(settings, name) and summary[name] is None:
-            summary = {**summary, name: run_experiment(name, recipe, common)}
+            summary = {**summary, name: run_experiment(name, recipe, common, loops)}
             summary = write_summary(common.folder("ch5_reasoning") / "summary.json", summary)
     return summary
 
@@ -168,6 +175,64 @@ def reason(settings: Settings, recipe: Recipe, common: Common) -> dict:
     print(exam_line("after GRPO", after))
     print(ERRORS_MEAN)
     return chapter.finish(keys, model=(gpt, tokenizer))
+
+
+# --------------------------------------------------------------------------------------- the loops
+
+
+def warm_up(
+    run: Run, name: str, thinker: Thinker, documents: list[ChatTokens], config: SFTConfig
+) -> None:
+    """The next-token loss on the documents; of an exercise, only the reply is trained."""
+    row_length = min(ROW_LENGTH, thinker.gpt.config.context_length)
+    rows = pack(documents, row_length=row_length, pad_id=thinker.tokenizer.pad_id)
+    optimizer = make_optimizer(thinker.gpt, matrix_lr=config.matrix_lr, other_lr=config.other_lr)
+    generator = new_generator("cpu", run.common.seed, "ch5_reasoning", "warm_up")
+    objects = {"gpt": thinker.gpt, "optimizer": optimizer, "generator": generator}
+    stage = run.stage(name, total=config.steps, objects=objects)
+    training = train_sft(
+        thinker.gpt,
+        rows,
+        config=config,
+        optimizer=optimizer,
+        generator=generator,
+        start_step=stage.step,
+    )
+    for _ in stage.follow(training):
+        pass
+
+
+def learn_from_rules(run: Run, name: str, thinker: Thinker, task: Task, recipe: Recipe) -> None:
+    """GRPO on the practice problems, watched step by step."""
+    config = recipe.grpo
+    reference = copy.deepcopy(thinker.gpt) if config.kl_coef > 0 else None
+    optimizer = make_optimizer(thinker.gpt, matrix_lr=config.matrix_lr, other_lr=config.other_lr)
+    generator = new_generator(run.common.device, run.common.seed, "ch5_reasoning", "grpo")
+    objects = {"gpt": thinker.gpt, "optimizer": optimizer, "generator": generator}
+    stage = run.stage(name, total=config.steps, objects=objects)
+    training = train_grpo(
+        thinker.gpt,
+        [thinker.prompt(exercise) for exercise in task.practice],
+        thinking.reward_for(task.practice, thinker.tokenizer, recipe.format_weight),
+        config=config,
+        optimizer=optimizer,
+        generator=generator,
+        start_step=stage.step,
+        reference=reference,
+    )
+    history, warned = run.history(stage.name), set()
+    for metrics in stage.follow(training, show=LIVE):
+        tokens = metrics["reply_tokens"] * config.prompts_per_step * config.group_size
+        metrics["tokens_per_second_sampling"] = tokens / metrics["seconds_sampling"]
+        metrics["tokens_per_second_training"] = tokens / metrics["seconds_training"]
+        history.append(metrics)
+        for worry, text in pictures.warnings_in(history).items():
+            if worry not in warned:
+                warned.add(worry)
+                tqdm.write(text)
+
+
+# ---------------------------------------------------------------------------------------- the data
 
 
 def questions_file(settings: Settings) -> DataFile | None:
