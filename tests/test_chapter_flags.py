@@ -22,7 +22,8 @@ from chapters.enumerable import __main__ as enumerable
 from chapters.rank import __main__ as rank
 from kittenllm.config import limits_text
 from kittenllm.runs.checkpoints import plain_numbers
-from kittenllm.settings import flags_of, parse_settings
+from kittenllm.runs.run import Run
+from kittenllm.settings import Common, asks_for_extras, flags_of, parse_settings
 
 PROGRAMS = {
     "ch0_base": ch0_base,
@@ -115,3 +116,20 @@ def test_no_hyper_parameter_is_written_twice(name):
 def test_every_setting_has_its_help(name):
     for flag, place in flags_of(PROGRAMS[name].Settings()).items():
         assert place.field.metadata.get("help"), flag
+
+
+@pytest.mark.parametrize(
+    "name, line",
+    [
+        ("ch3_ppo", "--overoptimisation --few-pairs 7 --over-steps 9 --over-lr 0.1"),
+        ("ch3_ppo", "--redraw"),
+        ("ch4_preferences", "--frontier --frontier-betas 0.7 --frontier-weights 3"),
+        ("ch5_reasoning", "--provenance --normalisations --votes"),
+    ],
+)
+def test_an_extra_never_means_another_main_run(name, line, tmp_path):
+    usual, asked = parse(name), parse(name, line)
+    assert asks_for_extras(asked) and not asks_for_extras(usual)
+    common = Common(runs=tmp_path)
+    runs = [Run(common, name, settings, open_now=False) for settings in (usual, asked)]
+    assert runs[0].fingerprint == runs[1].fingerprint
