@@ -5,6 +5,7 @@ before it.
 """
 
 import ast
+import functools
 import re
 import sys
 import tokenize
@@ -81,10 +82,12 @@ def short_name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+@functools.cache
 def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
+@functools.cache
 def imported(path: Path) -> set[str]:
     """Full names of the modules that a file imports, inside of functions too."""
     names = set()
