@@ -146,8 +146,10 @@ def train_sft(
         loss, metrics = sft_loss(logits, tokens, loss_mask)
         loss.backward()
         grad_norm = apply_gradients(gpt, optimizer, config.max_grad_norm)
-        with torch.no_grad():  # once more without the replayed rows, only to be watched
-            chat_loss, _ = sft_loss(logits[:chats], tokens[:chats], loss_mask[:chats])
+        chat_loss = loss
+        if chats < len(tokens):  # once more without the replayed rows, only to be watched
+            with torch.no_grad():
+                chat_loss, _ = sft_loss(logits[:chats], tokens[:chats], loss_mask[:chats])
         watch.lap("training")
         yield {
             "step": step,
