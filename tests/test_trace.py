@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -229,6 +230,13 @@ def test_every_name_is_printed_with_its_shape_and_its_term(topic):
             else:
                 assert f"\n{name} = {value:g}" in text
             assert " ".join(term.term.split()) in " ".join(text.split())
+
+
+def test_the_readme_shows_what_is_printed():
+    """With today's line of ppo.py and its number."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.search(r"```text\n(ratio \(2, 5\).*?)```", readme, re.DOTALL)[1]
+    assert shown in page("ppo")
 
 
 def test_a_masked_place_is_a_dot():
