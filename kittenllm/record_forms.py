@@ -268,7 +268,10 @@ def _prompt_and_response(fields: Fields, unused: set[str]) -> list[dict]:
 
 
 def read_preference(record: dict, unused: set[str]) -> dict:
-    """One pair of replies -> {"prompt": messages, "chosen": text, "rejected": text}."""
+    """One pair of replies -> {"prompt": messages, "chosen": text, "rejected": text}.
+
+    A "ranking" that the pair is from is kept: lists of replies, the best place first.
+    """
     fields = Fields(record)
     _refuse_untrained(fields)
     prompt = _prompt(fields, unused)
@@ -276,8 +279,19 @@ def read_preference(record: dict, unused: set[str]) -> dict:
     rejected = _reply(fields, "rejected", prompt, unused)
     if chosen.strip() == rejected.strip():
         raise ValueError('"chosen" and "rejected" are equal')
+    kept = {"ranking": fields.get("ranking")} if _is_ranking(fields.record.get("ranking")) else {}
     unused |= fields.unused()
-    return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected} | kept
+
+
+def _is_ranking(value: object) -> bool:
+    """Two or more lists of texts: what chapters.rank writes beside each pair of a ranking."""
+    if not isinstance(value, list) or len(value) < 2:
+        return False
+    if not all(isinstance(place, list) and place for place in value):
+        return False
+    replies = [reply for place in value for reply in place]
+    return len(replies) < 10 and all(isinstance(reply, str) for reply in replies)
 
 
 def _prompt(fields: Fields, unused: set[str]) -> list[dict]:

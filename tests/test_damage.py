@@ -469,7 +469,8 @@ def test_a_hostile_state(runs, key, value):
 
 # -------------------------------------------------------------------------- what a person has made
 
-CHOICES = [Choice(f"question {i}", f"good {i}", f"bad {i}") for i in range(3)]
+CHOICES = [Choice(f"question {i}", (f"good {i}", f"bad {i}")) for i in range(3)]
+FIRST, SECOND = [[1], [2]], [[2], [1]]  # the better reply
 
 
 def test_a_second_session_under_one_name_is_refused(tmp_path):
@@ -484,12 +485,14 @@ def test_a_second_session_under_one_name_is_refused(tmp_path):
 def test_a_pick_is_added_and_a_broken_line_stays(tmp_path, capsys):
     path = tmp_path / "anna.jsonl"
     broken = b'{"prompt": "half a label", "cho\n[[[[\n'
-    path.write_bytes(json.dumps(CHOICES[0].record(1)).encode() + b"\n" + broken + b"no line end")
+    path.write_bytes(
+        json.dumps(CHOICES[0].records(FIRST)[0]).encode() + b"\n" + broken + b"no line end"
+    )
     before = path.read_bytes()
     labels = LabelFile(path)
-    ranking = Ranking(CHOICES, labels.records, labels.save)
+    ranking = Ranking(CHOICES, labels)
     assert ranking.labelled == 1
-    ranking.pick(2)
+    ranking.rank(SECOND)
     after = path.read_bytes()
     assert after.startswith(before + b"\n") and after.count(b"\n") == before.count(b"\n") + 2
     assert ranking.undo()
@@ -502,11 +505,13 @@ def test_a_pick_is_added_and_a_broken_line_stays(tmp_path, capsys):
 def test_labels_of_a_session_are_read_back(tmp_path):
     path = tmp_path / "anna.jsonl"
     labels = LabelFile(path)
-    ranking = Ranking(CHOICES, labels.records, labels.save)
-    for number in (1, 2, 1):
-        ranking.pick(number)
+    ranking = Ranking(CHOICES, labels)
+    order = (FIRST, SECOND, FIRST)
+    for places in order:
+        ranking.rank(places)
     labels.close()
-    assert read_labels(path) == [c.record(n) for c, n in zip(CHOICES, (1, 2, 1), strict=True)]
+    picked = zip(CHOICES, order, strict=True)
+    assert read_labels(path) == [choice.records(places)[0] for choice, places in picked]
     assert rank.LabelFile is LabelFile
 
 

@@ -9,37 +9,54 @@ import pytest
 from chapters.rank import __main__ as rank
 from chapters.rank.labels import (
     Choice,
+    LabelFile,
     Ranking,
     agreement,
     agreement_line,
-    pair_key,
+    parse_ranking,
     read_labels,
     record_key,
+    replies_key,
     write_labels,
 )
 from kittenllm.records import load_preferences
-from kittenllm.runs.checkpoints import load_model
+from kittenllm.runs.checkpoints import CheckpointError, load_model
 from kittenllm.runs.run import read_json
 from kittenllm.scorer import load_reward_model
 
-CHOICES = [Choice(f"question {i}", f"good {i}", f"bad {i}", better=1) for i in range(4)]
+CHOICES = [Choice(f"question {i}", (f"good {i}", f"bad {i}"), (1.0, 0.0)) for i in range(4)]
+FOUR = Choice("Is tar good?", ("a", "b", "c", "d"), (0.5, 2.0, -1.0, 0.5))
+FIRST, SECOND = [[1], [2]], [[2], [1]]  # the better one of two replies
 
 
 @pytest.fixture
-def saved() -> list:
-    """What the last save wrote."""
-    return []
+def path(tmp_path) -> Path:
+    return tmp_path / "anna.jsonl"
 
 
 @pytest.fixture
-def new_ranking(saved):
-    def make(choices=CHOICES, records=()) -> Ranking:
-        def save(all_records):
-            saved[:] = [dict(record) for record in all_records]
+def new_ranking(path):
+    """A session under one name; the one before it has ended."""
+    open_files = []
 
-        return Ranking(list(choices), list(records), save)
+    def make(choices=CHOICES) -> Ranking:
+        while open_files:
+            open_files.pop().close()
+        open_files.append(LabelFile(path))
+        return Ranking(list(choices), open_files[0])
 
-    return make
+    yield make
+    while open_files:
+        open_files.pop().close()
+
+
+def saved(path) -> list[dict]:
+    """The labels of the file, line by line."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def pairs_of(records) -> list[tuple[str, str]]:
+    return [(record["chosen"], record["rejected"]) for record in records]
 
 
 def type_in(monkeypatch, *keys: str) -> None:
@@ -50,95 +67,276 @@ def type_in(monkeypatch, *keys: str) -> None:
 # ------------------------------------------------------------------------------------ the session
 
 
-def test_1_and_2_say_which_reply_is_better(new_ranking, saved):
+def test_1_and_2_say_which_reply_is_better(new_ranking, path):
     ranking = new_ranking()
-    ranking.pick(1)
-    ranking.pick(2)
-    assert saved == [
+    ranking.rank(FIRST)
+    ranking.rank(SECOND)
+    assert saved(path) == [
         {"prompt": "question 0", "chosen": "good 0", "rejected": "bad 0"},
         {"prompt": "question 1", "chosen": "bad 1", "rejected": "good 1"},
     ]
     assert ranking.labelled == 2 and ranking.current == CHOICES[2]
 
 
-def test_skipping_saves_nothing_and_the_pair_comes_again_next_time(new_ranking, saved):
+def test_skipping_saves_nothing_and_the_pair_comes_again_next_time(new_ranking, path):
     ranking = new_ranking()
     ranking.skip()
-    assert saved == [] and ranking.current == CHOICES[1]
+    assert not path.exists() and ranking.current == CHOICES[1]
     for _ in range(3):
-        ranking.pick(1)
+        ranking.rank(FIRST)
     assert ranking.current is None
-    assert new_ranking(records=saved).current == CHOICES[0]
+    assert new_ranking().current == CHOICES[0]
 
 
-def test_undo_takes_back_picks_and_skips_in_turn(new_ranking, saved):
+def test_undo_takes_back_picks_and_skips_in_turn(new_ranking, path):
     ranking = new_ranking()
-    ranking.pick(2)
+    ranking.rank(SECOND)
     ranking.skip()
     assert ranking.undo() and ranking.current == CHOICES[1]
-    assert len(saved) == 1
+    assert len(saved(path)) == 1
     assert ranking.undo() and ranking.current == CHOICES[0]
-    assert saved == []
+    assert saved(path) == []
     assert not ranking.undo()  # nothing is left
-    ranking.pick(1)
-    assert saved[0]["chosen"] == "good 0"
+    ranking.rank(FIRST)
+    assert saved(path)[0]["chosen"] == "good 0"
 
 
-def test_the_next_session_goes_on_and_can_undo_the_one_before(new_ranking, saved):
+def test_the_next_session_goes_on_and_can_undo_the_one_before(new_ranking, path):
     ranking = new_ranking()
-    ranking.pick(1)
-    ranking.pick(1)
-    later = new_ranking(records=saved)
+    ranking.rank(FIRST)
+    ranking.rank(FIRST)
+    later = new_ranking()
     assert later.labelled == 2 and later.current == CHOICES[2]
     assert later.undo() and later.current == CHOICES[1]
-    assert [record["prompt"] for record in saved] == ["question 0"]
+    assert [record["prompt"] for record in saved(path)] == ["question 0"]
 
 
-def test_labels_of_other_pairs_are_kept(new_ranking, saved):
+def test_undo_follows_the_order_of_the_file_not_that_of_the_questions(new_ranking, path):
+    write_labels(path, [CHOICES[i].records(FIRST)[0] for i in (2, 0)])
+    ranking = new_ranking()
+    assert ranking.undo() and ranking.current == CHOICES[0]
+    assert ranking.undo() and ranking.current == CHOICES[2]
+
+
+def test_labels_of_other_pairs_are_kept(new_ranking, path):
     foreign = {"prompt": "elsewhere", "chosen": "a", "rejected": "b"}
-    ranking = new_ranking(records=[foreign])
+    write_labels(path, [foreign])
+    ranking = new_ranking()
     assert ranking.labelled == 0
     assert not ranking.undo()  # it is not ours to take back
-    ranking.pick(1)
-    assert saved[0] == foreign and len(saved) == 2
+    ranking.rank(FIRST)
+    assert saved(path)[0] == foreign and len(saved(path)) == 2
 
 
 def test_the_order_on_the_screen_does_not_matter_for_the_pair():
-    shown_otherwise = Choice("question 0", "bad 0", "good 0", better=2)
+    shown_otherwise = Choice("question 0", ("bad 0", "good 0"))
     assert shown_otherwise.key == CHOICES[0].key
-    assert record_key(shown_otherwise.record(2)) == pair_key("question 0 ", "good 0", "bad 0")
+    [record] = shown_otherwise.records(SECOND)
+    assert record_key(record) == replies_key("question 0 ", "good 0", "bad 0")
 
 
-def test_a_session_in_the_terminal(new_ranking, saved, monkeypatch, capsys):
+def test_a_session_in_the_terminal(new_ranking, path, monkeypatch, capsys):
     type_in(monkeypatch, "2", "x", "", "u", "u", "1", "s", "2", "q")
     rank.session(new_ranking())
-    assert [record["chosen"] for record in saved] == ["good 0", "bad 2"]
+    assert [record["chosen"] for record in saved(path)] == ["good 0", "bad 2"]
     screen = capsys.readouterr().out
-    assert screen.count("(type 1 or 2") == 2  # for "x" and for the empty line
+    assert screen.count("is no ranking. Type 1 or 2; s skip") == 2  # "x" and the empty line
     assert "(there is nothing to undo)" in screen
-    assert "pair 4 of 4" in screen
+    assert "\n4 of 4\n" in screen
 
 
-def test_a_closed_terminal_is_a_quit(new_ranking, saved, monkeypatch):
+def test_a_closed_terminal_is_a_quit(new_ranking, path, monkeypatch):
     type_in(monkeypatch, "1")
     rank.session(new_ranking())
-    assert len(saved) == 1
+    assert len(saved(path)) == 1
 
 
 def test_replies_cannot_play_tricks_on_the_terminal(new_ranking, monkeypatch, capsys):
-    type_in(monkeypatch)
-    rank.session(new_ranking([Choice("q\x1b[2J", "\x1b]0;title\x07", "b\u202e")]))
+    type_in(monkeypatch, "\x1b[2J")
+    rank.session(new_ranking([Choice("q\x1b[2J", ("\x1b]0;title\x07", "b\u202e"))]))
     screen = capsys.readouterr().out
     assert "\x1b" not in screen and "\u202e" not in screen and "\\x1b[2J" in screen
+
+
+# ------------------------------------------------------------------------------ up to four replies
+
+
+@pytest.mark.parametrize(
+    "typed, count, places",
+    [
+        ("1", 2, [[1], [2]]),
+        ("2", 2, [[2], [1]]),
+        ("2>1", 2, [[2], [1]]),
+        ("2 1 4 3", 4, [[2], [1], [4], [3]]),
+        ("2>1=4>3", 4, [[2], [1, 4], [3]]),
+        (" 2 > 1 =4> 3 ", 4, [[2], [1, 4], [3]]),
+        ("4,1,3=2", 4, [[4], [1], [3, 2]]),
+        ("3=2=1 4", 4, [[3, 2, 1], [4]]),
+        ("312", 3, [[3], [1], [2]]),
+    ],
+)
+def test_a_ranking_is_read_best_first_with_ties(typed, count, places):
+    assert parse_ranking(typed, count) == places
+
+
+@pytest.mark.parametrize(
+    "typed, count, message",
+    [
+        ("", 4, "'' is no ranking"),
+        ("best", 4, "'best' is no ranking"),
+        ("1>2>3>", 3, "is no ranking"),
+        ("1==2 3", 3, "is no ranking"),
+        ("3<2<1", 3, "is no ranking"),
+        ("1 2 -3", 3, "is no ranking"),
+        ("9" * 5000, 3, "is no ranking"),
+        ("2 1", 4, "reply 3 has no place"),
+        ("1", 3, "reply 2 has no place"),
+        ("2 1 3 2", 4, "reply 2 has two places"),
+        ("2>1=1>3", 3, "reply 1 has two places"),
+        ("1 2 5 3", 4, "there is no reply 5"),
+        ("3", 2, "there is no reply 3"),
+        ("0 1 2", 3, "there is no reply 0"),
+        ("1=2", 2, "all at one place"),
+        ("4=2=1=3", 4, "all at one place"),
+    ],
+)
+def test_what_is_no_ranking_is_said(typed, count, message):
+    with pytest.raises(ValueError, match=message):
+        parse_ranking(typed, count)
+
+
+def test_a_ranking_of_four_becomes_its_pairs_by_hand():
+    """Six pairs; with one tie five, for between b and d nothing is said."""
+    strict = FOUR.records([[2], [1], [4], [3]])
+    assert pairs_of(strict) == [
+        ("b", "a"),
+        ("b", "d"),
+        ("b", "c"),
+        ("a", "d"),
+        ("a", "c"),
+        ("d", "c"),
+    ]
+    tied = FOUR.records([[2], [1, 4], [3]])
+    assert pairs_of(tied) == [("b", "a"), ("b", "d"), ("b", "c"), ("a", "c"), ("d", "c")]
+    assert all(record["ranking"] == [["b"], ["a", "d"], ["c"]] for record in tied)
+    assert pairs_of(FOUR.records([[1, 2, 3], [4]])) == [("a", "d"), ("b", "d"), ("c", "d")]
+
+
+def test_four_replies_in_the_terminal(new_ranking, path, monkeypatch, capsys):
+    three = Choice("And glue?", ("x", "y", "z"))
+    type_in(monkeypatch, "s", "u", "2 1 4", "2 1 4 3", "u", "1=2=3=4", "2>1=4>3", "3 1 2")
+    rank.session(new_ranking([FOUR, three]))
+    screen = capsys.readouterr().out
+    assert "(reply 3 has no place. Type the best first, as 2 1 4 3 or 2>1=4>3; s skip" in screen
+    assert "(all at one place: nothing can be learnt from that, s skips. Type" in screen
+    assert "  4  d\n" in screen and "best first, as 2 1 3 or 2>1=3; s skip" in screen
+    records = saved(path)  # the first ranking, with all its six lines, was taken back
+    assert pairs_of(records[:5]) == [("b", "a"), ("b", "d"), ("b", "c"), ("a", "c"), ("d", "c")]
+    assert pairs_of(records[5:]) == [("z", "x"), ("z", "y"), ("x", "y")]
+    assert records[-1]["ranking"] == [["z"], ["x"], ["y"]]
+
+
+def test_the_labels_of_a_ranking_are_a_preferences_file(path, capsys):
+    write_labels(path, FOUR.records([[2], [1, 4], [3]]))
+    assert read_labels(path) == saved(path)
+    loaded, problems = load_preferences(path)
+    assert len(loaded) == 5 and not problems
+
+
+@pytest.mark.parametrize("ranking", [3, "good", [], [["a"]], [["a"], 5], [["a"], []], [["a"], [1]]])
+def test_another_ranking_of_a_file_from_elsewhere_is_named_and_does_no_harm(path, ranking, capsys):
+    write_labels(path, [{"prompt": "p", "chosen": "a", "rejected": "b", "ranking": ranking}])
+    [label] = read_labels(path)
+    assert label == {"prompt": "p", "chosen": "a", "rejected": "b"}
+    assert ("1 record has ranking: not used" in capsys.readouterr().out) == (ranking != [])
+
+
+def test_a_ranking_goes_on_and_is_undone_as_a_whole(new_ranking, path):
+    other = {"prompt": "elsewhere", "chosen": "a", "rejected": "b"}
+    ranking = new_ranking([*CHOICES, FOUR])
+    ranking.rank(FIRST)
+    for _ in CHOICES[1:]:
+        ranking.skip()
+    ranking.rank([[2], [1, 4], [3]])
+    ranking.labels.add([other])
+    later = new_ranking([FOUR, *CHOICES])
+    assert later.labelled == 2 and later.current == CHOICES[1]  # the tie does not come again
+    assert later.undo() and later.current == FOUR
+    assert saved(path) == [*CHOICES[0].records(FIRST), other]
+
+
+def test_a_pair_that_was_ranked_does_not_stand_for_a_ranking_of_four(new_ranking, path):
+    write_labels(path, [{"prompt": FOUR.prompt, "chosen": "a", "rejected": "b"}])
+    assert new_ranking([FOUR]).current == FOUR
+    write_labels(path, FOUR.records([[2], [1, 4], [3]]))
+    assert new_ranking([Choice(FOUR.prompt, ("d", "a"))]).current is None  # they tie
+    assert new_ranking([Choice(FOUR.prompt, ("d", "e"))]).labelled == 0
+
+
+def test_a_full_disk_leaves_no_part_of_a_ranking(new_ranking, path, monkeypatch):
+    ranking = new_ranking([CHOICES[0], FOUR])
+    ranking.rank(FIRST)
+    before = path.read_bytes()
+
+    def full(number):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(CheckpointError, match="could not be saved"):
+        ranking.rank([[1], [2], [3], [4]])
+    assert path.read_bytes() == before and len(ranking.labels.records) == 1
+    assert ranking.current == FOUR  # it is not ranked
+
+
+def test_people_agree_pair_by_pair_and_a_tie_is_no_pair(tmp_path):
+    """Anna b > a = d > c, Ben b > c > a > d: they differ about ac and dc, two of five."""
+    anna, ben = tmp_path / "anna.jsonl", tmp_path / "ben.jsonl"
+    write_labels(anna, FOUR.records([[2], [1, 4], [3]]))
+    write_labels(ben, FOUR.records([[2], [3], [1], [4]]))
+    assert agreement(anna, ben) == (5, 0.6, None)  # one prompt: no error by prompt
+    write_labels(ben, [{"prompt": FOUR.prompt, "chosen": "c", "rejected": "b"}])
+    assert agreement(anna, ben)[:2] == (1, 0.0)  # a ranking and a pair can be compared
+
+
+def test_the_judge_is_asked_pair_by_pair():
+    """Golds a .5, b 2, c -1, d .5: the judge orders five pairs, and of d > a it has no opinion."""
+    records = FOUR.records([[1], [2], [4], [3]])  # a > b > d > c: of the five only ab is wrong
+    assert "agree on 4 of 5 pairs" in rank.judge_line([FOUR], records)
+    assert rank.judge_line([Choice(FOUR.prompt, FOUR.replies)], records) == ""
+
+
+def shown(prompt, first, second):
+    return prompt, rank.Shown(first, None), rank.Shown(second, None)
+
+
+def test_pairs_side_by_side_about_one_prompt_are_shown_together():
+    pairs = [shown("p", *pair) for pair in ("ab", "ac", "ad", "bc", "bd", "cd")]
+    pairs += [
+        shown("p", "e", "f"),
+        shown("q", "a", "b"),
+        shown("q", "a", "a "),
+        shown("q", "", "b"),
+    ]
+    texts = {
+        most: [
+            (prompt, "".join(reply.text for reply in replies))
+            for prompt, replies in rank.shown_together(pairs, most)
+        ]
+        for most in (2, 3, 4)
+    }
+    assert texts[4] == [("p", "abcd"), ("p", "ef"), ("q", "ab")]
+    assert texts[3][:2] == [("p", "abc"), ("p", "ad")]
+    assert texts[2] == [("p", pair) for pair in ("ab", "ac", "ad", "bc", "bd", "cd", "ef")] + [
+        ("q", "ab")
+    ]
 
 
 # -------------------------------------------------------------------------------------- the files
 
 
-def test_labels_survive_the_file_and_are_a_preferences_file(tmp_path):
-    records = [choice.record(2) for choice in CHOICES]
+def test_labels_survive_the_file_and_are_a_preferences_file(path):
+    records = [choice.records(SECOND)[0] for choice in CHOICES]
     records[0]["prompt"] = 'Grüße, "Miso"\u2028!'
-    path = tmp_path / "anna.jsonl"
     write_labels(path, records)
     assert read_labels(path) == records
     loaded, problems = load_preferences(path)
@@ -165,11 +363,12 @@ def test_a_whole_conversation_is_compared_shown_and_saved(tmp_path, monkeypatch,
     assert read_labels(path) == records
     assert record_key(records[0]) != record_key(records[1])
     assert agreement(path, path)[:2] == (2, 1.0)
-    choices = [Choice(r["prompt"], r["chosen"], r["rejected"]) for r in records]
-    saved = tmp_path / "anna.jsonl"
+    choices = [Choice(r["prompt"], (r["chosen"], r["rejected"])) for r in records]
     type_in(monkeypatch, "1", "2")
-    rank.session(Ranking(choices, [], lambda labels: write_labels(saved, labels)))
-    assert read_labels(saved) == [
+    labels = LabelFile(tmp_path / "anna.jsonl")
+    rank.session(Ranking(choices, labels))
+    labels.close()
+    assert read_labels(labels.path) == [
         records[0],
         records[1] | {"chosen": "chien", "rejected": "dog"},
     ]
@@ -178,9 +377,8 @@ def test_a_whole_conversation_is_compared_shown_and_saved(tmp_path, monkeypatch,
         assert line in screen
 
 
-def test_a_bad_line_is_reported_and_left_out(tmp_path, capsys):
-    path = tmp_path / "anna.jsonl"
-    good = json.dumps(CHOICES[0].record(1))
+def test_a_bad_line_is_reported_and_left_out(path, capsys):
+    good = json.dumps(CHOICES[0].records(FIRST)[0])
     path.write_text(f'{good}\n{{"prompt": "p", "chosen": "a", "rejected": "a"}}\n')
     assert len(read_labels(path)) == 1
     assert "anna.jsonl, line 2" in capsys.readouterr().out
@@ -188,16 +386,17 @@ def test_a_bad_line_is_reported_and_left_out(tmp_path, capsys):
 
 def test_agreement_counts_only_pairs_that_both_have_ranked(tmp_path):
     anna, ben = tmp_path / "anna.jsonl", tmp_path / "ben.jsonl"
-    write_labels(anna, [CHOICES[i].record(1) for i in (0, 1, 2)])
-    write_labels(ben, [CHOICES[i].record(pick) for i, pick in ((3, 1), (2, 1), (1, 2))])
+    write_labels(anna, [CHOICES[i].records(FIRST)[0] for i in (0, 1, 2)])
+    picks = ((3, FIRST), (2, FIRST), (1, SECOND))
+    write_labels(ben, [CHOICES[i].records(places)[0] for i, places in picks])
     assert agreement(anna, ben) == (2, 0.5, 0.5)  # sqrt(2 * (0.25 + 0.25)) / 2
     assert agreement(anna, anna) == (3, 1.0, 0.0)
 
 
 def test_people_who_ranked_other_pairs_are_told_so(tmp_path, capsys):
     anna, ben = tmp_path / "anna.jsonl", tmp_path / "ben.jsonl"
-    write_labels(anna, [CHOICES[0].record(1)])
-    write_labels(ben, [CHOICES[1].record(1)])
+    write_labels(anna, CHOICES[0].records(FIRST))
+    write_labels(ben, CHOICES[1].records(FIRST))
     with pytest.raises(ValueError, match="no pair in common"):
         agreement(anna, ben)
     assert rank.main(["--agreement", f"{anna},{ben}"]) == 1
@@ -216,6 +415,8 @@ def test_kappa_is_0_for_coins_and_1_for_twins():
     [
         (["--name", "../x"], "'../x'"),
         (["--pairs", "0"], "pairs must be at least 1, got 0"),
+        (["--replies", "1"], "replies must be 2 to 4, got 1"),
+        (["--replies", "5"], "replies must be 2 to 4, got 5"),
         (["--agreement", "one.jsonl"], "got 1"),
     ],
 )
@@ -273,7 +474,7 @@ def test_rank_stop_go_on_and_train(own_runs, tmp_path, monkeypatch, capsys):
     type_in(monkeypatch, *"222222222")
     assert run(own_runs, *flags) == 0
     screen = capsys.readouterr().out
-    assert "3 of 12 pairs are ranked, going on" in screen
+    assert "3 of 12 are ranked, going on" in screen
     assert "12 labels in" in screen and "orders" in screen
     sft = own_runs / "quick" / "ch1_sft"
     _, tokenizer, _ = load_model(sft / read_json(sft / "summary.json")["model"])
@@ -289,3 +490,20 @@ def test_sampled_pairs_are_the_same_for_everybody(own_runs, monkeypatch, capsys)
         labels.append(read_labels(own_runs / "quick" / "rank" / f"{name}.jsonl"))
     assert labels[0] == labels[1] and 4 <= len(labels[0]) <= 5
     assert "the judge of Kitten Town agree on" in capsys.readouterr().out
+
+
+def test_up_to_four_sampled_replies_are_ranked_at_once(own_runs, monkeypatch, capsys):
+    """12 pairs are two questions with four replies, or a few more if the kitten repeats itself."""
+    type_in(monkeypatch, *(["2>1=4>3", "2 1 3", "2"] * 20))  # whatever fits the screen
+    assert run(own_runs, "--name", "cleo", "--replies", "4", "--pairs", "12", "--no-train") == 0
+    screen = capsys.readouterr().out
+    assert "  4  " in screen and "  5  " not in screen
+    labels = read_labels(own_runs / "quick" / "rank" / "cleo.jsonl")
+    rankings = {json.dumps(label["ranking"]) for label in labels if "ranking" in label}
+    assert rankings and len({str(label["prompt"]) for label in labels}) <= 6
+    for text in rankings:
+        places = json.loads(text)
+        assert len(places) == 3  # 2>1=4>3 or 2 1 3
+        made = [label for label in labels if json.dumps(label.get("ranking")) == text]
+        assert len(made) == (5 if len(places[1]) == 2 else 3)
+    assert "agree on" in screen

@@ -1,16 +1,22 @@
 """Rank replies yourself: you are the annotator, and a reward model learns your taste.
 
 Shows two replies of the chat kitten to one question: type 1 or 2 for the better one, s to skip,
-u to undo, q to quit, each followed by Enter. Every choice is saved at once, the same command goes
-on where you stopped. The labels become a file of preferences, and a reward model learns from it.
-Everybody with the same seed and kitten sees the same pairs, or give all the same --pairs-file.
+u to undo, q to quit, each followed by Enter. With --replies 4 you put up to four replies in order,
+best first, as 2 1 4 3 or, where two are equally good, 2>1=4>3; that makes up to six pairs at once.
+Everything is saved at once, the same command goes on where you stopped. The labels become a file
+of preferences, and a reward model learns from it.
+Everybody with the same seed, kitten and --replies sees the same replies, or give all the same
+--pairs-file.
 --agreement anna.jsonl,ben.jsonl tells how often two people agree.
 """
 
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
+from typing import NamedTuple
 
 from chapters.common.pairs import (
     CLEAR_DIFFERENCE,
@@ -27,9 +33,11 @@ from chapters.rank.labels import (
     Ranking,
     agreement,
     agreement_line,
+    parse_ranking,
     prompt_messages,
     read_labels,
     record_key,
+    replies_key,
 )
 from kittenllm.config import check_options, option
 from kittenllm.data_file import DataFile, read_data_file
@@ -52,7 +60,12 @@ from kittenllm.tokenizer import Tokenizer
 
 FEWEST_LABELS = 10  # fewer teach a reward model nothing
 EPOCHS = 6  # few labels are seen several times
-KEYS = "1 or 2, s skip, u undo, q quit: "
+KEYS = "s skip, u undo, q quit"
+HOW = {  # replies on the screen -> what to type
+    2: "1 or 2",
+    3: "the best first, as 2 1 3 or 2>1=3",
+    4: "the best first, as 2 1 4 3 or 2>1=4>3",
+}
 WIDTH = 80
 
 
@@ -61,7 +74,8 @@ class Settings:
     """What can be changed on the command line."""
 
     name: str = option("me", "who ranks; the labels are saved as <runs>/rank/<name>.jsonl")
-    pairs: int = option(30, "pairs to rank", low=1)
+    pairs: int = option(30, "pairs to rank; four replies to a question make up to six", low=1)
+    replies: int = option(2, "replies to put in order at once; 2 is the quick way", low=2, high=4)
     pairs_file: str = option("", "rank the pairs of this preferences file, its labels are hidden")
     train: bool = option(True, "train a reward model on the labels at the end")
     train_on: tuple[str, ...] = option((), "only train, on these files of labels (a comma list)")
@@ -86,6 +100,13 @@ QUICK = {"pairs": 5, "test_pairs": 20}
 # ----------------------------------------------------------------------------------- the session
 
 
+class Shown(NamedTuple):
+    """A reply's text, and the judge's score if it is known."""
+
+    text: str
+    gold: float | None
+
+
 def choices_to_rank(
     settings: Settings,
     common: Common,
@@ -93,13 +114,16 @@ def choices_to_rank(
     tokenizer: Tokenizer,
     pairs_file: DataFile | None,
 ) -> list[Choice]:
-    """The pairs to show, each in a random order; pairs that read the same are left out."""
+    """What to show, the replies in random order; pairs that read the same are left out."""
     rng = new_random(common.seed, "rank")
     if pairs_file:
-        records = read_labels(pairs_file)
-        rows = [(r["prompt"], r["chosen"], r["rejected"], 0) for r in records]
+        records = read_labels(pairs_file)[: settings.pairs]
+        pairs = [
+            (record["prompt"], Shown(record["chosen"], None), Shown(record["rejected"], None))
+            for record in records
+        ]
     else:
-        pairs = sample_pairs(
+        sampled = sample_pairs(
             gpt,
             tokenizer,
             build_town(),
@@ -107,20 +131,40 @@ def choices_to_rank(
             rng=rng,
             generator=new_generator(common.device, common.seed, "rank"),
             annotators="exact",
-            replies_each=2,  # one pair for each question: nobody reads the same reply twice
+            replies_each=settings.replies,
         )
-        rows = [
-            (pair.question.text, *reply_texts(pair, tokenizer), gold_sign(pair)) for pair in pairs
-        ]
+        pairs = []
+        for pair in sampled:
+            chosen, rejected = reply_texts(pair, tokenizer)
+            both = Shown(chosen, pair.chosen_gold), Shown(rejected, pair.rejected_gold)
+            pairs.append((pair.question.text, *both))
     found: dict[tuple, Choice] = {}
-    for prompt, chosen, rejected, is_better in rows[: settings.pairs]:
-        if not chosen.strip() or not rejected.strip() or chosen.strip() == rejected.strip():
-            continue
-        choice = Choice(prompt, chosen, rejected, better=1 if is_better else 0)
-        if rng.random() < 0.5:
-            choice = Choice(prompt, rejected, chosen, better=2 if is_better else 0)
+    for prompt, replies in shown_together(pairs, settings.replies):
+        rng.shuffle(replies)
+        golds = () if pairs_file else tuple(reply.gold for reply in replies)
+        choice = Choice(prompt, tuple(reply.text for reply in replies), golds)
         found.setdefault(choice.key, choice)
     return list(found.values())
+
+
+def shown_together(
+    pairs: Iterable[tuple[str | list[dict[str, str]], Shown, Shown]], most: int
+) -> list[tuple[str | list[dict[str, str]], list[Shown]]]:
+    """Pairs that stand side by side and are about one prompt -> up to `most` replies to it.
+
+    Pairs with an empty reply, or of two that read the same, are left out.
+    """
+    groups: list[tuple[str | list[dict[str, str]], dict[str, Shown]]] = []
+    for prompt, first, second in pairs:
+        replies = {reply.text.strip(): reply for reply in (first, second)}
+        if "" in replies or len(replies) < 2:
+            continue
+        if groups and groups[-1][0] == prompt and len(replies | groups[-1][1]) <= most:
+            for text, reply in replies.items():
+                groups[-1][1].setdefault(text, reply)
+        else:
+            groups.append((prompt, replies))
+    return [(prompt, list(replies.values())) for prompt, replies in groups]
 
 
 def reply_texts(pair: LabelledPair, tokenizer: Tokenizer) -> tuple[str, str]:
@@ -130,46 +174,47 @@ def reply_texts(pair: LabelledPair, tokenizer: Tokenizer) -> tuple[str, str]:
     return tokenizer.decode(replies[0]), tokenizer.decode(replies[1])
 
 
-def gold_sign(pair: LabelledPair) -> int:
-    """1 if the preferred reply is really better, 0 if both are worth the same."""
-    return int(pair.chosen_gold > pair.rejected_gold)
-
-
 def session(ranking: Ranking) -> None:
-    """Show pairs and obey keys until all are done, or the reader leaves."""
+    """Show replies and obey keys until all are ranked, or the reader leaves."""
     while (choice := ranking.current) is not None:
-        print(f"\npair {ranking.total - len(ranking.waiting) + 1} of {ranking.total}")
+        print(f"\n{ranking.total - len(ranking.waiting) + 1} of {ranking.total}")
         messages = prompt_messages(choice.prompt)
         for message in messages:
             speaker = f"{message['role']}: " if len(messages) > 1 else ""
             print(wrap(f"> {speaker}{safe_text(message['content'])}", WIDTH, indent="  ", first=""))
-        for number, reply in ((1, choice.first), (2, choice.second)):
+        for number, reply in enumerate(choice.replies, start=1):
             print(wrap(safe_text(reply), WIDTH, indent="     ", first=f"  {number}  "))
+        how = f"{HOW[len(choice.replies)]}; {KEYS}"
         try:
-            key = input(KEYS).strip().lower()
+            typed = input(f"{how}: ").strip().lower()
         except (EOFError, KeyboardInterrupt):
-            key = "q"
+            typed = "q"
             print()
-        if key in ("1", "2"):
-            ranking.pick(int(key))
-        elif key == "s":
+        if typed == "s":
             ranking.skip()
-        elif key == "u":
+        elif typed == "u":
             if not ranking.undo():
                 print("(there is nothing to undo)")
-        elif key == "q":
+        elif typed == "q":
             return
         else:
-            print(f"(type {KEYS.rstrip(': ')}, then Enter)")
+            try:
+                places = parse_ranking(typed, len(choice.replies))
+            except ValueError as error:
+                print(f"({safe_text(str(error))}. Type {how}, then Enter)")
+                continue
+            ranking.rank(places)
 
 
-def judge_line(choices: list[Choice], records: list[dict[str, str]]) -> str:
-    """How often the labels agree with the gold judge, "" if that is not known."""
-    better = {
-        choice.key: (choice.first, choice.second)[choice.better - 1].strip()
-        for choice in choices
-        if choice.better
-    }
+def judge_line(choices: list[Choice], records: list[dict]) -> str:
+    """How often the labels agree with the gold judge, pair by pair, "" if that is not known."""
+    better: dict[tuple, str] = {}  # the pairs of which the judge prefers one
+    for choice in choices:
+        scored = zip(choice.replies, choice.golds, strict=False)  # no golds: no pairs
+        for (reply, gold), (other, other_gold) in combinations(scored, 2):
+            if gold != other_gold:
+                key = replies_key(choice.prompt, reply, other)
+                better[key] = (reply if gold > other_gold else other).strip()
     hits = [
         record["chosen"].strip() == better[record_key(record)]
         for record in records
@@ -287,18 +332,17 @@ def rank(argv=None) -> None:
         train_on_labels(label_files, model_path, settings, common, gpt, tokenizer)
         return
     labels = LabelFile(path)  # before anything slow: a second session is told at once
-    records = labels.records
     choices = choices_to_rank(settings, common, gpt, tokenizer, pairs_file)
-    ranking = Ranking(choices, records, labels.save)
+    ranking = Ranking(choices, labels)
     if ranking.labelled:
-        print(f"{path}: {ranking.labelled} of {ranking.total} pairs are ranked, going on")
+        print(f"{path}: {ranking.labelled} of {ranking.total} are ranked, going on")
     if hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(errors="replace")  # letters that are no UTF-8 end nothing
     session(ranking)
     labels.close()
-    print(f"\n{len(records)} labels in {path}")
-    print(judge_line(choices, records))
-    if settings.train and len(records) >= FEWEST_LABELS:
+    print(f"\n{len(labels.records)} labels in {path}")
+    print(judge_line(choices, labels.records))
+    if settings.train and len(labels.records) >= FEWEST_LABELS:
         train_on_labels([read_data_file(path)], model_path, settings, common, gpt, tokenizer)
 
 
