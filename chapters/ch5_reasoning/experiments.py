@@ -42,15 +42,16 @@ class Loops:
 
 def run_experiment(name: str, recipe: Recipe, common: Common, loops: Loops) -> dict:
     """The numbers of one experiment; those of a finished one are reused."""
-    experiments: dict[str, Callable[[Run, Recipe, Common, Loops], dict]] = {
-        "provenance": provenance,
-        "normalisations": normalisations,
-        "votes": votes,
-    }
     inputs = {"reasoning": fingerprint_of(common, "ch5_reasoning")}
     run = Run(common, f"ch5_{name}", recipe, inputs=inputs)
     if not run.finished:
-        run.finish({"result": experiments[name](run, recipe, common, loops)})
+        if name == "provenance":
+            result = provenance(run, recipe, common, loops)
+        elif name == "normalisations":
+            result = normalisations(run, recipe, common, loops)
+        else:
+            result = votes(run, recipe, common)
+        run.finish({"result": result})
     return run.summary["result"]
 
 
@@ -137,7 +138,7 @@ def forced_budgets(common: Common, plan: exam.Plan) -> dict:
     return found
 
 
-def votes(run: Run, recipe: Recipe, common: Common, loops: Loops) -> dict:
+def votes(run: Run, recipe: Recipe, common: Common) -> dict:
     """n replies to a problem, of which a vote or the checker picks one."""
     most = QUICK_VOTES if common.quick else max(VOTES)
     held_out = countdown_task([], recipe, common).held_out[: recipe.pass_problems]
