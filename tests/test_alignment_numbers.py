@@ -15,10 +15,8 @@ from byte_kitten import small_config
 from chapters.ch3_ppo import overoptimisation
 from chapters.ch4_preferences import frontier
 from chapters.ch4_preferences import story as ch4_preferences
-from chapters.ch4_preferences import training as preference_training
-from chapters.ch4_preferences.training import golds_of, win_rate
-from chapters.common import measuring as alignment
-from chapters.common.measuring import first_replies, reward_and_kl
+from chapters.common import measuring
+from chapters.common.measuring import Kitten, first_replies, golds_of, kl_and_reward, win_rate
 from chapters.common.pairs import LabelledPair
 from kittenllm.chat import chat_prompt
 from kittenllm.evaluation import Reply
@@ -26,7 +24,6 @@ from kittenllm.gpt import GPT
 from kittenllm.kitten_town import facts
 from kittenllm.kitten_town.chats import KIND_SHARES, KINDS, Question
 from kittenllm.kitten_town.judge import Verdict, judge
-from kittenllm.pairs import PreferencePair
 from kittenllm.reward_model import RewardModel
 from kittenllm.runs.run import Run
 from kittenllm.sampling import generate
@@ -57,16 +54,16 @@ def kitten(tokenizer: Tokenizer, seed: int) -> GPT:
 
 @pytest.fixture(scope="module")
 def world(tokenizer):
-    """Policy, reference and reward model as chapter 3 (`setup`) and chapter 4 (`start`) hold them;
-    the scorer's zero and unit are not 0 and 1."""
+    """Policy, reference and reward model as chapter 3 (`judged`) and chapter 4 (`start`) hold
+    them; the scorer's zero and unit are not 0 and 1."""
     policy, reference = kitten(tokenizer, 1), kitten(tokenizer, 2)
     reward_model = RewardModel(kitten(tokenizer, 3))
     with torch.no_grad():
         reward_model.head.copy_(torch.randn(16, generator=torch.Generator().manual_seed(4)))
     scorer = Scorer(reward_model, mean=0.7, std=3.0)
-    setup = alignment.Setup(COMMON, tokenizer, reference, scorer, TOWN)
-    start = SimpleNamespace(common=COMMON, tokenizer=tokenizer, town=TOWN, reference=reference)
-    return SimpleNamespace(policy=policy, setup=setup, start=start, tokenizer=tokenizer)
+    start = Kitten(reference, tokenizer, COMMON)
+    judged = replace(start, scorer=scorer)
+    return SimpleNamespace(policy=policy, judged=judged, start=start, tokenizer=tokenizer)
 
 
 def said(tokenizer, kind, text, words, *, ended=True, score=0.0):
@@ -144,10 +141,11 @@ def plain_mean(replies: dict[str, list[Reply]], value, *, most: int = 10**9) -> 
 
 
 def test_kl_and_reward_of_chapter_3(world, replies):
-    policy, setup = world.policy, world.setup
-    (reward, _), (kl, _) = reward_and_kl(policy, setup, replies)
-    kl_of = kl_by(policy, setup.reference, setup.tokenizer)
-    score_of = reward_by(setup.scorer, setup.tokenizer)
+    policy, start = world.policy, world.judged
+    found = kl_and_reward(policy, start, replies)
+    kl, reward = found["kl"], found["reward"]
+    kl_of = kl_by(policy, start.gpt, start.tokenizer)
+    score_of = reward_by(start.scorer, start.tokenizer)
     assert kl == pytest.approx(plain_mean(replies, kl_of, most=2), **EXACT)
     assert reward == pytest.approx(plain_mean(replies, score_of, most=2), **EXACT)
     # Each mistake would be seen: another sign, the third reply, kinds that count alike.
@@ -159,16 +157,17 @@ def test_kl_and_reward_of_chapter_3(world, replies):
 
 def test_kl_of_chapter_4(world, replies):
     policy, start = world.policy, world.start
-    kl, _ = preference_training.distance(policy, start, replies)
-    kl_of = kl_by(policy, start.reference, start.tokenizer)
-    assert kl == pytest.approx(plain_mean(replies, kl_of, most=2), **EXACT)
-    assert preference_training.distance(start.reference, start, replies)[0] == 0.0
+    found = kl_and_reward(policy, start, replies)
+    kl_of = kl_by(policy, start.gpt, start.tokenizer)
+    assert found["kl"] == pytest.approx(plain_mean(replies, kl_of, most=2), **EXACT)
+    assert set(found) == {"kl", "kl_stderr"}  # no reward without a scorer
+    assert kl_and_reward(start.gpt, start, replies)["kl"] == 0.0
 
 
 def test_kl_of_a_kittens_own_replies_is_above_zero(world):
     """Of many replies that the policy drew itself: upside down it would be far below 0."""
-    _, (kl, error) = reward_and_kl(world.policy, world.setup, own_replies(world))
-    assert kl > 3 * error > 0
+    found = kl_and_reward(world.policy, world.start, own_replies(world))
+    assert found["kl"] > 3 * found["kl_stderr"] > 0
 
 
 def own_replies(world) -> dict[str, list[Reply]]:
@@ -208,46 +207,43 @@ def is_held_out(question: Question) -> bool:
     return topic[0] in TOWN.held_out_heroes
 
 
-def recorded(monkeypatch, module) -> list[dict[str, list[Reply]]]:
-    """What `evaluate` gave to the module, call by call; few questions, so that it is quick."""
-    seen, real = [], module.evaluate
+def recorded(monkeypatch) -> list[dict[str, list[Reply]]]:
+    """What `evaluate` gave to `measure`, call by call; few questions, so that it is quick."""
+    seen, real = [], measuring.evaluate
 
     def evaluate(*args, counts, **named):
         scores, replies = real(*args, counts=FEW, **named)
         seen.append(replies)
         return scores, replies
 
-    monkeypatch.setattr(module, "evaluate", evaluate)
+    monkeypatch.setattr(measuring, "evaluate", evaluate)
     return seen
 
 
 def test_chapter_3_measures_on_held_out_questions(world, monkeypatch):
-    seen = recorded(monkeypatch, alignment)
-    monkeypatch.setattr(alignment, "DRAWN", 1)
-    found = alignment.measure(world.policy, world.setup, "after")
+    seen = recorded(monkeypatch)
+    found = measuring.measure(world.policy, world.judged, "ch3_ppo", "after")
     (replies,) = seen
     asked = [reply.question for of_kind in replies.values() for reply in of_kind]
     assert set(replies) == set(KINDS) and all(is_held_out(question) for question in asked)
     golds = plain_mean(replies, lambda reply: reply.verdict.score)
-    assert found["scores"]["gold"] == pytest.approx(golds)
-    policy, setup = world.policy, world.setup
-    kl = plain_mean(replies, kl_by(policy, setup.reference, setup.tokenizer), most=2)
-    reward = plain_mean(replies, reward_by(setup.scorer, setup.tokenizer), most=2)
-    assert found["kl"][0] == pytest.approx(kl, **EXACT)
-    assert found["scores"]["reward"] == pytest.approx(reward, **EXACT)
+    assert found["gold"] == pytest.approx(golds)
+    policy, start = world.policy, world.judged
+    kl = plain_mean(replies, kl_by(policy, start.gpt, start.tokenizer), most=2)
+    reward = plain_mean(replies, reward_by(start.scorer, start.tokenizer), most=2)
+    assert found["kl"] == pytest.approx(kl, **EXACT)
+    assert found["reward"] == pytest.approx(reward, **EXACT)
 
 
 def test_chapter_4_measures_on_held_out_questions(world, monkeypatch):
-    seen = recorded(monkeypatch, preference_training)
-    rivals = preference_training.measure(world.start.reference, world.start, "chat", counts=FEW)
-    found = preference_training.measure(
-        world.policy, world.start, "dpo", counts=FEW, rivals=rivals["golds"]
-    )
+    seen = recorded(monkeypatch)
+    rivals = measuring.measure(world.start.gpt, world.start, "chat")
+    found = measuring.measure(world.policy, world.start, "dpo", rivals=rivals["golds"])
     before, replies = seen
     asked = [reply.question for of_kind in replies.values() for reply in of_kind]
     assert set(replies) == set(KINDS) and all(is_held_out(question) for question in asked)
     assert rivals["kl"] == 0.0 and "win_rate" not in rivals
-    kl_of = kl_by(world.policy, world.start.reference, world.tokenizer)
+    kl_of = kl_by(world.policy, world.start.gpt, world.tokenizer)
     kl = plain_mean(replies, kl_of, most=2)
     assert found["kl"] == pytest.approx(kl, **EXACT)
     assert found["golds"] == golds_of(replies) and rivals["golds"] == golds_of(before)
@@ -256,15 +252,15 @@ def test_chapter_4_measures_on_held_out_questions(world, monkeypatch):
 
 def test_the_quick_look_of_chapter_3(world, monkeypatch):
     """Held-out questions, and means of what the judge, the scorer and both kittens say."""
-    asked, real = [], alignment.answers
+    asked, real = [], measuring.answers
 
-    def answers(policy, setup, questions, salt):
-        rollout = real(policy, setup, questions, salt)
+    def answers(policy, start, questions, salt):
+        rollout = real(policy, start, questions, salt)
         asked.append((questions, rollout))
         return rollout
 
-    monkeypatch.setattr(alignment, "answers", answers)
-    numbers, _ = alignment.watch(world.policy, world.setup, 12)
+    monkeypatch.setattr(measuring, "answers", answers)
+    numbers, _ = measuring.watch(world.policy, world.judged, 12)
     ((questions, rollout),) = asked
     assert len(questions) == 12 and all(is_held_out(question) for question in questions)
     golds, kls, scores = [], [], []
@@ -274,15 +270,15 @@ def test_the_quick_look_of_chapter_3(world, monkeypatch):
         verdict = judge(TOWN, question, text, tokens, ended=ended)
         reply = Reply(question, text, tokens, ended, verdict)
         golds.append(verdict.score)
-        kls.append(plain_kl(world.policy, world.setup.reference, world.tokenizer, reply))
-        scores.append(plain_reward(world.setup.scorer, world.tokenizer, reply))
+        kls.append(plain_kl(world.policy, world.start.gpt, world.tokenizer, reply))
+        scores.append(plain_reward(world.judged.scorer, world.tokenizer, reply))
     assert numbers["gold"] == pytest.approx(sum(golds) / 12)
     assert numbers["kl_held_out"] == pytest.approx(sum(kls) / 12, **EXACT)
     assert numbers["proxy"] == pytest.approx(sum(scores) / 12, **EXACT)
 
 
-def test_chapter_3_trains_on_taught_questions(world):
-    questions = alignment.taught_questions(world.setup, 200, "train")
+def test_chapter_3_trains_on_taught_questions():
+    questions = measuring.taught_questions(COMMON, 200, "train")
     named = [question for question in questions if question.topic != ("",)]
     assert not any(is_held_out(question) for question in named)
     assert {question.kind for question in questions} == set(KINDS)
@@ -367,7 +363,7 @@ def test_wins_count_with_the_shares_of_the_kinds():
 
 def test_the_share_of_the_way_by_hand():
     """From 1 to 2.5 of a best possible 4 is half of the way; the last look at the pairs counts."""
-    scores = preference_training.SCORES.split()
+    scores = ch4_preferences.SCORES.split()
     before = {key: 1.0 for key in scores} | {f"{key}_stderr": 0.1 for key in scores}
     after = {key: 2.5 for key in scores} | {f"{key}_stderr": 0.2 for key in scores}
     after |= {"win_rate": 0.7, "win_rate_stderr": 0.01, "kl": 5.0, "kl_stderr": 0.3}
@@ -379,12 +375,14 @@ def test_the_share_of_the_way_by_hand():
     history[-1] |= {"seconds": 2.0, "pairs": 50}
     chapter = SimpleNamespace(history=lambda name: history, seconds={"dpo_eval_seconds": 4.0})
     config = ch4_preferences.Settings().methods(steps=2)["dpo"]
-    start = SimpleNamespace(reference_seconds=3.0)
-    keys = ch4_preferences.method_keys(chapter, "dpo", start, config, before, after, 4.0)
+    learnt = ch4_preferences.AskedPairs([], torch.zeros(0, 2), seconds=3.0)
+    keys = measuring.before_and_after(ch4_preferences.SCORES, before, after, 4.0)
+    keys |= ch4_preferences.training_keys(chapter, "dpo", learnt, config)
     assert keys["gold_share_of_distance"] == pytest.approx(0.5)
     assert (keys["gold_before"], keys["gold_after"]) == (1.0, 2.5)
     assert (keys["gold_before_stderr"], keys["gold_after_stderr"]) == (0.1, 0.2)
     assert (keys["kl"], keys["win_rate"]) == (5.0, 0.7)
+    assert (keys["kl_stderr"], keys["win_rate_stderr"]) == (0.3, 0.01)
     assert keys["chosen_logprob_change"] == -2.0 and keys["rejected_logprob_change"] == -6.0
     assert keys["pairs_per_second"] == 10.0  # 50 in 2 seconds and 3 of asking the reference
     assert (keys["train_seconds"], keys["seconds"]) == (5.0, 9.0)
@@ -394,19 +392,15 @@ def test_the_share_of_the_way_by_hand():
 def test_the_watched_pairs_are_changes_since_the_reference(world):
     """log p of chosen and of rejected, now minus then, with logits of one row at a time."""
     watched = [
-        PreferencePair([9, 10, 11], [20, 21, 22], [30]),
-        PreferencePair([12], [50, 51, 52, 53], [40, 41]),
-        PreferencePair([13, 14], [60], [61, 62]),
+        LabelledPair(None, [9, 10, 11], [20, 21, 22], [30]),
+        LabelledPair(None, [12], [50, 51, 52, 53], [40, 41]),
+        LabelledPair(None, [13, 14], [60], [61, 62]),
     ]
-    policy, reference = world.policy, world.start.reference
-    start = SimpleNamespace(
-        watched=watched,
-        watched_topics=[("a",), ("b",), ("c",)],
-        watched_ref_logprobs=preference_training.reference_logprobs(reference, watched),
-    )
+    policy, reference = world.policy, world.start.gpt
+    unseen = ch4_preferences.asked(reference, watched)
     chosen = [change(policy, reference, pair.prompt, pair.chosen) for pair in watched]
     rejected = [change(policy, reference, pair.prompt, pair.rejected) for pair in watched]
-    numbers = preference_training.watch(policy, start)
+    numbers = ch4_preferences.watch(policy, unseen)
     gained = [float(c > r) for c, r in zip(chosen, rejected, strict=True)]
     assert numbers["unseen_chosen"] == pytest.approx(sum(chosen) / 3, **EXACT)
     assert numbers["unseen_rejected"] == pytest.approx(sum(rejected) / 3, **EXACT)
@@ -414,7 +408,7 @@ def test_the_watched_pairs_are_changes_since_the_reference(world):
     assert numbers["unseen_margin"] == pytest.approx(margin, **EXACT)
     assert numbers["unseen_accuracy"] == pytest.approx(sum(gained) / 3)
     assert 0 < sum(gained) < 3 and abs(margin) > 0.1  # or a swap could not be seen
-    assert preference_training.watch(reference, start)["unseen_accuracy"] == 0.5  # ties
+    assert ch4_preferences.watch(reference, unseen)["unseen_accuracy"] == 0.5  # ties
 
 
 @torch.no_grad()
@@ -505,9 +499,7 @@ def test_best_of_n_takes_a_judge_of_the_same_kitten_only(tmp_path, monkeypatch, 
 # -------------------------------------------------------------------------------- over-optimisation
 
 
-def test_the_judge_that_goes_wrong_sees_few_pairs_labelled_without_mistakes(
-    world, tmp_path, monkeypatch
-):
+def test_the_judge_that_goes_wrong_sees_few_pairs_labelled_without_mistakes(world, monkeypatch):
     pairs = [LabelledPair(None, [3], [4, n], [5, n]) for n in range(10, 20)]
     asked, given = {}, {}
 
@@ -521,9 +513,8 @@ def test_the_judge_that_goes_wrong_sees_few_pairs_labelled_without_mistakes(
 
     monkeypatch.setattr(overoptimisation, "sample_pairs", sample_pairs)
     monkeypatch.setattr(overoptimisation, "train_reward_model", train_reward_model)
-    chapter = Run(replace(COMMON, runs=tmp_path), "ch3_overoptimisation", frontier.BestOf())
-    reference, judge_model = world.setup.reference, world.setup.scorer.reward_model
-    given_to = (chapter, judge_model, reference, world.tokenizer)
+    reference, judge_model = world.start.gpt, world.judged.scorer.reward_model
+    given_to = (COMMON, judge_model, reference, world.tokenizer)
     overoptimisation.train_on_few_pairs(*given_to, count=10, epochs=6)
     assert asked["gpt"] is reference and asked["count"] == 10 and asked["annotators"] == "exact"
     assert not asked.get("held_out") and not asked.get("label_noise")

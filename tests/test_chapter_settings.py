@@ -23,13 +23,11 @@ from chapters.ch3_ppo import overoptimisation
 from chapters.ch3_ppo import story as ch3_ppo
 from chapters.ch4_preferences import frontier
 from chapters.ch4_preferences import story as ch4_preferences
-from chapters.ch4_preferences import training as preference_training
 from chapters.ch5_reasoning import exam, pictures
 from chapters.ch5_reasoning import story as ch5_reasoning
 from chapters.ch5_reasoning.exam import PASS_SAMPLES
 from chapters.ch5_reasoning.thinking import thought_document
 from chapters.common import fine_tuning, mixing, texts
-from chapters.common import measuring as alignment
 from chapters.common import pairs as preferences
 from chapters.common.fine_tuning import Kitten
 from chapters.common.pairs import LabelledPair
@@ -423,13 +421,13 @@ def run_ppo(stage: Stage, settings) -> None:
         notes["reward model"] = path.name
         return RewardModel(kitten(tokenizer))
 
-    def set_up(common, reference, tokenizer, scorer):
-        return alignment.Setup(common, tokenizer, reference, Scorer(RewardModel(reference)), TOWN)
+    def with_scorer(start, scorer):
+        return replace(start, scorer=Scorer(RewardModel(start.gpt)))
 
-    def train_on_few_pairs(chapter, reward_model, reference, tokenizer, count, epochs):
+    def train_on_few_pairs(common, reward_model, reference, tokenizer, count, epochs):
         notes["few pairs"], notes["few pairs, epochs"] = count, epochs
 
-    def watch(policy, setup, count):
+    def watch(policy, start, count):
         notes["questions of a look"] = count
         return LOOK, "example"
 
@@ -442,17 +440,18 @@ def run_ppo(stage: Stage, settings) -> None:
         notes["drawn with"] = mark(config)
         return ""
 
-    def train(chapter, setup, name, *arguments, **named):
-        real_train(chapter, setup, name, *arguments, **named)
+    def train(chapter, start, name, *arguments, **named):
+        real_train(chapter, start, name, *arguments, **named)
         looks = [e["step"] + 1 for e in chapter.history(name) if e.get("gold") is not None]
         notes["looks" if name == "train" else "wrong looks"] = looks
 
     real_train = ch3_ppo.train
     looks = {"before": (1.0, 9.0), "after": (2.5, 1.5)}  # gold and KL
 
-    def measure(policy, setup, when):
-        gold, kl = looks[when]
-        return {"scores": {"gold": gold, "gold_stderr": 0.1}, "kl": (kl, 0.1), "samples": []}
+    def measure(policy, start, *salt):
+        gold, kl = looks[salt[-1]]
+        scores = {key: 1.0 for key in ch3_ppo.SCORES.split()} | {"gold": gold, "kl": kl}
+        return scores | {f"{key}_stderr": 0.1 for key in scores}
 
     see = lambda *models, generator, **_: {"prompts": len(models[3])}  # noqa: E731
     stage.put(
@@ -460,8 +459,9 @@ def run_ppo(stage: Stage, settings) -> None:
         check_reward_model=nothing,
         file_digest=lambda path: "digest",
         load_reward_model=load_reward_model,
-        set_up=set_up,
+        with_scorer=with_scorer,
         measure=measure,
+        fixed_replies=lambda *_: [],
         gold_of_best_replies=lambda *_: 4.0,
         train=train,
         train_ppo=notes.trainer(["ppo", "wrong"], see, {"seconds": 1.0}),
@@ -477,7 +477,7 @@ def run_ppo(stage: Stage, settings) -> None:
     stage.loads(overoptimisation)
     stage.put(
         overoptimisation,
-        set_up=set_up,
+        with_scorer=with_scorer,
         watch=watch,
         train_on_few_pairs=train_on_few_pairs,
         draw_overoptimisation=nothing,
@@ -532,14 +532,14 @@ def run_preferences(stage: Stage, settings) -> None:
     notes = stage.notes
     stage.stands_on_finished_chapters(ch4_preferences)
     stage.loads(ch4_preferences)
-    numbers = [*preference_training.SCORES.split(), "win_rate", "kl"]
+    numbers = [*ch4_preferences.SCORES.split(), "win_rate", "kl"]
     seen = {key: 1.0 for key in numbers} | {f"{key}_stderr": 0.1 for key in numbers}
 
-    def make_start(common, tokenizer, town, reference, pairs, watched):
-        notes["watched pairs"] = len(watched)
-        return real_start(common, tokenizer, town, reference, pairs, watched)
+    def watch(policy, unseen):
+        notes["watched pairs"] = len(unseen.pairs)
+        return real_watch(policy, unseen)
 
-    real_start = ch4_preferences.make_start
+    real_watch = ch4_preferences.watch
     of_frontier = [
         variant.stage for variant in settings.explored.variants(settings.methods(steps=1))
     ]
@@ -548,11 +548,11 @@ def run_preferences(stage: Stage, settings) -> None:
         methods += [name for name in of_frontier if name.startswith("orpo") == (len(methods) == 1)]
         see = lambda *given, generator: {"learns from": mark(given[1])}  # noqa: E731
         training = notes.trainer(methods, see, {"pairs": 1, "seconds": 1.0})
-        stage.put(preference_training, **{loop: training})
+        stage.put(ch4_preferences, **{loop: training})
     stage.put(
         ch4_preferences,
         sample_pairs=sampler(notes),
-        make_start=make_start,
+        watch=watch,
         measure=lambda *_, **__: {**seen, "golds": {}},
         gold_of_best_replies=lambda *_: 4.0,
         fixed_replies=lambda *_: [],

@@ -1,14 +1,12 @@
 """Standard errors by topic: by hand, in a simulation, and that every number has right topics."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from chapters.ch4_preferences import story as ch4_preferences
-from chapters.ch4_preferences.story import split_pairs
-from chapters.ch4_preferences.training import watch
+from chapters.ch4_preferences.story import AskedPairs, split_pairs, watch
 from chapters.ch5_reasoning import exam
 from chapters.ch5_reasoning.exam import Result
 from chapters.ch5_reasoning.thinking import Exercise, countdown_held_out
@@ -182,12 +180,9 @@ def test_pairs_about_one_prompt_are_learnt_and_watched(capsys):
 def test_the_watched_curve_has_errors_by_topic(monkeypatch):
     """Two pairs about the wire gain 2 nats, two about the glue gain 0: 1 +- 1."""
     changed = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
-    monkeypatch.setattr("chapters.ch4_preferences.training.reference_logprobs", lambda *_: changed)
-    topics = [a_pair(n, thing="wire" if n < 2 else "glue").about for n in range(4)]
-    start = SimpleNamespace(
-        watched=[], watched_ref_logprobs=torch.zeros(4, 2), watched_topics=topics
-    )
-    numbers = watch(None, start)
+    monkeypatch.setattr("chapters.ch4_preferences.story.reference_logprobs", lambda *_: changed)
+    pairs = [a_pair(n, thing="wire" if n < 2 else "glue") for n in range(4)]
+    numbers = watch(None, AskedPairs(pairs, torch.zeros(4, 2), seconds=0.0))
     assert numbers["unseen_margin"] == 1.0
     assert numbers["unseen_margin_stderr"] == pytest.approx(1.0)
     assert numbers["unseen_accuracy"] == 0.75

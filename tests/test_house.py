@@ -1,9 +1,11 @@
 """The house: each function is where a reader looks for it, and what is named is what trains."""
 
+import ast
 import importlib
 
 import pytest
 import torch
+from test_imports import ROOT, imported, tree_of
 
 from kittenllm import grpo, ppo
 from kittenllm.gpt import GPT
@@ -96,3 +98,30 @@ def test_train_grpo_calls_the_functions_that_stand_beside_it(name, tiny_gpt, wat
     )
     next(rounds)
     assert calls
+
+
+# ------------------------------------------------------------------ a story holds its own loop
+
+LOOPS = {
+    "ch2_reward_model": "reward_model.train_reward_model",
+    "ch3_ppo": "ppo.train_ppo",
+    "ch4_preferences": "dpo.train_dpo orpo.train_orpo",
+    "ch5_reasoning": "sft.train_sft grpo.train_grpo",
+}
+
+
+@pytest.mark.parametrize("chapter", LOOPS)
+def test_a_story_holds_its_loop(chapter):
+    """It calls the algorithms' own training loops and follows them step by step; no other file of
+    the chapter trains a policy."""
+    path = ROOT / "chapters" / chapter / "story.py"
+    nodes = list(ast.walk(tree_of(path)))
+    called = {n.func.id for n in nodes if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    followed = [
+        n.iter.func for n in nodes if isinstance(n, ast.For) and isinstance(n.iter, ast.Call)
+    ]
+    assert "follow" in {getattr(function, "attr", None) for function in followed}
+    for loop in LOOPS[chapter].split():
+        assert f"kittenllm.{loop}" in imported(path) and loop.split(".")[1] in called
+        others = set(path.parent.glob("*.py")) - {path}
+        assert not [other for other in others if f"kittenllm.{loop}" in imported(other)]

@@ -14,9 +14,9 @@ import torch
 
 from chapters.ch2_reward_model.pictures import draw_judge
 from chapters.common.pairs import (
-    ANNOTATORS,
     CLEAR_DIFFERENCE,
     LabelledPair,
+    PairSettings,
     clear_examples,
     file_pairs,
     full_tokens,
@@ -66,15 +66,7 @@ BEST_OF = 16  # replies to each fixed question, of which the reward model picks 
 class Settings:
     """What can be changed on the command line."""
 
-    preferences: str = option("", "learn from the pairs of this JSON or JSONL file")
-    strict: bool = option(False, "stop at the first bad record instead of skipping it")
-    annotators: str = option(
-        "noisy", "noisy: they lean towards the better reply; exact: never wrong", choices=ANNOTATORS
-    )
-    label_noise: float = option(
-        0.0, "probability that a label is flipped on top of that", low=0, high=1
-    )
-    pairs: int = option(13_000, "pairs to learn from", low=1)
+    data: PairSettings = nested(PairSettings())
     held_out_pairs: int = option(5_000, "pairs about held-out questions to measure with", low=1)
     epochs: float = option(1.0, "how often each pair is seen", above=0)
     reward_model: RewardModelConfig = nested(
@@ -90,7 +82,7 @@ QUICK = {"pairs": 160, "held_out_pairs": 80, "pairs_per_step": 16}
 
 def run(settings: Settings, common: Common) -> dict:
     """Data, model, loop, look: the whole chapter; returns the summary."""
-    file = preferences_file(settings.preferences, strict=settings.strict, prompts=2)
+    file = preferences_file(settings.data.preferences, strict=settings.data.strict, prompts=2)
     sft = ensure("ch1_sft", common)
     inputs = {"sft": fingerprint_of(common, "ch1_sft")}
     if file:
@@ -138,7 +130,7 @@ def split_file(
 ) -> tuple[list[LabelledPair], list[LabelledPair]]:
     """The pairs of a file: those to learn from, and those to measure with, on other prompts."""
     context = gpt.config.context_length
-    pairs, problems = file_pairs(file, tokenizer, context, strict=settings.strict)
+    pairs, problems = file_pairs(file, tokenizer, context, strict=settings.data.strict)
     print(report_problems(problems) or "every record of the file is fine")
     return split_by_prompt(pairs, new_random(common.seed, "ch2_reward_model", "split"))
 
@@ -149,8 +141,8 @@ def draw_pairs(
     """Pairs of the kitten's own replies to learn from and to measure with, on other questions."""
     print("the chat kitten answers, the annotators compare ...", flush=True)
     asked = {
-        "annotators": settings.annotators,
-        "label_noise": settings.label_noise,
+        "annotators": settings.data.annotators,
+        "label_noise": settings.data.label_noise,
         "shares": COMPARED_SHARES,
     }
     town = build_town()
@@ -160,7 +152,7 @@ def draw_pairs(
         gpt,
         tokenizer,
         town,
-        count=settings.pairs,
+        count=settings.data.pairs,
         **asked,
     )
     held_out = saved_pairs(

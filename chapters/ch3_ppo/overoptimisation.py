@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from chapters.common.measuring import set_up, watch
+from chapters.common.measuring import Kitten, watch, with_scorer
 from chapters.common.pairs import sample_pairs
 from chapters.common.terminal import with_error
 from kittenllm import plots
@@ -72,15 +72,15 @@ def overoptimise(
     reference, tokenizer, _ = load_model(sft_path, device=common.device)
     reward_model = new_reward_model(reference)
     train_on_few_pairs(
-        chapter, reward_model, reference, tokenizer, over.few_pairs, over.few_pairs_epochs
+        common, reward_model, reference, tokenizer, over.few_pairs, over.few_pairs_epochs
     )
-    setup = set_up(common, reference, tokenizer, Scorer(reward_model))
+    chat_kitten = with_scorer(Kitten(reference, tokenizer, common), Scorer(reward_model))
     watched = settings.watch_questions
-    start, _ = chapter.once("start", lambda: watch(reference, setup, watched))
+    start, _ = chapter.once("start", lambda: watch(reference, chat_kitten, watched))
     policy, value_model = copy.deepcopy(reference), ValueModel(copy.deepcopy(reward_model.gpt))
     train(
         chapter,
-        setup,
+        chat_kitten,
         "ppo",
         policy,
         value_model,
@@ -98,15 +98,14 @@ def overoptimise(
 
 
 def train_on_few_pairs(
-    chapter: Run,
+    common: Common,
     reward_model: RewardModel,
     reference: GPT,
     tokenizer: Tokenizer,
     count: int,
     epochs: int,
 ) -> None:
-    """A reward model that has seen too little of the world."""
-    common = chapter.common
+    """A reward model that has seen too little of the world; a run that goes on makes it again."""
     pairs = sample_pairs(
         reference,
         tokenizer,
@@ -120,19 +119,16 @@ def train_on_few_pairs(
     size = min(MOST_PAIRS_PER_STEP, count)
     steps = max(1, round(epochs * count / size))
     config = RewardModelConfig(steps=steps, pairs_per_step=size, matrix_lr=2e-3, other_lr=2e-3)
-    optimizer = make_optimizer(reward_model, matrix_lr=config.matrix_lr, other_lr=config.other_lr)
-    generator = new_generator("cpu", common.seed, "ch3_ppo", "few pairs order")
-    objects = {"reward_model": reward_model, "optimizer": optimizer, "generator": generator}
-    stage = chapter.stage("reward_model", total=steps, objects=objects)
     training = train_reward_model(
         reward_model,
         [(pair.chosen_tokens, pair.rejected_tokens) for pair in pairs],
         config=config,
-        optimizer=optimizer,
-        generator=generator,
-        start_step=stage.step,
+        optimizer=make_optimizer(
+            reward_model, matrix_lr=config.matrix_lr, other_lr=config.other_lr
+        ),
+        generator=new_generator("cpu", common.seed, "ch3_ppo", "few pairs order"),
     )
-    for _ in stage.follow(training, show=("loss", "accuracy")):
+    for _ in training:
         pass
 
 

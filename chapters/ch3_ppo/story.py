@@ -23,13 +23,15 @@ from chapters.ch3_ppo.token_credit import (
     save_snapshot,
 )
 from chapters.common.measuring import (
-    Setup,
+    Kitten,
     answers,
+    before_and_after,
     counts_of,
+    fixed_replies,
     measure,
-    set_up,
     taught_questions,
     watch,
+    with_scorer,
 )
 from chapters.common.runner import ensure
 from chapters.common.samples import DRAWN, TYPICAL, write_samples
@@ -45,6 +47,7 @@ from kittenllm.evaluation import (
 )
 from kittenllm.forward import frozen_logprobs
 from kittenllm.gpt import GPT
+from kittenllm.kitten_town.facts import build_town
 from kittenllm.optim import make_optimizer
 from kittenllm.ppo import PPOConfig, ValueModel, train_ppo
 from kittenllm.runs.checkpoints import load_model
@@ -54,6 +57,10 @@ from kittenllm.settings import Common, new_generator
 
 CREDIT_REPLIES = 64  # replies of the token credit picture
 WHEN = ("before", "after")
+SCORES = (
+    "gold safe_rate allowed_rate friendly_rate grumpy_rate answer_accuracy stop_rate reply_tokens "
+    "reward"
+)
 
 
 @dataclass(frozen=True)
@@ -121,9 +128,11 @@ def align(chapter: Run, settings: Settings, sft_path: Path, reward_path: Path) -
     reference, tokenizer, _ = load_model(sft_path, device=common.device)
     reward_model = load_reward_model(reward_path, tokenizer, device=common.device)
     chapter.open()  # not before: a wrong reward model must not put an earlier run aside
-    setup = set_up(common, reference, tokenizer, Scorer(reward_model))
+    start = with_scorer(Kitten(reference, tokenizer, common), Scorer(reward_model))
     with chapter.timing("eval"):
-        before = chapter.once("before", lambda: measure(reference, setup, "before"))
+        before = chapter.once(
+            "before", lambda: measure(reference, start, "ch3_ppo", "measure", "before")
+        )
 
     # Model: the policy starts as the chat kitten, the value model as the reward model.
     policy = copy.deepcopy(reference)
@@ -134,12 +143,12 @@ def align(chapter: Run, settings: Settings, sft_path: Path, reward_path: Path) -
 
     def keep_snapshot(step: int) -> None:
         if step == credit_step:
-            snapshot = take_snapshot(setup, policy, value_model, settings, step)
+            snapshot = take_snapshot(start, policy, value_model, settings, step)
             save_snapshot(chapter.folder / "credit.pt", snapshot)
 
     train(
         chapter,
-        setup,
+        start,
         "train",
         policy,
         value_model,
@@ -151,21 +160,16 @@ def align(chapter: Run, settings: Settings, sft_path: Path, reward_path: Path) -
 
     # Look: better, safer, friendlier, and how far from the start?
     with chapter.timing("eval"):
-        after = measure(policy, setup, "after")
-        keys = {"gold_best": gold_of_best_replies(setup.town, tokenizer, counts_of(common))}
-        for when, scores in (("before", before["scores"]), ("after", after["scores"])):
-            for key, value in scores.items():  # gold_stderr becomes gold_before_stderr
-                name = key.removesuffix("_stderr")
-                keys[f"{name}_{when}{key.removeprefix(name)}"] = value
-        keys["kl"], keys["kl_stderr"] = after["kl"]
-        distance = keys["gold_best"] - keys["gold_before"]
-        keys["gold_share_of_distance"] = (keys["gold_after"] - keys["gold_before"]) / distance
+        after = measure(policy, start, "ch3_ppo", "measure", "after")
+        town = build_town()
+        keys = {"gold_best": gold_of_best_replies(town, tokenizer, counts_of(common))}
+        keys |= before_and_after(SCORES, before, after, keys["gold_best"])
         keys["overoptimisation"] = None
         write_samples(
             chapter.folder,
-            [question.text for question in fixed_questions(setup.town)],
-            before["samples"],
-            after["samples"],
+            [question.text for question in fixed_questions(town)],
+            fixed_replies(reference, start, "ch3_ppo"),
+            fixed_replies(policy, start, "ch3_ppo"),
             before_title="chat",
             after_title="PPO",
             how=TYPICAL.format(drawn=DRAWN),
@@ -181,7 +185,7 @@ def align(chapter: Run, settings: Settings, sft_path: Path, reward_path: Path) -
 
 def train(
     chapter: Run,
-    setup: Setup,
+    start: Kitten,
     name: str,
     policy: GPT,
     value_model: ValueModel,
@@ -192,9 +196,9 @@ def train(
     after_step: Callable[[int], None] = lambda step: None,
 ) -> None:
     """Generate, score, update; every few rounds the held-out questions are asked and judged."""
-    common = setup.common
-    questions = taught_questions(setup, config.steps * config.replies_per_step, "prompts")
-    prompts = [chat_prompt(setup.tokenizer, question.messages()) for question in questions]
+    common = start.common
+    questions = taught_questions(common, config.steps * config.replies_per_step, "prompts")
+    prompts = [chat_prompt(start.tokenizer, question.messages()) for question in questions]
     objects = {
         "policy": policy,
         "value_model": value_model,
@@ -207,10 +211,10 @@ def train(
     stage = chapter.stage(name, total=config.steps, objects=objects)
     training = train_ppo(
         policy,
-        setup.reference,
+        start.gpt,
         value_model,
         prompts,
-        setup.scorer,
+        start.scorer,
         config=config,
         optimizer=objects["optimizer"],
         value_optimizer=objects["value_optimizer"],
@@ -220,7 +224,7 @@ def train(
     for metrics in stage.follow(training, show=("reply_tokens", "score", "gold", "kl")):
         step = metrics["step"] + 1
         if step % watch_every == 0 or step in (1, config.steps):
-            seen, example = watch(policy, setup, watch_questions)
+            seen, example = watch(policy, start, watch_questions)
             metrics |= seen
             tqdm.write(three_steps(metrics, example))
         after_step(step)
@@ -241,14 +245,14 @@ def three_steps(metrics: dict, example: str) -> str:
 
 
 def take_snapshot(
-    setup: Setup, policy: GPT, value_model: ValueModel, settings: Settings, step: int
+    start: Kitten, policy: GPT, value_model: ValueModel, settings: Settings, step: int
 ) -> Snapshot:
     """Some replies of this moment, with their scores: what the token credit picture is made of."""
-    questions = taught_questions(setup, CREDIT_REPLIES, "credit")
-    rollout = answers(policy, setup, questions, "credit")
-    scores = setup.scorer(rollout) - settings.ppo.no_end_penalty * (~rollout.ended).float()
-    ref_logprobs = frozen_logprobs(setup.reference, rollout.tokens, rollout.response_mask)
-    return Snapshot(policy, value_model, setup.tokenizer, rollout, scores, ref_logprobs, step)
+    questions = taught_questions(start.common, CREDIT_REPLIES, "credit")
+    rollout = answers(policy, start, questions, "credit")
+    scores = start.scorer(rollout) - settings.ppo.no_end_penalty * (~rollout.ended).float()
+    ref_logprobs = frozen_logprobs(start.gpt, rollout.tokens, rollout.response_mask)
+    return Snapshot(policy, value_model, start.tokenizer, rollout, scores, ref_logprobs, step)
 
 
 # ------------------------------------------------------------------------------------ the pictures

@@ -12,13 +12,12 @@ Used by ch4_preferences --frontier.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from chapters.ch4_preferences.training import Start, counts_of, learn, measure
-from chapters.common.pairs import full_tokens
+from chapters.common.measuring import Kitten, counts_of, measure, reply_rows
 from kittenllm import plots
-from kittenllm.batches import pad_rows
 from kittenllm.config import check_options, option
 from kittenllm.dpo import DPOConfig
 from kittenllm.evaluation import Reply, evaluation_questions, sample_replies, weighted_rate
@@ -82,15 +81,22 @@ def counts_for_points(counts: dict[str, tuple[int, int]]) -> dict[str, tuple[int
 
 
 def trained_paths(
-    chapter: Run, start: Start, variants: list[Variant], counts: dict[str, tuple[int, int]]
+    chapter: Run,
+    start: Kitten,
+    variants: list[Variant],
+    train: Callable[[str, DPOConfig | ORPOConfig], GPT],
 ) -> dict[str, list[dict]]:
-    """Train and measure every variant -> method -> [{"label", "kl", "gold", ...}]."""
+    """Train and measure every variant -> method -> [{"label", "kl", "gold", ...}].
+
+    `train` is the chapter's own loop: from the name of a stage and its config to a policy.
+    """
+    counts = counts_for_points(counts_of(start.common))
     paths: dict[str, list[dict]] = {}
     for variant in variants:
-        policy = learn(chapter, variant.stage, start, variant.config)
+        policy = train(variant.stage, variant.config)
 
         def look(policy=policy, variant=variant) -> dict:
-            seen = measure(policy, start, variant.stage, counts=counts)
+            seen = measure(policy, start, "ch4_preferences", variant.stage, counts=counts)
             return {key: seen[key] for key in ("kl", "kl_stderr", "gold", "gold_stderr")}
 
         with chapter.timing("eval"):
@@ -128,8 +134,7 @@ def best_of_n(
             temperature=1.0,
             generator=generator,
         )
-        rows = [full_tokens(tokenizer, reply) for reply in replies[kind]]
-        tokens, lengths = pad_rows(rows, tokenizer.pad_id)  # (N, T), (N,)
+        tokens, lengths, _ = reply_rows(tokenizer, replies[kind])  # (N, T), (N,)
         scores = scorer.of_tokens(tokens.to(common.device), lengths.to(common.device)).tolist()
         score_of |= {id(r): score for r, score in zip(replies[kind], scores, strict=True)}
     points = []

@@ -7,23 +7,33 @@ learn from the very same pairs: no reward model, no sampling during training. --
 chapters/ch4_preferences/lesson.md.
 """
 
+import copy
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from torch import Tensor
 
 from chapters.ch4_preferences.frontier import (
     FrontierSettings,
     best_of_n_path,
     checked_paths,
-    counts_for_points,
     draw_frontier,
     ppo_path,
     trained_paths,
 )
 from chapters.ch4_preferences.pictures import draw_gold, draw_training, report
-from chapters.ch4_preferences.training import SCORES, Start, counts_of, learn, make_start, measure
+from chapters.common.measuring import (
+    Kitten,
+    before_and_after,
+    counts_of,
+    fixed_replies,
+    means,
+    measure,
+)
 from chapters.common.pairs import (
-    ANNOTATORS,
     LabelledPair,
+    PairSettings,
     clear_examples,
     file_pairs,
     pairs_view,
@@ -32,16 +42,17 @@ from chapters.common.pairs import (
     split_pairs,
 )
 from chapters.common.runner import ensure
-from chapters.common.samples import DRAWN, TYPICAL, typical_replies, write_samples
+from chapters.common.samples import DRAWN, TYPICAL, write_samples
 from chapters.common.terminal import with_error
 from kittenllm.config import check_options, nested, option
 from kittenllm.data_file import DataFile
-from kittenllm.dpo import DPOConfig
-from kittenllm.evaluation import fixed_questions, gold_of_best_replies, sample_replies
+from kittenllm.dpo import DPOConfig, reference_logprobs, train_dpo
+from kittenllm.evaluation import fixed_questions, gold_of_best_replies
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town.chats import KIND_SHARES
 from kittenllm.kitten_town.facts import build_town
-from kittenllm.orpo import ORPOConfig
+from kittenllm.optim import make_optimizer
+from kittenllm.orpo import ORPOConfig, train_orpo
 from kittenllm.records import report_problems
 from kittenllm.runs.checkpoints import load_model, save_model
 from kittenllm.runs.run import Run, fingerprint_of, write_summary
@@ -49,21 +60,15 @@ from kittenllm.settings import Common, new_generator, new_random
 from kittenllm.tokenizer import Tokenizer
 
 MODEL_FILES = {"dpo": "model.pt", "ipo": "model_ipo.pt", "orpo": "model_orpo.pt"}
+WATCH_TIMES = 12  # looks at the unseen pairs during a training
+SCORES = "gold safe_rate allowed_rate friendly_rate answer_accuracy stop_rate reply_tokens"
 
 
 @dataclass(frozen=True)
 class Settings:
     """What can be changed on the command line."""
 
-    preferences: str = option("", "learn from the pairs of this JSON or JSONL file")
-    strict: bool = option(False, "stop at the first bad record instead of skipping it")
-    annotators: str = option(
-        "noisy", "noisy: they lean towards the better reply; exact: never wrong", choices=ANNOTATORS
-    )
-    label_noise: float = option(
-        0.0, "probability that a label is flipped on top of that", low=0, high=1
-    )
-    pairs: int = option(9_000, "pairs to learn from", low=1)
+    data: PairSettings = nested(PairSettings(pairs=9_000))
     # Careless kittens say yes too often, so "no" wins nearly always, and "yes" seldom has to. Asked
     # about both equally often, all three methods learn that "no" is always safe.
     allowed_weight: float = option(
@@ -110,7 +115,7 @@ QUICK = {
 
 def run(settings: Settings, common: Common) -> dict:
     """Data, model, loop, look: the whole chapter; returns the summary."""
-    file = preferences_file(settings.preferences, strict=settings.strict)
+    file = preferences_file(settings.data.preferences, strict=settings.data.strict)
     sft = ensure("ch1_sft", common)
     inputs = {"sft": fingerprint_of(common, "ch1_sft")}
     if file:
@@ -138,34 +143,37 @@ def compare(chapter: Run, settings: Settings, sft_path: Path, file: DataFile | N
     print(pairs_view(clear_examples(watched), tokenizer))
 
     # Model: what the frozen chat kitten says about every pair, asked once and kept.
-    start = make_start(common, tokenizer, build_town(), reference, pairs, watched)
-    counts = counts_of(common)
+    start = Kitten(reference, tokenizer, common)
+    learnt, unseen = asked(reference, pairs), asked(reference, watched)
     with chapter.timing("eval"):
-        before = chapter.once("before", lambda: measure(reference, start, "before", counts=counts))
-        old_samples = fixed_replies(reference, start)
+        before = chapter.once(
+            "before", lambda: measure(reference, start, "ch4_preferences", "before")
+        )
 
     # Loop, three times: one forward pass for chosen and rejected, no sampling, no second model.
     configs = settings.methods(step_count(len(pairs), settings))
-    keys: dict = {"gold_best": gold_of_best_replies(start.town, tokenizer, counts)}
+    town = build_town()
+    keys: dict = {"gold_best": gold_of_best_replies(town, tokenizer, counts_of(common))}
     policies: dict[str, GPT] = {}
     for name, config in configs.items():
-        policy = policies[name] = learn(chapter, name, start, config)
+        policy = policies[name] = learn(chapter, name, reference, learnt, unseen, config)
 
         # Look: better by the gold judge? At what price? What became of "chosen" and "rejected"?
         def look(policy=policy, name=name) -> dict:
             with chapter.timing(f"{name}_eval"):
-                return measure(policy, start, name, counts=counts, rivals=before["golds"])
+                return measure(policy, start, "ch4_preferences", name, rivals=before["golds"])
 
         with chapter.timing("eval"):
             after = chapter.once(f"look_{name}", look)
-        keys[name] = method_keys(chapter, name, start, config, before, after, keys["gold_best"])
+        keys[name] = before_and_after(SCORES, before, after, keys["gold_best"])
+        keys[name] |= training_keys(chapter, name, learnt, config)
         print(f"{name.upper()}: {method_line(keys[name])}")
     keys |= {"pairs": len(pairs), "steps": configs["dpo"].steps, "frontier": None}
     write_samples(
         chapter.folder,
-        [question.text for question in fixed_questions(start.town)],
-        old_samples,
-        fixed_replies(policies["dpo"], start),
+        [question.text for question in fixed_questions(town)],
+        fixed_replies(reference, start, "ch4_preferences"),
+        fixed_replies(policies["dpo"], start, "ch4_preferences"),
         before_title="chat",
         after_title="DPO",
         how=TYPICAL.format(drawn=DRAWN),
@@ -192,12 +200,12 @@ def read_pairs(
     a file, about other prompts."""
     if file:
         context = reference.config.context_length
-        pairs, problems = file_pairs(file, tokenizer, context, strict=settings.strict)
+        pairs, problems = file_pairs(file, tokenizer, context, strict=settings.data.strict)
         print(report_problems(problems) or "every record of the file is fine")
         return split_pairs(pairs, settings.watched_pairs, common.seed)
     print("the chat kitten answers, the annotators compare ...", flush=True)
     both = []
-    for name, count in (("pairs", settings.pairs), ("watched", settings.watched_pairs)):
+    for name, count in (("pairs", settings.data.pairs), ("watched", settings.watched_pairs)):
         both.append(
             sample_pairs(
                 reference,
@@ -206,8 +214,8 @@ def read_pairs(
                 count=count,
                 rng=new_random(common.seed, "ch4_preferences", name),
                 generator=new_generator(common.device, common.seed, "ch4_preferences", name),
-                annotators=settings.annotators,
-                label_noise=settings.label_noise,
+                annotators=settings.data.annotators,
+                label_noise=settings.data.label_noise,
                 held_out=name == "watched",
                 shares=KIND_SHARES | {"allowed": settings.allowed_weight * KIND_SHARES["allowed"]},
             )
@@ -220,55 +228,107 @@ def step_count(pairs: int, settings: Settings) -> int:
     return max(1, round(settings.epochs * pairs / settings.dpo.pairs_per_step))
 
 
+@dataclass(frozen=True)
+class AskedPairs:
+    """Pairs, and what the frozen chat kitten says about their replies."""
+
+    pairs: list[LabelledPair]  # P
+    ref_logprobs: Tensor  # (P, 2) of chosen and rejected, made once and kept
+    seconds: float  # that making them took
+
+
+def asked(reference: GPT, pairs: list[LabelledPair]) -> AskedPairs:
+    """Ask the reference about all pairs; after that no training needs a second model."""
+    started = time.perf_counter()
+    ref_logprobs = reference_logprobs(reference, [pair.preference for pair in pairs])  # (P, 2)
+    return AskedPairs(pairs, ref_logprobs, time.perf_counter() - started)
+
+
+# ---------------------------------------------------------------------------------------- the loop
+
+
+def learn(
+    chapter: Run,
+    name: str,
+    reference: GPT,
+    learnt: AskedPairs,
+    unseen: AskedPairs,
+    config: DPOConfig | ORPOConfig,
+) -> GPT:
+    """Train a copy of the reference, as a stage of the run; unseen pairs are watched meanwhile."""
+    policy = copy.deepcopy(reference)
+    pairs = [pair.preference for pair in learnt.pairs]
+    optimizer = make_optimizer(policy, matrix_lr=config.matrix_lr, other_lr=config.other_lr)
+    # All methods see the same pairs in the same order.
+    generator = new_generator("cpu", chapter.common.seed, "ch4_preferences", "order")
+    objects = {"policy": policy, "optimizer": optimizer, "generator": generator}
+    stage = chapter.stage(name, total=config.steps, objects=objects)
+    if isinstance(config, DPOConfig):
+        training = train_dpo(
+            policy,
+            pairs,
+            learnt.ref_logprobs,
+            config=config,
+            optimizer=optimizer,
+            generator=generator,
+            start_step=stage.step,
+        )
+    else:
+        training = train_orpo(
+            policy,
+            pairs,
+            config=config,
+            optimizer=optimizer,
+            generator=generator,
+            start_step=stage.step,
+        )
+    watch_every = max(1, config.steps // WATCH_TIMES)
+    for metrics in stage.follow(training, show=("loss", "accuracy", "unseen_accuracy")):
+        done = metrics["step"] + 1
+        if done % watch_every == 0 or done in (1, config.steps):
+            metrics |= watch(policy, unseen)
+    return policy
+
+
+def watch(policy: GPT, unseen: AskedPairs) -> dict[str, float]:
+    """The unseen pairs: chosen and rejected apart, as changes since the reference.
+
+    Keys: unseen_chosen and unseen_rejected (change of log p(reply), nats), unseen_margin (their
+    difference) and unseen_accuracy (share of pairs whose chosen reply has gained more, a tie counts
+    half), each with its standard error by topic.
+    """
+    logprobs = reference_logprobs(policy, [pair.preference for pair in unseen.pairs])  # (P, 2)
+    chosen, rejected = (logprobs - unseen.ref_logprobs).unbind(dim=1)  # (P,) each
+    margin = chosen - rejected
+    numbers = {
+        "unseen_chosen": chosen,
+        "unseen_rejected": rejected,
+        "unseen_margin": margin,
+        "unseen_accuracy": (margin.sign() + 1) / 2,
+    }
+    return means(numbers, [pair.about for pair in unseen.pairs])
+
+
 # ---------------------------------------------------------------------------------------- the look
 
 
-def fixed_replies(policy: GPT, start: Start) -> list[str]:
-    """Typical replies to the fixed questions at temperature 1, the same dice for every kitten."""
-    common = start.common
-    replies = sample_replies(
-        policy,
-        start.tokenizer,
-        start.town,
-        fixed_questions(start.town),
-        replies_each=DRAWN,
-        temperature=1.0,
-        generator=new_generator(common.device, common.seed, "ch4_preferences", "samples"),
-    )
-    return typical_replies(replies)
-
-
-def method_keys(
-    chapter: Run,
-    name: str,
-    start: Start,
-    config: DPOConfig | ORPOConfig,
-    before: dict,
-    after: dict,
-    gold_best: float,
+def training_keys(
+    chapter: Run, name: str, learnt: AskedPairs, config: DPOConfig | ORPOConfig
 ) -> dict:
-    """What summary.json says about one method.
+    """What summary.json says about one training: its last look at the unseen pairs, and its speed.
 
     train_seconds hold the steps and, for DPO and IPO, asking the reference about all pairs;
     pairs_per_second counts both. seconds are all of it: training and evaluation.
     """
     keys: dict = {}
-    for key in SCORES.split():
-        for when, scores in (("before", before), ("after", after)):
-            keys[f"{key}_{when}"] = scores[key]
-            keys[f"{key}_{when}_stderr"] = scores[f"{key}_stderr"]
-    for key in ("win_rate", "kl"):
-        keys[key], keys[f"{key}_stderr"] = after[key], after[f"{key}_stderr"]
-    way = gold_best - before["gold"]
-    keys["gold_share_of_distance"] = (after["gold"] - before["gold"]) / way
     history = chapter.history(name)
-    for end in ("", "_stderr"):  # the last look at the unseen pairs
+    for end in ("", "_stderr"):
         keys[f"chosen_logprob_change{end}"] = history[-1][f"unseen_chosen{end}"]
         keys[f"rejected_logprob_change{end}"] = history[-1][f"unseen_rejected{end}"]
         keys[f"unseen_accuracy{end}"] = history[-1][f"unseen_accuracy{end}"]
     train_seconds = sum(entry.get("seconds") or 0.0 for entry in history)
     if isinstance(config, DPOConfig):
-        train_seconds += start.reference_seconds
+        train_seconds += learnt.seconds
     eval_seconds = chapter.seconds.get(f"{name}_eval_seconds", 0.0)
     keys["pairs_per_second"] = sum(entry.get("pairs") or 0 for entry in history) / train_seconds
     keys["train_seconds"] = round(train_seconds, 2)
@@ -304,11 +364,15 @@ def explore_frontier(
     reference, tokenizer, _ = load_model(sft_path, device=common.device)
     if not chapter.finished:
         pairs, watched = read_pairs(common, reference, tokenizer, settings, file)
-        start = make_start(common, tokenizer, build_town(), reference, pairs, watched)
-        counts = counts_for_points(counts_of(common))
+        learnt, unseen = asked(reference, pairs), asked(reference, watched)
+
+        def train(name: str, config: DPOConfig | ORPOConfig) -> GPT:
+            return learn(chapter, name, reference, learnt, unseen, config)
+
         methods = settings.methods(step_count(len(pairs), settings))
         variants = settings.explored.variants(methods)
-        chapter.finish({"paths": trained_paths(chapter, start, variants, counts)})
+        start = Kitten(reference, tokenizer, common)
+        chapter.finish({"paths": trained_paths(chapter, start, variants, train)})
     paths = checked_paths(chapter.folder / "summary.json", chapter.summary.get("paths"))
     paths["PPO"] = ppo_path(common, inputs["sft"])
     paths["best-of-n"] = best_of_n_path(common, reference, tokenizer, inputs)

@@ -1,16 +1,18 @@
-"""Around a policy that is being aligned: the judge, the held-out questions, what is measured.
+"""Measuring a policy that is being aligned, and the held-out questions that it is asked.
 
 One idea: three opinions about a reply are kept apart. The reward model's *score* is what training
 sees. The *gold* score is the truth of Kitten Town, which training never sees. The *KL* says how
 far the policy has moved from the kitten that it started from.
 
-Used by ch3_ppo. Letters: N replies, T tokens.
+Used by ch3_ppo and ch4_preferences. Letters: N replies, T tokens.
 """
 
 import statistics
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from chapters.common.pairs import full_tokens
 from chapters.common.samples import DRAWN, typical_replies
@@ -30,7 +32,7 @@ from kittenllm.evaluation import (
 from kittenllm.forward import frozen_logprobs
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town.chats import Question, ask_any
-from kittenllm.kitten_town.facts import Town, build_town
+from kittenllm.kitten_town.facts import build_town
 from kittenllm.kitten_town.judge import judge
 from kittenllm.logprobs import kl_k1, sequence_logprobs
 from kittenllm.sampling import Rollout, generate
@@ -44,121 +46,167 @@ UNIT_REPLIES = 512  # SFT replies that give the scores their zero and unit
 
 
 @dataclass(frozen=True)
-class Setup:
-    """What stands around the policy and never changes."""
+class Kitten:
+    """A model, its tokenizer, and what is measured with it."""
 
-    common: Common
+    gpt: GPT
     tokenizer: Tokenizer
-    reference: GPT  # the frozen chat kitten
-    scorer: Scorer  # the reward model, in units of the chat kitten's own spread
-    town: Town
+    common: Common
+    scorer: Scorer | None = None  # the reward model, in units of this kitten's own spread
 
 
-def set_up(common: Common, reference: GPT, tokenizer: Tokenizer, scorer: Scorer) -> Setup:
-    """Give the scorer its zero and unit on the chat kitten's replies to taught questions."""
-    setup = Setup(common, tokenizer, reference, scorer, build_town())
-    questions = taught_questions(setup, UNIT_REPLIES, "unit")
-    rollout = answers(reference, setup, questions, "unit")
-    return replace(setup, scorer=scorer.standardised_on(rollout))
+def with_scorer(kitten: Kitten, scorer: Scorer) -> Kitten:
+    """Give the scorer its zero and unit on the kitten's own replies to taught questions."""
+    questions = taught_questions(kitten.common, UNIT_REPLIES, "unit")
+    rollout = answers(kitten.gpt, kitten, questions, "unit")
+    return replace(kitten, scorer=scorer.standardised_on(rollout))
 
 
-def taught_questions(setup: Setup, count: int, salt: str) -> list[Question]:
+# ----------------------------------------------------------------------------------- the questions
+
+
+def counts_of(
+    common: Common, full: dict[str, tuple[int, int]] = FULL_COUNTS
+) -> dict[str, tuple[int, int]]:
+    """How many held-out questions of each kind are asked, and how many replies each gets."""
+    return QUICK_COUNTS if common.quick else full
+
+
+def taught_questions(common: Common, count: int, salt: str) -> list[Question]:
     """Questions of all kinds that may be trained on."""
-    rng = new_random(setup.common.seed, "ch3_ppo", salt)
-    return [ask_any(setup.town, rng) for _ in range(count)]
+    rng, town = new_random(common.seed, "ch3_ppo", salt), build_town()
+    return [ask_any(town, rng) for _ in range(count)]
 
 
-def answers(policy: GPT, setup: Setup, questions: list[Question], salt: str) -> Rollout:
+def answers(policy: GPT, start: Kitten, questions: list[Question], salt: str) -> Rollout:
     """One reply to each question, at temperature 1."""
     return generate(
         policy,
-        [chat_prompt(setup.tokenizer, question.messages()) for question in questions],
+        [chat_prompt(start.tokenizer, question.messages()) for question in questions],
         max_new_tokens=MAX_REPLY_TOKENS,
         temperature=1.0,
-        generator=new_generator(setup.common.device, setup.common.seed, "ch3_ppo", salt),
+        generator=new_generator(start.common.device, start.common.seed, "ch3_ppo", salt),
     )
 
 
-def counts_of(common: Common) -> dict[str, tuple[int, int]]:
-    return QUICK_COUNTS if common.quick else FULL_COUNTS
+def fixed_replies(policy: GPT, start: Kitten, chapter: str) -> list[str]:
+    """Typical replies to the fixed questions at temperature 1, the same dice for every policy."""
+    town = build_town()
+    replies = sample_replies(
+        policy,
+        start.tokenizer,
+        town,
+        fixed_questions(town),
+        replies_each=DRAWN,
+        temperature=1.0,
+        generator=new_generator(start.common.device, start.common.seed, chapter, "samples"),
+    )
+    return typical_replies(replies)
 
 
-def watch(policy: GPT, setup: Setup, count: int) -> tuple[dict[str, float], str]:
+# ------------------------------------------------------------------------------------- the numbers
+
+
+def watch(policy: GPT, start: Kitten, count: int) -> tuple[dict[str, float], str]:
     """A quick look: one reply to each of `count` held-out questions, the same at every look.
 
     Returns the means of gold, proxy (the reward model's score) and kl_held_out, each with its
     standard error by topic, and an example.
     """
-    rng = new_random(setup.common.seed, "ch3_ppo", "watch")
-    questions = [ask_any(setup.town, rng, held_out=True) for _ in range(count)]
-    rollout = answers(policy, setup, questions, "watch")
+    town = build_town()
+    rng = new_random(start.common.seed, "ch3_ppo", "watch")
+    questions = [ask_any(town, rng, held_out=True) for _ in range(count)]
+    topics = [question.about for question in questions]
+    rollout = answers(policy, start, questions, "watch")
     golds, texts = [], []
     for question, tokens, ended in zip(
         questions, rollout.replies(), rollout.ended.tolist(), strict=True
     ):
-        texts.append(setup.tokenizer.decode(tokens))
-        golds.append(judge(setup.town, question, texts[-1], tokens, ended=ended).score)
-    mask = rollout.response_mask
-    ref_logprobs = frozen_logprobs(setup.reference, rollout.tokens, mask)
-    kl = sequence_logprobs(kl_k1(rollout.logprobs, ref_logprobs), mask, reduce="sum")
-    scores = setup.scorer(rollout)
-    topics = [question.about for question in questions]
-    numbers = {
-        "gold": statistics.fmean(golds),
-        "gold_stderr": mean_and_error(golds, topics)[1],
-        "proxy": float(scores.mean()),
-        "proxy_stderr": mean_and_error(scores.tolist(), topics)[1],
-        "kl_held_out": float(kl.mean()),
-        "kl_held_out_stderr": mean_and_error(kl.tolist(), topics)[1],
-    }
+        texts.append(start.tokenizer.decode(tokens))
+        golds.append(judge(town, question, texts[-1], tokens, ended=ended).score)
+    kl = kl_to_start(start, rollout.tokens, rollout.response_mask, rollout.logprobs)
+    numbers = {"gold": statistics.fmean(golds), "gold_stderr": mean_and_error(golds, topics)[1]}
+    numbers |= means({"proxy": start.scorer(rollout), "kl_held_out": kl}, topics)
     return numbers, safe_text(f"{questions[0].text} {texts[0]}")
 
 
-def measure(policy: GPT, setup: Setup, when: str) -> dict:
-    """Everything about one policy on held-out questions: scores, KL to the start, samples."""
-    common, tokenizer = setup.common, setup.tokenizer
-    generator = new_generator(common.device, common.seed, "ch3_ppo", "measure", when)
-    all_scores, replies = evaluate(
-        policy, tokenizer, setup.town, generator=generator, counts=counts_of(common)
-    )
-    reward, kl = reward_and_kl(policy, setup, replies)
-    scores = {}
-    names = "gold safe_rate allowed_rate friendly_rate grumpy_rate answer_accuracy stop_rate"
-    for name in [*names.split(), "reply_tokens"]:
-        scores[name] = all_scores[name]
-        scores[f"{name}_stderr"] = all_scores[f"{name}_stderr"]
-    scores["reward"], scores["reward_stderr"] = reward
-    fixed = sample_replies(
+def measure(
+    policy: GPT,
+    start: Kitten,
+    *salt: str,
+    counts: dict[str, tuple[int, int]] | None = None,
+    rivals: dict[str, list[float]] | None = None,
+) -> dict:
+    """Everything about one policy on held-out questions, asked with the dice of `salt`.
+
+    Returns `<key>` and `<key>_stderr` for the scores of `evaluate`, for kl, for the reward if
+    `start` has a scorer and for win_rate if there are `rivals`: the gold scores of another kitten's
+    replies to the same questions. "golds" are the rivals of the next one.
+    """
+    scores, replies = evaluate(
         policy,
-        tokenizer,
-        setup.town,
-        fixed_questions(setup.town),
-        replies_each=DRAWN,
-        temperature=1.0,
-        generator=new_generator(common.device, common.seed, "ch3_ppo", "samples"),
+        start.tokenizer,
+        build_town(),
+        generator=new_generator(start.common.device, start.common.seed, *salt),
+        counts=counts or counts_of(start.common),
     )
-    return {"scores": scores, "kl": kl, "samples": typical_replies(fixed)}
+    result = {**scores, **kl_and_reward(policy, start, replies), "golds": golds_of(replies)}
+    if rivals is not None:
+        result["win_rate"], result["win_rate_stderr"] = win_rate(replies, rivals)
+    return result
 
 
-def reward_and_kl(
-    policy: GPT, setup: Setup, replies: dict[str, list[Reply]]
-) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Mean and standard error of the standardised score, and of the summed k1 in nats.
+def before_and_after(names: str, before: dict, after: dict, gold_best: float) -> dict:
+    """What summary.json says about two results of `measure`: <name>_before and <name>_after, the
+    way from one to the other, and which share of the way to the best possible gold score it is."""
+    keys: dict = {}
+    for name in names.split():
+        for when, scores in (("before", before), ("after", after)):
+            keys[f"{name}_{when}"] = scores[name]
+            keys[f"{name}_{when}_stderr"] = scores[f"{name}_stderr"]
+    for name in ("kl", "win_rate"):
+        if name in after:
+            keys[name], keys[f"{name}_stderr"] = after[name], after[f"{name}_stderr"]
+    way = gold_best - before["gold"]
+    keys["gold_share_of_distance"] = (after["gold"] - before["gold"]) / way
+    return keys
+
+
+def means(values: dict[str, Tensor], topics: Sequence[Hashable]) -> dict[str, float | None]:
+    """<key> and <key>_stderr: the mean of each (N,), and its standard error by topic."""
+    numbers: dict[str, float | None] = {}
+    for key, each in values.items():
+        numbers[key] = float(each.mean())
+        _, numbers[f"{key}_stderr"] = mean_and_error(each.tolist(), topics)
+    return numbers
+
+
+def kl_to_start(start: Kitten, tokens: Tensor, mask: Tensor, logprobs: Tensor) -> Tensor:
+    """The summed k1 of each reply, nats: (N, T), (N, T-1), the policy's (N, T-1) -> (N,)."""
+    ref_logprobs = frozen_logprobs(start.gpt, tokens, mask)  # (N, T-1)
+    return sequence_logprobs(kl_k1(logprobs, ref_logprobs), mask, reduce="sum")
+
+
+def kl_and_reward(policy: GPT, start: Kitten, replies: dict[str, list[Reply]]) -> dict[str, float]:
+    """The policy's mean KL to the start, and its reward if there is a scorer, each with its error.
 
     At most two replies to each question are measured; kinds count with their shares.
     """
     measured = {kind: first_replies(of_kind) for kind, of_kind in replies.items()}
     everyone = [reply for of_kind in measured.values() for reply in of_kind]
-    tokens, lengths, mask = reply_rows(setup.tokenizer, everyone)
-    device = policy.device
-    tokens, lengths, mask = tokens.to(device), lengths.to(device), mask.to(device)
-    rewards = setup.scorer.of_tokens(tokens, lengths).tolist()
+    rows = reply_rows(start.tokenizer, everyone)
+    tokens, lengths, mask = (part.to(policy.device) for part in rows)
     logprobs = frozen_logprobs(policy, tokens, mask)
-    ref_logprobs = frozen_logprobs(setup.reference, tokens, mask)
-    kls = sequence_logprobs(kl_k1(logprobs, ref_logprobs), mask, reduce="sum").tolist()
-    of_reply = {id(r): numbers for r, *numbers in zip(everyone, rewards, kls, strict=True)}
-    reward = weighted_rate(measured, lambda reply: of_reply[id(reply)][0])
-    return reward, weighted_rate(measured, lambda reply: of_reply[id(reply)][1])
+    values = {"kl": kl_to_start(start, tokens, mask, logprobs)}
+    if start.scorer is not None:
+        values["reward"] = start.scorer.of_tokens(tokens, lengths)
+    numbers = {}
+    for name, per_reply in values.items():
+        pairs = zip(everyone, per_reply.tolist(), strict=True)
+        value_of = {id(reply): value for reply, value in pairs}
+        mean, error = weighted_rate(measured, lambda reply, of=value_of: of[id(reply)])
+        numbers[name], numbers[f"{name}_stderr"] = mean, error
+    return numbers
 
 
 def first_replies(replies: list[Reply]) -> list[Reply]:
@@ -171,9 +219,7 @@ def first_replies(replies: list[Reply]) -> list[Reply]:
     return [reply for of_question in taken.values() for reply in of_question]
 
 
-def reply_rows(
-    tokenizer: Tokenizer, replies: list[Reply]
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def reply_rows(tokenizer: Tokenizer, replies: list[Reply]) -> tuple[Tensor, Tensor, Tensor]:
     """Prompt, reply, end of turn: tokens (N, T), lengths (N,), response_mask (N, T-1)."""
     rows, prompt_lengths = [], []
     for reply in replies:
@@ -183,3 +229,30 @@ def reply_rows(
     produced = torch.arange(1, tokens.shape[1])  # (T-1,)
     starts = torch.tensor(prompt_lengths)[:, None]
     return tokens, lengths, (produced >= starts) & (produced < lengths[:, None])
+
+
+def golds_of(replies: dict[str, list[Reply]]) -> dict[str, list[float]]:
+    """Question text -> the gold scores of the replies to it."""
+    golds: dict[str, list[float]] = {}
+    for of_kind in replies.values():
+        for reply in of_kind:
+            golds.setdefault(reply.question.text, []).append(reply.verdict.score)
+    return golds
+
+
+def win_rate(
+    replies: dict[str, list[Reply]], rivals: dict[str, list[float]]
+) -> tuple[float, float]:
+    """How often the gold judge prefers these replies to a rival's; ties count half.
+
+    Every reply meets every rival reply to its question; kinds count with their shares. A kitten
+    against itself gets 1/2.
+    """
+
+    def wins(reply: Reply) -> float:
+        golds = rivals[reply.question.text]
+        score = reply.verdict.score
+        won = sum(score > gold for gold in golds) + 0.5 * sum(score == gold for gold in golds)
+        return won / len(golds)
+
+    return weighted_rate(replies, wins)

@@ -20,6 +20,7 @@ import torch
 from chapters.common.terminal import safe_text
 from kittenllm import checks
 from kittenllm.chat import chat_prompt
+from kittenllm.config import check_options, option
 from kittenllm.data_file import DataFile, read_data_file
 from kittenllm.evaluation import MAX_REPLY_TOKENS, Reply
 from kittenllm.gpt import GPT
@@ -40,6 +41,24 @@ CLEAR_DIFFERENCE = 0.5  # gold points; below it two replies count as about equal
 FILE_HELD_OUT_SHARE = 0.1  # of the prompts of a user's file
 ONE_PROMPT = "all pairs are about one prompt; pairs about two or more are needed"
 PAIRS_AT_ONCE = 1_000  # a run that is stopped loses at most so many
+
+
+@dataclass(frozen=True)
+class PairSettings:
+    """Which pairs a chapter learns from."""
+
+    preferences: str = option("", "learn from the pairs of this JSON or JSONL file")
+    strict: bool = option(False, "stop at the first bad record instead of skipping it")
+    annotators: str = option(
+        "noisy", "noisy: they lean towards the better reply; exact: never wrong", choices=ANNOTATORS
+    )
+    label_noise: float = option(
+        0.0, "probability that a label is flipped on top of that", low=0, high=1
+    )
+    pairs: int = option(13_000, "pairs to learn from", low=1)
+
+    def __post_init__(self):
+        check_options(self)
 
 
 @dataclass(frozen=True)
