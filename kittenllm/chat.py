@@ -102,7 +102,7 @@ class ChatTokens:
 
 
 def encode_chat(
-    tokenizer: Tokenizer, messages: list[dict[str, str]], *, reply_next: bool = False
+    tokenizer: Tokenizer, messages: list[dict], *, reply_next: bool = False
 ) -> ChatTokens:
     """Messages -> tokens and loss mask. All text is ordinary: it cannot make a special token.
 

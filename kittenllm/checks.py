@@ -132,7 +132,7 @@ def positive(name: str, value: float) -> None:
         raise ValueError(f"{name} must be above 0, got {value!r}")
 
 
-def count(name: str, value: int, *, low: int = 1) -> None:
+def count(name: str, value: object, *, low: int = 1) -> None:
     """Refuse a count that is not a whole number of at least `low`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < low:
         raise ValueError(f"{name} must be a whole number of at least {low}, got {value!r}")

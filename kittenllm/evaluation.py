@@ -177,16 +177,16 @@ def weighted_rate(
     Kinds have no topic in common, so the squares of their errors add up.
     """
     total = sum(KIND_SHARES[kind] for kind in replies)
-    rates = {kind: rate(of_kind, value) for kind, of_kind in replies.items()}
-    if any(kind_mean is None for kind_mean, _ in rates.values()):
-        return None, None
-    weights = {kind: KIND_SHARES[kind] / total for kind in rates}
-    mean = 0.0
-    for kind, (kind_mean, _) in rates.items():
-        mean += weights[kind] * kind_mean
-    if any(kind_error is None for _, kind_error in rates.values()):
-        return mean, None
-    return mean, math.sqrt(sum((weights[kind] * error) ** 2 for kind, (_, error) in rates.items()))
+    mean, squares = 0.0, []
+    for kind, of_kind in replies.items():
+        weight = KIND_SHARES[kind] / total
+        kind_mean, kind_error = rate(of_kind, value)
+        if kind_mean is None:
+            return None, None
+        mean += weight * kind_mean
+        if kind_error is not None:
+            squares.append((weight * kind_error) ** 2)
+    return mean, math.sqrt(sum(squares)) if len(squares) == len(replies) else None
 
 
 def evaluate(

@@ -272,6 +272,9 @@ class GPT(nn.Module):
     neither used nor moved on.
     """
 
+    cos: Tensor
+    sin: Tensor
+
     def __init__(self, config: GPTConfig, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
@@ -398,6 +401,7 @@ class GPT(nn.Module):
         for block in self.layers[:layer]:
             x = block(x, cos, sin, None, None)
         block = self.layers[layer]
+        assert isinstance(block, Block)
         q, k, v = block.self_attn.project(block.input_layernorm(x), cos, sin)
         causal = torch.ones(T, T, dtype=torch.bool, device=tokens.device).tril()
         _, weights = plain_attention(q, k, v, causal)

@@ -181,9 +181,10 @@ def train_grpo(
     Raises: ValueError for no prompts, a KL term without a reference, or a log-prob of the reference
     that is not a finite number.
     """
-    with_kl, limit, size = config.kl_coef > 0, config.max_new_tokens, config.group_size
-    if with_kl and reference is None:
+    limit, size = config.max_new_tokens, config.group_size
+    if config.kl_coef > 0 and reference is None:
         raise ValueError(f"kl_coef {config.kl_coef} needs a reference model; or use kl_coef=0")
+    reference = reference if config.kl_coef > 0 else None  # without the KL term it is not asked
     for step in range(start_step, config.steps):
         watch = training.Stopwatch()
         scale = learning_rate_scale(step, config.steps, warmup=0.0, cooldown=config.cooldown)
@@ -199,14 +200,15 @@ def train_grpo(
         # 2. Score: a rule says what each reply is worth, siblings make an advantage of it.
         rewards, numbers = score_by_rule(rollout, picked, reward, group_size=size)
         advantages = group_advantages(rewards, group_size=size, normalize_std=config.normalize_std)
-        ref_logprobs = frozen_logprobs(reference, tokens, mask) if with_kl else None
-        if with_kl:
+        ref_logprobs = None
+        if reference is not None:
+            ref_logprobs = frozen_logprobs(reference, tokens, mask)
             checks.finite("the reference's log-probs of reply", ref_logprobs)
         watch.lap("scoring")
 
         # 3. Update: better replies likelier, worse ones less likely; groups stay whole.
         means = training.Means("loss", "grad_norm", "clip_fraction", "approx_kl", "kl")
-        updates, keep_all = 0, with_kl or not config.skip_equal_groups
+        updates, keep_all = 0, reference is not None or not config.skip_equal_groups
         groups = torch.arange(len(mask), device=mask.device).view(-1, size)
         for rows in [part.flatten() for part in groups.chunk(config.minibatches)] * config.epochs:
             kept, total = rows if keep_all else rows[advantages[rows] != 0], 0.0
@@ -218,7 +220,7 @@ def train_grpo(
                     *inputs,
                     clip_eps=config.clip_eps,
                     clip_eps_high=config.clip_eps_high,
-                    ref_logprobs=ref_logprobs[part] if with_kl else None,
+                    ref_logprobs=None if ref_logprobs is None else ref_logprobs[part],
                     kl_coef=config.kl_coef,
                     normalize=config.normalize,
                     max_tokens=limit,

@@ -155,6 +155,7 @@ def average(
         mean = sequence_logprobs(widen(values), mask, reduce="mean").sum() / rows
     else:
         checks.count("max_tokens", max_tokens)
+        assert max_tokens is not None  # refused already
         mean = sequence_logprobs(widen(values), mask, reduce="sum").sum() / (rows * max_tokens)
     return mean.to(values.dtype)
 

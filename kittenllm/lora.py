@@ -37,7 +37,8 @@ class LoRALinear(nn.Module):
         outputs, inputs = linear.weight.shape
         check_rank(rank, linear)
         checks.positive("alpha", alpha)
-        if linear.bias is not None:
+        has_bias = linear.bias is not None
+        if has_bias:
             raise ValueError("LoRA goes around a matrix without a bias, this one has a bias")
         noise = torch.randn(rank, inputs, generator=generator, device=generator.device)
         self.weight = nn.Parameter(linear.weight.detach().clone(), requires_grad=False)

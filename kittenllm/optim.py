@@ -72,7 +72,7 @@ class Muon(Optimizer):
                 raise ValueError(f"Muon is for matrices, got the shape {tuple(matrix.shape)}")
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self) -> None:  # type: ignore[override]  # torch's also takes a loss to compute again
         """Moves every matrix that has a gradient."""
         for group in self.param_groups:
             same_shape: dict[torch.Size, list[nn.Parameter]] = {}
@@ -89,11 +89,12 @@ class Muon(Optimizer):
 
     def momentum(self, matrix: nn.Parameter, momentum: float) -> Tensor:
         """Mixes the gradient into the running mean and returns the mean one step ahead."""
-        state = self.state[matrix]
+        state, gradient = self.state[matrix], matrix.grad
+        assert gradient is not None  # `step` leaves the others out
         if "mean" not in state:
             state["mean"] = torch.zeros_like(matrix)
-        mean = state["mean"].lerp_(matrix.grad, 1 - momentum)
-        return matrix.grad.lerp(mean, momentum)
+        mean = state["mean"].lerp_(gradient, 1 - momentum)
+        return gradient.lerp(mean, momentum)
 
 
 class MuonAdamW:

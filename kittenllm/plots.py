@@ -101,7 +101,7 @@ def histogram(
     values = {label: numbers(group) for label, group in groups.items()}
     values = {label: group[np.isfinite(group)] for label, group in values.items()}
     everything = np.concatenate(list(values.values()) or [np.zeros(0)])
-    edges = np.histogram_bin_edges(everything, bins=bins) if len(everything) else bins
+    edges = np.histogram_bin_edges(everything, bins=bins).tolist() if len(everything) else bins
     for number, (label, group) in enumerate(values.items()):
         if not len(group):
             continue

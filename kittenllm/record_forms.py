@@ -34,7 +34,7 @@ TEXT_PARTS = ("text", "input_text", "output_text")
 # Where a record comes from: nobody expects that this is trained.
 HARMLESS_KEYS = ("id", "idx", "index", "uuid", "line", "source", "dataset", "url", "license")
 UNSAID = {"role": "assistant", "content": ""}  # a dialogue that ends in "Assistant:"
-ABSENT = (None, "", [], {})
+ABSENT: tuple = (None, "", [], {})
 
 # Commas only where thousands end: 1,200 is a number, 3,5 and 0,500 are decimal commas.
 THOUSANDS = re.compile(r"-?\$?[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]+)?")
@@ -184,9 +184,10 @@ def _content(value: object, where: str, unused: set[str]) -> object:
             raise ValueError(f"{where}: a part of the content is {named(part)}, only text is read")
         fields = Fields(part)
         kind = fields.get("type")
-        if kind not in (None, *TEXT_PARTS) or not isinstance(fields.get("text"), str):
+        text = fields.get("text")
+        if kind not in (None, *TEXT_PARTS) or not isinstance(text, str):
             raise ValueError(f"{where}: a part of the content is {named(kind)}, only text is read")
-        texts.append(fields.get("text"))
+        texts.append(text)
         unused |= fields.unused()
     return "\n".join(texts)
 

@@ -220,9 +220,12 @@ def _wrapped_values(text: str, start: int, wanted: str) -> Iterator[tuple[int, o
         if text.startswith("}", at):
             break
         line += text.count("\n", before, at)
-        key, end, _ = _decode(text, at)
-        begin = _skip_space(text, _skip_space(text, end) + 1)  # behind the colon
-        value, end, _ = _decode(text, begin)
+        key, key_end, _ = _decode(text, at)
+        assert key_end is not None  # the object is valid
+        begin = _skip_space(text, _skip_space(text, key_end) + 1)  # behind the colon
+        value, value_end, _ = _decode(text, begin)
+        assert value_end is not None
+        end = value_end
         if key == wanted:
             yield from _list_values(text[:end], begin + 1)
         elif value and isinstance(value, (dict, list)):
@@ -254,7 +257,9 @@ def _list_values(text: str, at: int) -> Iterator[tuple[int, object, str]]:
 
 def _skip_space(text: str, at: int) -> int:
     """The place of the first character from `at` on that is no white space of JSON."""
-    return _SPACE.match(text, at).end()
+    space = _SPACE.match(text, at)
+    assert space is not None  # it also matches nothing at all
+    return space.end()
 
 
 def _decode(text: str, start: int) -> tuple[object, int | None, str]:

@@ -81,7 +81,7 @@ def check_verdict(verdict: object, whose: str) -> None:
             raise ValueError(f"the {name} of {whose} must be a finite number, got {value!r}")
 
 
-def is_finite_number(value: object) -> bool:
+def is_finite_number(value) -> bool:
     """Is it one number that a float32 can hold: no NaN, infinity, text, None or table?"""
     if isinstance(value, str):
         return False

@@ -99,7 +99,7 @@ def step_rows(
     last = config.rows_per_step * (step + 1) - replayed_after
     seed = generator.initial_seed()
     chats = rows.select(rows_between(len(rows), first, last, seed=seed))
-    if replayed == 0:
+    if replay is None or replayed == 0:
         return chats, len(chats)
     tokens = replay.batch(replayed, rows.tokens.shape[1], generator).to(chats.tokens.device)
     mixed = PackedRows(

@@ -7,7 +7,7 @@ Read before: nothing. Left out: loading in worker processes; the data fits into 
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import torch
@@ -102,7 +102,7 @@ class Means:
         self.sums = dict.fromkeys(names, 0.0)
         self.weights = dict.fromkeys(names, 0.0)
 
-    def add(self, numbers: dict[str, Tensor | float], *, weight: float = 1.0) -> None:
+    def add(self, numbers: Mapping[str, Tensor | float], *, weight: float = 1.0) -> None:
         """Add numbers, as plain ones: no gradient is kept alive."""
         for name, number in numbers.items():
             plain_number = torch.as_tensor(number).item()

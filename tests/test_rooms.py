@@ -142,3 +142,19 @@ def test_words_of_a_loss_frame(town_tokenizer, capsys):
     assert capsys.readouterr().out == whole
     with pytest.raises(ValueError, match="the mask"):
         show(tokens, mask[:, 2:], town_tokenizer)
+
+
+def test_the_tools_of_the_gate_have_one_version():
+    """What a contributor installs, and what the gate does."""
+    pins = [
+        sorted(re.findall(r"(?:ruff|mypy)==[0-9.]+", (ROOT / name).read_text(encoding="utf-8")))
+        for name in (".ci/run", ".github/CONTRIBUTING.md")
+    ]
+    assert pins[0] == pins[1] and len(pins[0]) == 2
+
+
+def test_an_ignored_type_error_has_its_name_and_its_reason():
+    for path in PACKAGE_FILES:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if "type: ignore" in line:
+                assert re.search(r"# type: ignore\[[a-z-]+\]  # \w+", line), line

@@ -35,8 +35,8 @@ def preference_records(town: Town, count: int, seed: int) -> list[dict]:
         if replies[0] == replies[1]:
             continue
         # Words stand in for tokens here: there is no tokenizer before the base kitten is trained.
-        scores = [judge(town, question, reply, words_of(reply)).score for reply in replies]
-        if not prefers_first(*scores, rng):
+        first, second = (judge(town, question, reply, words_of(reply)).score for reply in replies)
+        if not prefers_first(first, second, rng):
             replies.reverse()
         records.append({"prompt": question.text, "chosen": replies[0], "rejected": replies[1]})
     return records

@@ -37,7 +37,7 @@ class CheckpointError(Exception):
     """A file could not be written or read; the message names the file and what to do."""
 
 
-def write_bytes_atomic(path, content: bytes) -> None:
+def write_bytes_atomic(path, content: bytes | memoryview) -> None:
     """Put `content` into `path`, completely or not at all; a missing folder is made.
 
     Raises: CheckpointError (full disk, no permission); the old file, if any, is untouched and no
@@ -284,7 +284,8 @@ def layer_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
 
 def tokenizer_from(state: object) -> Tokenizer:
     """The tokenizer of a file.  Raises: ValueError for anything but the state of a tokenizer."""
-    tokens = state.get("tokens") if isinstance(state, dict) else None
+    state = state if isinstance(state, dict) else {}
+    tokens = state.get("tokens")
     if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
         raise ValueError("this is no saved tokenizer")
     if sum((len(token) // 2) ** 2 for token in tokens) > TOKENIZER_WORK:

@@ -8,15 +8,12 @@ Read before: nothing. Left out: waiting for a lock, locks across machines.
 
 import errno
 import os
+import sys
 
-try:
+if sys.platform == "win32":
+    import msvcrt
+else:
     import fcntl
-except ImportError:  # Windows
-    fcntl = None
-    try:
-        import msvcrt
-    except ImportError:
-        msvcrt = None
 
 HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)  # somebody else has it
 
@@ -32,11 +29,11 @@ def lock_file(path):
     """
     file = open(path, "a+")  # noqa: SIM115 (open means locked)
     try:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        elif msvcrt is not None:
+        if sys.platform == "win32":
             file.seek(0)
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in HELD:
             file.close()

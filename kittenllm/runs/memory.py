@@ -12,14 +12,15 @@ from pathlib import Path
 def peak_memory_mb() -> int | None:
     """The most memory this program held at one time, in MB (since `reset_peak_memory` on Linux)."""
     try:
-        status = Path("/proc/self/status").read_text()
-        return round(int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) / 1000)
-    except (OSError, AttributeError):
-        pass
-    try:
-        import resource
-    except ImportError:  # Windows
+        peak_kb = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    except OSError:
+        peak_kb = None
+    if peak_kb:
+        return round(int(peak_kb[1]) / 1000)
+    if sys.platform == "win32":
         return None
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3))  # bytes on a Mac, else kB
 

@@ -29,7 +29,7 @@ class Progress:
         self.total = total
         self.started = time.monotonic()
         self.next_line = self.started  # the first step is shown at once
-        self.shown_step = None
+        self.shown_step: int | None = None
         self.latest: dict[str, float] = {}  # some numbers come only every few steps
         self.text = ""
         self.bar = None

@@ -58,10 +58,8 @@ from kittenllm.runs.stages import Stage
 from kittenllm.runs.summaries import digest, read_summary, write_summary
 from kittenllm.settings import Common, main_values
 
-try:
+if sys.platform != "win32":  # which has no such lock: do not start one chapter twice at a time
     import fcntl
-except ImportError:  # Windows has no such lock: do not start one chapter twice at a time there
-    fcntl = None
 
 
 class Run:
@@ -278,16 +276,15 @@ class Run:
 
     def _lock(self) -> None:
         """Hold the folder until this program ends; the system frees it even after a kill."""
-        if fcntl is None:
-            return
-        self._lock_file = open(self.folder / ".lock", "w")  # noqa: SIM115 (open means locked)
-        try:
-            fcntl.lockf(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise CheckpointError(
-                f"{self.folder}: another program is running this chapter. "
-                "Wait for it, or choose another folder with --runs."
-            ) from error
+        if sys.platform != "win32":
+            self._lock_file = open(self.folder / ".lock", "w")  # noqa: SIM115 (open means locked)
+            try:
+                fcntl.lockf(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise CheckpointError(
+                    f"{self.folder}: another program is running this chapter. "
+                    "Wait for it, or choose another folder with --runs."
+                ) from error
 
     # Lines and seconds.
 

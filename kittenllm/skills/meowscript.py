@@ -11,6 +11,7 @@ Read before: nothing; meowscript_format.py writes trees back as text. Left out: 
 """
 
 import re
+from collections.abc import Iterable
 from difflib import get_close_matches
 from operator import add, eq, gt, lt, mul, sub
 from typing import NamedTuple
@@ -60,6 +61,7 @@ def tokens_of(source: str) -> list[Token]:
     """Cuts a program into tokens. Raises MeowError."""
     tokens = [Token("start", "start", 1, 1)]
     for match in PIECES.finditer(source):
+        assert match.lastindex is not None  # the group that has matched
         text, start, kind = match[0], match.start(), KINDS[match.lastindex - 1]
         kind = text if kind == "mark" or text in (*STATEMENTS, "else") else kind
         line, column = source.count("\n", 0, start) + 1, start - source.rfind("\n", 0, start)
@@ -167,7 +169,8 @@ class Machine:
         self.steps += 1
         if self.steps > MOST_STEPS:
             raise MeowError(f"stopped after {MOST_STEPS} steps", node.token)
-        kind, parts, inside = node.token.kind, node.parts, ()
+        kind, parts = node.token.kind, node.parts
+        inside: Iterable[Node] = ()
         value = self.value(parts[0]) if kind in STATEMENTS else None
         self.watch(node, value, self.names)
         if kind == "let":
@@ -176,8 +179,11 @@ class Machine:
             self.printed.append(str(value))
         elif kind == "if":
             inside = parts[1:2] if value else parts[2:]
+        elif kind == "repeat":
+            assert isinstance(value, int)  # only purr takes a text
+            inside = (parts[1] for _ in range(value))
         else:
-            inside = (parts[1] for _ in range(value)) if kind == "repeat" else parts
+            inside = parts
         for statement in inside:
             self.run(statement)
 
