@@ -35,6 +35,35 @@ def test_the_top_level_holds_this_and_nothing_else():
     assert {"README.md", "AGENTS.md", "kittenllm", "chapters", "tests", "data"} <= top
 
 
+def tree_of_the_readme() -> set[str]:
+    """The paths in README's drawing of the folders. Each line says what its names are."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    drawing = readme.partition("## How to read the code")[2].split("```")[1]
+    paths, folder = set(), ""
+    for line in drawing.removeprefix("text\n").splitlines():
+        if line.startswith("   "):
+            continue  # the line before goes on
+        names, *says = re.split(r"  +", line.strip(), maxsplit=1)
+        assert says, f"what is it? {line}"
+        if not line.startswith(" "):
+            folder = names if names in ("chapters/", "kittenllm/") else ""
+            paths |= set(names.split())
+        else:
+            paths |= {folder + name for name in names.split()}
+    return paths
+
+
+def test_the_tree_of_the_readme_names_each_file_and_folder_of_the_door():
+    """The top level, and what lies directly in kittenllm/ and chapters/."""
+    there = set()
+    for file in tracked():
+        first, *others = file.split("/")
+        there.add(f"{first}/" if others else first)
+        if first in ("chapters", "kittenllm"):
+            there.add(f"{first}/{others[0]}" + "/" * (len(others) > 1))
+    assert tree_of_the_readme() == there
+
+
 def test_the_rooms_of_the_chapters():
     folders = {path for path in (ROOT / "chapters").iterdir() if path.is_dir()}
     assert {path.name for path in folders} - {"__pycache__"} == ROOMS
