@@ -9,7 +9,8 @@ import torch
 from torch.testing import assert_close
 
 from chapters.ch2_reward_model import story as ch2_reward_model
-from chapters.ch2_reward_model.story import Settings, length_correlation, look, right
+from chapters.ch2_reward_model.story import Settings, length_correlation, look
+from chapters.common.measuring import is_right
 from chapters.common.pairs import (
     LabelledPair,
     best_guess_accuracy,
@@ -286,7 +287,7 @@ def test_nobody_knows_the_truth_about_pairs_from_a_file():
 
 def test_right_wrong_and_ties():
     better, worse = torch.tensor([2.0, 0.0, 1.0]), torch.tensor([1.0, 1.0, 1.0])
-    assert right(better, worse).tolist() == [1.0, 0.0, 0.5]
+    assert is_right(better - worse).tolist() == [1.0, 0.0, 0.5]
 
 
 def test_pairs_about_one_topic_count_as_one_surprise():

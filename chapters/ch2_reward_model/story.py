@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from chapters.ch2_reward_model.pictures import draw_judge
+from chapters.common.measuring import is_right
 from chapters.common.pairs import (
     CLEAR_DIFFERENCE,
     LabelledPair,
@@ -198,7 +199,7 @@ def train(
     for metrics in stage.follow(training, show=("loss", "accuracy", "held_out_accuracy")):
         if (metrics["step"] + 1) % watch_every == 0:
             chosen, rejected = pair_scores(reward_model, watched)
-            metrics["held_out_accuracy"] = float(right(chosen, rejected).mean())
+            metrics["held_out_accuracy"] = float(is_right(chosen - rejected).mean())
 
 
 # ---------------------------------------------------------------------------------------- the look
@@ -218,17 +219,12 @@ def pair_scores(
     )
 
 
-def right(better: torch.Tensor, worse: torch.Tensor) -> torch.Tensor:
-    """1 where the better reply has the higher score, 0 where not, 1/2 for a tie: (P,) -> (P,)."""
-    return ((better - worse).sign() + 1) / 2
-
-
 def look(
     chosen: torch.Tensor, rejected: torch.Tensor, pairs: list[LabelledPair]
 ) -> dict[str, float | None]:
     """The reward model's numbers on held-out pairs, from its scores (P,), (P,)."""
     topics = [pair.about for pair in pairs]
-    accuracy, accuracy_error = mean_and_error(right(chosen, rejected).tolist(), topics)
+    accuracy, accuracy_error = mean_and_error(is_right(chosen - rejected).tolist(), topics)
     keys = {
         "accuracy": accuracy,
         "accuracy_stderr": accuracy_error,
@@ -246,7 +242,7 @@ def look(
     keys["bayes_accuracy"], keys["bayes_accuracy_stderr"] = mean_and_error(best, topics)
     gold_difference = torch.tensor([pair.chosen_gold - pair.rejected_gold for pair in pairs])
     keys["length_correlation_gold"] = length_correlation(gold_difference, pairs)
-    agrees = right((chosen - rejected) * gold_difference.sign(), torch.zeros(len(pairs)))
+    agrees = is_right((chosen - rejected) * gold_difference.sign())
     clear = [i for i in range(len(pairs)) if abs(gold_difference[i]) >= CLEAR_DIFFERENCE]
     by_kind: dict[str, list[int]] = {}
     for i in clear:

@@ -28,6 +28,7 @@ from chapters.common.measuring import (
     before_and_after,
     counts_of,
     fixed_replies,
+    is_right,
     means,
     measure,
 )
@@ -304,7 +305,7 @@ def watch(policy: GPT, unseen: AskedPairs) -> dict[str, float]:
         "unseen_chosen": chosen,
         "unseen_rejected": rejected,
         "unseen_margin": margin,
-        "unseen_accuracy": (margin.sign() + 1) / 2,
+        "unseen_accuracy": is_right(margin),
     }
     return means(numbers, [pair.about for pair in unseen.pairs])
 

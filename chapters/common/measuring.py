@@ -4,7 +4,7 @@ One idea: three opinions about a reply are kept apart. The reward model's *score
 sees. The *gold* score is the truth of Kitten Town, which training never sees. The *KL* says how
 far the policy has moved from the kitten that it started from.
 
-Used by ch3_ppo and ch4_preferences. Letters: N replies, T tokens.
+Used by the chapters that learn from preferences. Letters: N replies, T tokens.
 """
 
 import statistics
@@ -170,6 +170,11 @@ def before_and_after(names: str, before: dict, after: dict, gold_best: float) ->
     way = gold_best - before["gold"]
     keys["gold_share_of_distance"] = (after["gold"] - before["gold"]) / way
     return keys
+
+
+def is_right(margin: Tensor) -> Tensor:
+    """1 where the better reply is ahead by a margin above 0, 0 where not, 1/2 for a tie."""
+    return (margin.sign() + 1) / 2
 
 
 def means(values: dict[str, Tensor], topics: Sequence[Hashable]) -> dict[str, float | None]:
