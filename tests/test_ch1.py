@@ -11,13 +11,14 @@ import torch
 
 from chapters.ch1_sft import data_effects
 from chapters.ch1_sft import story as ch1_sft
-from chapters.ch1_sft.data_effects import probe
-from chapters.common.fine_tuning import Settings, packed_rows, step_count
+from chapters.ch1_sft.data_effects import compare, probe
+from chapters.ch1_sft.story import Settings, packed_rows, step_count
 from chapters.common.runner import chapter_main
 from kittenllm.records import RecordError
 from kittenllm.runs.checkpoints import load_model
 from kittenllm.runs.run import read_json
-from kittenllm.settings import with_values
+from kittenllm.settings import Common, with_values
+from kittenllm.sft import SFTConfig
 from kittenllm.tokenizer import Tokenizer
 
 CHATS = Path(__file__).parent / "data" / "chats.jsonl"
@@ -254,6 +255,31 @@ def test_the_comparison_measures_every_variant(own_runs, tmp_path, capsys):
     assert math.isclose(same, summary["forgetting_bits_per_byte"], abs_tol=1e-6)
     assert (folder / "forgetting.png").read_bytes().startswith(b"\x89PNG")
     assert "without secret" in capsys.readouterr().out
+
+
+def test_every_variant_is_trained_with_the_loop_that_is_handed_over(monkeypatch):
+    """As many steps as the real run, and only one of them replays nothing."""
+    kitten = SimpleNamespace(
+        gpt=SimpleNamespace(config=SimpleNamespace(context_length=256)),
+        tokenizer=LETTERS,
+        base_bits_per_byte=lambda: 1.0,
+    )
+    monkeypatch.setattr(data_effects, "load_base", lambda base, common: kitten)
+    monkeypatch.setattr(data_effects, "draw_comparison", lambda chapter: None)
+    monkeypatch.setattr(data_effects, "effects_table", lambda effects: "")
+    chapter = SimpleNamespace(common=Common(), once=lambda name, make: {})
+    settings, config = with_values(Settings(), {"data_steps": ("secret",)}), SFTConfig(steps=7)
+    trained = {}
+
+    def train(chapter, name, kitten, rows, config):
+        trained[name] = rows, config
+
+    compare(chapter, {}, [], settings, config, lambda *given: "rows", train)
+    assert trained == {
+        "compare_everything": ("rows", config),
+        "compare_no_replay": ("rows", SFTConfig(steps=7, replay_fraction=0.0)),
+        "compare_without_secret": ("rows", config),
+    }
 
 
 def test_a_probe_counts_the_replies_that_give_something_away(monkeypatch):

@@ -27,9 +27,9 @@ from chapters.ch5_reasoning import exam, pictures
 from chapters.ch5_reasoning import story as ch5_reasoning
 from chapters.ch5_reasoning.exam import PASS_SAMPLES
 from chapters.ch5_reasoning.thinking import thought_document
-from chapters.common import fine_tuning, mixing, texts
 from chapters.common import pairs as preferences
-from chapters.common.fine_tuning import Kitten
+from chapters.common import texts
+from chapters.common.kitten import Kitten
 from chapters.common.pairs import LabelledPair
 from chapters.common.texts import Texts
 from kittenllm.chat import text_prompt
@@ -47,6 +47,7 @@ TOWN = build_town()
 ANOTHER = "another value than before"
 GONE = None
 REFUSED = "the chapter refuses to start"
+OLD_TEXT = 600  # tokens that a kitten may replay
 
 
 @dataclass(frozen=True)
@@ -153,13 +154,14 @@ class Stage:
         self.put(module, load_model=lambda path, **_: (kitten(self.tokenizer), self.tokenizer, {}))
 
     def chat_kitten(self, *arguments) -> Kitten:
-        tokens = torch.arange(600) % 300
-        text = Texts(self.tokenizer, tokens, tokens, 900, 900)
+        tokens = torch.arange(OLD_TEXT) % 300
+        text = Texts(self.tokenizer, tokens, tokens[1:], 900, 900)
         return Kitten(kitten(self.tokenizer), self.tokenizer, text, self.common)
 
-    def sft(self, module, *names: str) -> None:
-        def see(gpt, rows, *, replay=None, generator):
-            seen = {"rows": mark(rows.tokens), "replays": replay is not None}
+    def sft(self, module, *names: str, old_text: int = OLD_TEXT) -> None:
+        def see(gpt, rows, *, generator, replay=()):
+            assert len(replay) == old_text, "it replays what it was pretrained on"
+            seen = {"rows": mark(rows.tokens)}
             loras = [part for part in gpt.modules() if isinstance(part, LoRALinear)]
             return seen | ({"alpha": loras[0].scale * len(loras[0].A)} if loras else {})
 
@@ -216,12 +218,12 @@ BASE_ROWS = {
 def run_sft(stage: Stage, settings) -> None:
     notes = stage.notes
     stage.stands_on_finished_chapters(ch1_sft)
-    stage.sft(fine_tuning, "sft")
-    stage.put(fine_tuning.Kitten, base_bits_per_byte=lambda self: 0.5)
+    stage.sft(ch1_sft, "sft")
+    stage.put(Kitten, base_bits_per_byte=lambda self: 0.5)
     before = {"bits_per_byte": 0.5, "template_accuracy": [0, 0], "bare_accuracy": [0, 0]}
 
-    def compare(chapter, base, records, settings, common, keys):
-        notes["compared"] = True
+    def compare(chapter, base, records, settings, config, packed_rows, train):
+        notes["compared with the loop"] = train is ch1_sft.train
         return {}
 
     stage.put(
@@ -245,12 +247,10 @@ SFT_ROWS = {
     "most_chats": Row(2, {"sft rows": ANOTHER, "sft.steps": ANOTHER}),
     "epochs": Row(3.0, {"sft.steps": ANOTHER}),
     "rows_per_step": Row(4, {"sft.rows_per_step": 4, "sft.steps": ANOTHER}),
-    "replay_fraction": Row(
-        0.0, {"sft.replay_fraction": 0.0, "sft replays": False, "sft.steps": ANOTHER}
-    ),
+    "replay_fraction": Row(0.0, {"sft.replay_fraction": 0.0, "sft.steps": ANOTHER}),
     "matrix_lr": Row(0.02, rates("sft", matrix=0.02)),
     "other_lr": Row(0.03, rates("sft", other=0.03)),
-    "compare": Row(True, {"compared": True}),
+    "compare": Row(True, {"compared with the loop": True}),
 }
 
 # ------------------------------------------------------------------------------- tools and language
@@ -258,7 +258,7 @@ SFT_ROWS = {
 
 def run_tools(stage: Stage, settings) -> None:
     stage.stands_on_finished_chapters(ch1_tools)
-    stage.sft(mixing, "drill", "tools", "direct")
+    stage.sft(ch1_tools, "drill", "tools", "direct")
     stage.put(
         ch1_tools,
         load_chat_kitten=stage.chat_kitten,
@@ -288,7 +288,7 @@ TOOLS_ROWS = {
     ),
     "chat_fraction": Row(0.9, {"* rows": ANOTHER}),
     "echo_fraction": Row(0.9, {"tools rows": ANOTHER, "direct rows": ANOTHER}),
-    "replay_fraction": Row(0.0, {"*.replay_fraction": 0.0, "* replays": False, "* rows": ANOTHER}),
+    "replay_fraction": Row(0.0, {"*.replay_fraction": 0.0, "* rows": ANOTHER}),
     "matrix_lr": Row(0.02, rates("tools", matrix=0.02) | rates("direct", matrix=0.02)),
     "other_lr": Row(0.03, rates("tools", other=0.03) | rates("direct", other=0.03)),
     "echo_lr": Row(0.04, rates("drill", matrix=0.04, other=0.04)),
@@ -297,7 +297,7 @@ TOOLS_ROWS = {
 
 def run_language(stage: Stage, settings) -> None:
     stage.stands_on_finished_chapters(ch1_language)
-    stage.sft(mixing, "drill", *settings.methods)
+    stage.sft(ch1_language, "drill", *settings.methods)
     scores = {"bits_per_byte": 1.0, "exam_seconds": 0.0, "samples": []}
     scores |= {"chat_accuracy": 0.5, "chat_accuracy_stderr": 0.1}
     stage.put(
@@ -329,7 +329,7 @@ LANGUAGE_ROWS = {
     ),
     "chat_fraction": Row(0.9, {"full rows": ANOTHER, "lora_4 rows": ANOTHER}),
     "echo_fraction": Row(0.9, {"full rows": ANOTHER, "lora_4 rows": ANOTHER}),
-    "replay_fraction": Row(0.0, {"*.replay_fraction": 0.0, "* replays": False, "* rows": ANOTHER}),
+    "replay_fraction": Row(0.0, {"*.replay_fraction": 0.0, "* rows": ANOTHER}),
     "matrix_lr": Row(0.02, rates("full", matrix=0.02)),
     "other_lr": Row(0.03, rates("full", other=0.03) | {"lora_4.other_lr": 0.03}),
     "lora_lr": Row(0.05, rates("lora_4", matrix=0.05)),
@@ -606,7 +606,7 @@ def run_reasoning(stage: Stage, settings) -> None:
     notes, tokenizer = stage.notes, stage.tokenizer
     stage.stands_on_finished_chapters(ch5_reasoning)
     stage.loads(ch5_reasoning)
-    stage.sft(ch5_reasoning, "warm-up")
+    stage.sft(ch5_reasoning, "warm-up", old_text=0)
     start = len(text_prompt(tokenizer, ""))
     formed = thought_document(tokenizer, "", "no", "1").tokens[start:-1]
 

@@ -3,8 +3,8 @@
 import random
 import re
 
-from chapters.ch1_language import training as language_training
-from chapters.ch1_tools.training import tool_chat
+from chapters.ch1_language import story as ch1_language
+from chapters.ch1_tools.story import tool_chat
 from chapters.common.mixing import echo, with_echoes
 from kittenllm.kitten_town.echoes import MOST_ITEMS, TIMES, echo_chat, echo_item
 from kittenllm.kitten_town.facts import KITTENS, PEOPLE
@@ -72,6 +72,6 @@ def test_code_to_be_said_after_is_taught_code_that_can_be_read():
 
 def test_a_share_of_the_language_drill_is_code(town_tokenizer):
     rng = random.Random(7)
-    chats = [language_training.echo(town_tokenizer, rng) for _ in range(300)]
+    chats = [ch1_language.echo(town_tokenizer, rng) for _ in range(300)]
     code = sum(";" in town_tokenizer.decode(chat.tokens) for chat in chats)
     assert 65 < code < 115  # three in ten

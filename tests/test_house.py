@@ -5,7 +5,7 @@ import importlib
 
 import pytest
 import torch
-from test_imports import ROOT, imported, tree_of
+from test_imports import CHAPTER_FILES, ROOT, imported, short_name, tree_of
 
 from kittenllm import grpo, ppo
 from kittenllm.gpt import GPT
@@ -103,6 +103,10 @@ def test_train_grpo_calls_the_functions_that_stand_beside_it(name, tiny_gpt, wat
 # ------------------------------------------------------------------ a story holds its own loop
 
 LOOPS = {
+    "ch0_base": "pretrain.train_pretrain",
+    "ch1_sft": "sft.train_sft",
+    "ch1_tools": "sft.train_sft",
+    "ch1_language": "sft.train_sft",
     "ch2_reward_model": "reward_model.train_reward_model",
     "ch3_ppo": "ppo.train_ppo",
     "ch4_preferences": "dpo.train_dpo orpo.train_orpo",
@@ -125,3 +129,16 @@ def test_a_story_holds_its_loop(chapter):
         assert f"kittenllm.{loop}" in imported(path) and loop.split(".")[1] in called
         others = set(path.parent.glob("*.py")) - {path}
         assert not [other for other in others if f"kittenllm.{loop}" in imported(other)]
+
+
+def test_fine_tuning_is_in_these_stories_and_nowhere_else():
+    files = [path for path in CHAPTER_FILES if "kittenllm.sft.train_sft" in imported(path)]
+    stories = {f"chapters/{name}/story.py" for name in LOOPS if "sft.train_sft" in LOOPS[name]}
+    assert {short_name(path) for path in files} == stories
+
+
+def test_nobody_imports_a_story():
+    """An experiment receives the loop as an argument; the runner finds stories by their name."""
+    for path in CHAPTER_FILES:
+        stories = {name for name in imported(path) if "story" in name.split(".")}
+        assert not stories, f"{short_name(path)} imports {stories}"

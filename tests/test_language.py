@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from chapters.ch1_language import exam as language_exam
-from chapters.ch1_language import training as language_training
-from chapters.ch1_language.training import METHODS, Settings, cost, rank_of
+from chapters.ch1_language.story import KIND_SHARES, METHODS, Settings, cost, rank_of
 from chapters.common.runner import chapter_main
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town import meow_tasks
@@ -155,8 +154,8 @@ def test_practice_is_worked_out_right():
             comparisons += is_comparison
             total += 1
     assert 0.6 < comparisons / total < 0.7
-    assert set(language_training.KIND_SHARES) == {*KINDS, "practice"}
-    assert sum(language_training.KIND_SHARES.values()) == pytest.approx(1)
+    assert set(KIND_SHARES) == {*KINDS, "practice"}
+    assert sum(KIND_SHARES.values()) == pytest.approx(1)
 
 
 def test_unknown_kinds_are_refused():

@@ -6,10 +6,13 @@ import time
 from itertools import islice
 
 import pytest
+from byte_kitten import small_config
 
 from chapters.ch1_tools.exam import requests_for
-from chapters.ch1_tools.training import QUICK, Settings, tool_chat
+from chapters.ch1_tools.story import QUICK, Settings, tool_chat
+from chapters.common.kitten import Kitten
 from chapters.common.mixing import mixed_rows
+from kittenllm.gpt import GPT
 from kittenllm.kitten_town import stories
 from kittenllm.kitten_town.encyclopedia import KINDS, Entry, build_encyclopedia, random_page
 from kittenllm.kitten_town.facts import KITTENS, PEOPLE
@@ -370,7 +373,8 @@ def test_only_the_kittens_words_are_trained(town_tokenizer):
 
 def test_rows_hold_tools_and_ordinary_chats_in_the_wanted_mix(town_tokenizer):
     settings = with_values(Settings(), {"steps": 10, "rows_per_step": 8, "chat_fraction": 0.25})
-    given = (tool_chat, town_tokenizer, settings.sft, Common(), 256)
+    gpt = GPT(small_config(town_tokenizer))  # a row has 256 tokens
+    given = (tool_chat, Kitten(gpt, town_tokenizer, None, Common()), settings.sft)
     rows = mixed_rows(*given, chat_fraction=settings.chat_fraction)
     again = mixed_rows(*given, chat_fraction=settings.chat_fraction)
     assert (rows.tokens == again.tokens).all()

@@ -8,7 +8,7 @@ is wrong.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chapters.common.fine_tuning import QUICK_COUNTS, Kitten
+from chapters.common.kitten import QUICK_COUNTS, Kitten
 from kittenllm.chat import chat_prompt
 from kittenllm.evaluation import FULL_COUNTS, evaluation_questions, rate
 from kittenllm.kitten_town.facts import build_town

@@ -9,39 +9,91 @@ chapters/ch1_language/lesson.md.
 
 import copy
 import math
+import random
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
 from chapters.ch1_language.exam import KEYS, chat_exam, fixed_replies, fixed_tasks, language_exam
-from chapters.ch1_language.training import (
-    METHODS,
-    QUICK,
-    Settings,
-    exercise_rows,
-    rank_of,
-    say_after,
-    train,
-)
-from chapters.common.fine_tuning import Kitten, watched
-from chapters.common.mixing import load_chat_kitten
+from chapters.common import mixing
+from chapters.common.kitten import Kitten, load_chat_kitten, sft_stage, watched
+from chapters.common.mixing import mixed_rows, with_echoes
 from chapters.common.runner import ensure
 from chapters.common.samples import write_samples
 from chapters.common.terminal import use_colour
 from kittenllm import plots
-from kittenllm.batches import PackedRows
-from kittenllm.chat import colour_view, encode_chat
+from kittenllm.batches import PackedRows, TokenStream
+from kittenllm.chat import ChatTokens, colour_view, encode_chat
+from kittenllm.config import check_options, nested, option
 from kittenllm.evaluation import ERRORS_MEAN
-from kittenllm.kitten_town.meow_tasks import KINDS, draw_task
-from kittenllm.lora import merge_lora
+from kittenllm.gpt import GPT
+from kittenllm.kitten_town.echoes import said_after
+from kittenllm.kitten_town.meow_tasks import KINDS, draw_code, draw_practice, draw_task
+from kittenllm.lora import add_lora, merge_lora, trained_parameters
+from kittenllm.optim import MuonAdamW
 from kittenllm.runs.checkpoints import save_model
 from kittenllm.runs.run import Run, fingerprint_of
-from kittenllm.settings import Common, new_random
+from kittenllm.settings import Common, new_generator, new_random
+from kittenllm.sft import SFTConfig, train_sft
 from kittenllm.skills.meowscript import run as run_program
 from kittenllm.skills.meowscript_format import diary, format_program
+from kittenllm.tokenizer import Tokenizer
 
-__all__ = ["QUICK", "Settings", "run"]
+DRILL_ROWS = 8  # packed rows in one step of the drill
+DRILL_CHATS = 0.1  # share of ordinary chats in the drill, in tokens
+CODE_SHARE = 0.3  # of the drill: programs and lines of them are said after, not names and numbers
+METHODS = ("full", "lora_1", "lora_4", "lora_16")
+# How often each kind of exercise is trained. What a program prints is the hardest to learn;
+# practice (sums and comparisons) is for that alone, no exam asks for it.
+KIND_SHARES = {"write": 0.15, "output": 0.4, "repair": 0.25, "explain": 0.03, "practice": 0.17}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be changed on the command line."""
+
+    methods: tuple[str, ...] = option(
+        ("full", "lora_16"), "ways of fine-tuning, as a comma list", choices=METHODS
+    )
+    echo_steps: int = option(
+        180, "optimizer steps of the drill that comes first: saying after", low=1
+    )
+    echo_lr: float = option(5e-3, "both learning rates of the drill that comes first", above=0)
+    sft: SFTConfig = nested(  # of each way
+        SFTConfig(steps=940, rows_per_step=5, replay_fraction=0.1, matrix_lr=4e-3, other_lr=6e-3),
+        hidden="warmup cooldown max_grad_norm",
+    )
+    chat_fraction: float = option(
+        0.05, "share of ordinary chats among the exercises, in tokens", low=0, below=1
+    )
+    echo_fraction: float = option(
+        0.05, "share of the exercises that are still drills", low=0, high=1
+    )
+    lora_lr: float = option(4e-3, "learning rate of LoRA's two thin matrices", above=0)
+    lora_alpha: float = option(32.0, "how loud LoRA's detours are", above=0)
+
+    def __post_init__(self):
+        check_options(self)
+        if not self.methods or len(set(self.methods)) < len(self.methods):
+            raise ValueError(f"methods must name each way once, got {self.methods}")
+
+    def fine_tuning(self, method: str) -> SFTConfig:
+        """The algorithm's own settings for one way."""
+        return self.sft if method == "full" else replace(self.sft, matrix_lr=self.lora_lr)
+
+    def drill(self) -> SFTConfig:
+        """The settings of the drill, which is that of the tools chapter."""
+        return replace(
+            self.sft,
+            steps=self.echo_steps,
+            rows_per_step=DRILL_ROWS,
+            matrix_lr=self.echo_lr,
+            other_lr=self.echo_lr,
+        )
+
+
+QUICK = {"echo_steps": 4, "steps": 6}
 
 
 def run(settings: Settings, common: Common) -> dict:
@@ -57,14 +109,19 @@ def run(settings: Settings, common: Common) -> dict:
     with chapter.timing("eval"):
         before = chapter.once("before", lambda: look(chat_kitten))
 
-    # Data and loop, first a drill for all ways: saying after.
+    # Data and loop, first a drill for all ways: saying after. A program is full of names and
+    # numbers that stand in the question, and whoever mends one must copy the rest of it.
     practised = replace(chat_kitten, gpt=copy.deepcopy(chat_kitten.gpt))
-    drill_seconds = say_after(chapter, practised, settings)
+    drill = settings.drill()
+    rows = mixed_rows(echo, practised, drill, chat_fraction=DRILL_CHATS)
+    generator = new_generator("cpu", common.seed, "ch1_tools", "train")  # the drill of ch1_tools
+    train(chapter, "echoes", practised, rows, drill, generator)
     save_model(chapter.folder / "drilled.pt", practised.gpt, practised.tokenizer)
 
     # Data: exercises about taught programs, the same rows for every way.
     print(demonstration(chat_kitten))
-    rows = exercise_rows(chat_kitten, settings)
+    made = with_echoes(exercise, echo, settings.echo_fraction)
+    rows = mixed_rows(made, practised, settings.sft, chat_fraction=settings.chat_fraction)
 
     # Loop and look: every way starts from the same kitten, the one that has practised.
     results: dict[str, dict | None] = dict.fromkeys(METHODS)
@@ -72,7 +129,7 @@ def run(settings: Settings, common: Common) -> dict:
     for method in settings.methods:
         kitten = replace(practised, gpt=copy.deepcopy(practised.gpt))
         results[method] = learn(chapter, method, kitten, rows, settings, before)
-        results[method]["seconds"] += drill_seconds
+        results[method]["seconds"] += training_seconds(chapter, "echoes")
         kittens[method] = kitten
     first = settings.methods[0]
     write_samples(
@@ -91,7 +148,119 @@ def run(settings: Settings, common: Common) -> dict:
     return chapter.finish(keys, model=(kittens[first].gpt, chat_kitten.tokenizer))
 
 
+# ---------------------------------------------------------------------------------------- the loop
+
+
+def train(
+    chapter: Run,
+    name: str,
+    kitten: Kitten,
+    rows: PackedRows,
+    config: SFTConfig,
+    generator: torch.Generator,
+) -> MuonAdamW:
+    """The loop of chapter 1, for whatever weights may move; returns the optimizer."""
+    stage, optimizer = sft_stage(chapter, name, kitten.gpt, config, generator)
+    training = train_sft(
+        kitten.gpt,
+        rows,
+        config=config,
+        optimizer=optimizer,
+        generator=generator,
+        start_step=stage.step,
+        replay=TokenStream(kitten.texts.train),
+    )
+    for _ in stage.follow(training, show=("chat_loss",)):
+        pass
+    return optimizer
+
+
+def learn(
+    chapter: Run, method: str, kitten: Kitten, rows: PackedRows, settings: Settings, before: dict
+) -> dict:
+    """Train in one way, merge the detours if there are any, and examine; changes `kitten`."""
+    seed, rank = kitten.common.seed, rank_of(method)
+    if rank is not None:
+        generator = new_generator("cpu", seed, "ch1_language", "detours")
+        add_lora(kitten.gpt, rank=rank, alpha=settings.lora_alpha, generator=generator)
+    generator = new_generator("cpu", seed, "ch1_language", "train")
+    optimizer = train(chapter, method, kitten, rows, settings.fine_tuning(method), generator)
+    costs = cost(kitten.gpt, optimizer)
+    train_seconds = training_seconds(chapter, method)
+    difference = None if rank is None else merge(kitten, rows)
+    with chapter.timing("eval"):
+        after = chapter.once(f"after_{method}", lambda: look(kitten))
+    for end in ("", "_stderr"):
+        after[f"chat_accuracy_before{end}"] = before[f"chat_accuracy{end}"]
+        after[f"chat_accuracy_after{end}"] = after.pop(f"chat_accuracy{end}")
+    return {
+        **after,
+        **costs,
+        "train_seconds": train_seconds,
+        "seconds": train_seconds + after["exam_seconds"],
+        "forgetting_bits_per_byte": after["bits_per_byte"] - before["bits_per_byte"],
+        "merge_difference": difference,
+    }
+
+
+@torch.inference_mode()
+def merge(kitten: Kitten, rows: PackedRows) -> float:
+    """Add the detours to their matrices; returns the largest change of a logit."""
+    tokens = rows.tokens[:4].to(kitten.gpt.device)  # (4, T)
+    detoured = kitten.gpt(tokens)  # (4, T, V)
+    merged = merge_lora(kitten.gpt)(tokens)  # (4, T, V)
+    return (merged - detoured).abs().max().item()
+
+
+def training_seconds(chapter: Run, name: str) -> float:
+    """How long one training of this run took."""
+    return sum(entry.get("seconds") or 0.0 for entry in chapter.history(name))
+
+
+def rank_of(method: str) -> int | None:
+    """ "lora_16" -> 16; "full" -> None."""
+    return None if method == "full" else int(method.removeprefix("lora_"))
+
+
+def cost(gpt: GPT, optimizer: MuonAdamW) -> dict[str, float]:
+    """How much is trained, and what must be kept in memory for it.
+
+    Keys: trained_parameters, trained_share (of all numbers of the model without detours),
+    memory_mb (weights, gradients and the optimizer's memory, 4 bytes a number; what the layers
+    remember from forward to backward is the same for all ways and not in it).
+    """
+    trained = trained_parameters(gpt)
+    model = gpt.parameter_count
+    remembered = sum(
+        value.numel()
+        for part in optimizer.parts.values()
+        for memory in part.state.values()
+        for value in memory.values()
+    )
+    whole = model if trained == model else model - trained  # without the detours
+    return {
+        "trained_parameters": trained,
+        "trained_share": trained / whole,
+        "memory_mb": 4 * (model + trained + remembered) / 1e6,
+    }
+
+
 # ---------------------------------------------------------------------------------------- the data
+
+
+def echo(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
+    """One drill: code, or names and numbers, said three times."""
+    if rng.random() < CODE_SHARE:
+        code = draw_code(rng)
+        return encode_chat(tokenizer, said_after(code, code))
+    return mixing.echo(tokenizer, rng)
+
+
+def exercise(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
+    """One exercise about a taught program, with its answer."""
+    (kind,) = rng.choices(list(KIND_SHARES), list(KIND_SHARES.values()))
+    task = draw_practice(rng) if kind == "practice" else draw_task(kind, rng)
+    return encode_chat(tokenizer, task.messages())
 
 
 def demonstration(kitten: Kitten) -> str:
@@ -108,7 +277,7 @@ def demonstration(kitten: Kitten) -> str:
     return "\n".join(lines)
 
 
-# ------------------------------------------------------------------------------- the loop, the look
+# ---------------------------------------------------------------------------------------- the look
 
 
 def look(kitten: Kitten) -> dict:
@@ -116,35 +285,6 @@ def look(kitten: Kitten) -> dict:
     started = time.monotonic()
     scores = {**language_exam(kitten), **chat_exam(kitten), "samples": fixed_replies(kitten)}
     return {**scores, "exam_seconds": time.monotonic() - started}
-
-
-def learn(
-    chapter: Run, method: str, kitten: Kitten, rows: PackedRows, settings: Settings, before: dict
-) -> dict:
-    """Train in one way, merge the detours if there are any, and examine; changes `kitten`."""
-    costs = train(chapter, method, kitten, rows, settings)
-    difference = None if rank_of(method) is None else merge(kitten, rows)
-    with chapter.timing("eval"):
-        after = chapter.once(f"after_{method}", lambda: look(kitten))
-    for end in ("", "_stderr"):
-        after[f"chat_accuracy_before{end}"] = before[f"chat_accuracy{end}"]
-        after[f"chat_accuracy_after{end}"] = after.pop(f"chat_accuracy{end}")
-    return {
-        **after,
-        **costs,
-        "seconds": costs["train_seconds"] + after["exam_seconds"],
-        "forgetting_bits_per_byte": after["bits_per_byte"] - before["bits_per_byte"],
-        "merge_difference": difference,
-    }
-
-
-@torch.inference_mode()
-def merge(kitten: Kitten, rows: PackedRows) -> float:
-    """Add the detours to their matrices; returns the largest change of a logit."""
-    tokens = rows.tokens[:4].to(kitten.gpt.device)  # (4, T)
-    detoured = kitten.gpt(tokens)  # (4, T, V)
-    merged = merge_lora(kitten.gpt)(tokens)  # (4, T, V)
-    return (merged - detoured).abs().max().item()
 
 
 # ------------------------------------------------------------------------------------ the pictures

@@ -5,20 +5,15 @@ The part of chapter 1 behind --compare: without replay, and without each data st
 
 import random
 import re
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
-from chapters.common.fine_tuning import (
-    QUICK_COUNTS,
-    Kitten,
-    Settings,
-    load_base,
-    packed_rows,
-    train,
-    watched,
-)
+from chapters.common.kitten import QUICK_COUNTS, Kitten, load_base, watched
 from chapters.common.terminal import with_error
 from kittenllm import cleaning, plots
+from kittenllm.batches import PackedRows
 from kittenllm.chat import chat_prompt
 from kittenllm.evaluation import ERRORS_MEAN, FULL_COUNTS, evaluate, mean_and_error
 from kittenllm.kitten_town.facts import PEOPLE, build_town
@@ -26,24 +21,36 @@ from kittenllm.kitten_town.raw_chats import FORBIDDEN_HELP, FORBIDDEN_QUESTIONS,
 from kittenllm.runs.run import Run
 from kittenllm.sampling import generate
 from kittenllm.settings import Common, new_generator, new_random
+from kittenllm.sft import SFTConfig
 
 COMPARE_COUNTS = {kind: (questions // 2, 1) for kind, (questions, _) in FULL_COUNTS.items()}
 PROBES = 60  # questions after secrets, and as many after forbidden help
 
 
 def compare(
-    chapter: Run, base: dict, records: list[dict], settings: Settings, common: Common, keys: dict
+    chapter: Run,
+    base: dict,
+    records: list[dict],
+    settings,
+    config: SFTConfig,
+    packed_rows: Callable[..., PackedRows],
+    train: Callable[..., None],
 ) -> dict:
-    """Train again without replay and without each data step, as many steps as the real run."""
-    variants: dict[str, tuple[tuple[str, ...], bool]] = {
-        "everything": (settings.data_steps, True),
-        "no replay": (settings.data_steps, False),
+    """Train again without replay and without each data step, as many steps as the real run.
+
+    `settings` are the chapter's, `config` is what its run was trained with, and `packed_rows` and
+    `train` are the chapter's own way from the chats to the loop.
+    """
+    common = chapter.common
+    variants: dict[str, tuple[tuple[str, ...], SFTConfig]] = {
+        "everything": (settings.data_steps, config),
+        "no replay": (settings.data_steps, replace(config, replay_fraction=0.0)),
     }
     for step in settings.data_steps:
         others = tuple(other for other in settings.data_steps if other != step)
-        variants[f"without {step}"] = (others, True)
-    effects, forgotten = {}, None
-    for name, (data_steps, replay) in variants.items():
+        variants[f"without {step}"] = (others, config)
+    effects = {}
+    for name, (data_steps, variant) in variants.items():
         label = name.replace(" ", "_")
         kitten = load_base(base, common)
         start_bits = kitten.base_bits_per_byte()
@@ -51,13 +58,12 @@ def compare(
         kept, _ = cleaning.clean(records, rng, steps=data_steps)
         kept = kept[: settings.most_chats] if settings.most_chats else kept
         rows = packed_rows(kept, kitten.tokenizer, kitten.gpt.config.context_length)
-        train(chapter, f"compare_{label}", kitten, rows, settings, keys["steps"], replay=replay)
+        train(chapter, f"compare_{label}", kitten, rows, variant)
         effects[name] = chapter.once(f"effect_{label}", lambda k=kitten: effect_of(k, common))
         effects[name]["forgetting_bits_per_byte"] = kitten.base_bits_per_byte() - start_bits
-        if not replay:
-            forgotten = effects[name]["forgetting_bits_per_byte"]
     draw_comparison(chapter)
     print(effects_table(effects))
+    forgotten = effects["no replay"]["forgetting_bits_per_byte"]
     return {"data_effects": effects, "forgetting_without_replay": forgotten}
 
 

@@ -7,23 +7,17 @@ is worth. The lesson is chapters/ch1_sft/lesson.md.
 """
 
 import re
+from dataclasses import dataclass, replace
 
 from chapters.ch1_sft.data_effects import compare
-from chapters.common.fine_tuning import (
-    QUICK_COUNTS,
-    Kitten,
-    Settings,
-    load_base,
-    packed_rows,
-    step_count,
-    train,
-    watched,
-)
+from chapters.common.kitten import QUICK_COUNTS, Kitten, load_base, sft_stage, watched
 from chapters.common.runner import ensure
 from chapters.common.samples import DRAWN, TYPICAL, typical_replies, write_samples
 from chapters.common.terminal import use_colour, with_error
 from kittenllm import cleaning, plots
+from kittenllm.batches import PackedRows, TokenStream, pack
 from kittenllm.chat import colour_view, encode_chat
+from kittenllm.config import check_options, nested, option
 from kittenllm.data_file import read_data_file
 from kittenllm.evaluation import (
     ERRORS_MEAN,
@@ -33,13 +27,32 @@ from kittenllm.evaluation import (
     fixed_questions,
     rate,
 )
-from kittenllm.gpt import GPT
 from kittenllm.kitten_town import DATA
 from kittenllm.kitten_town.facts import build_town
 from kittenllm.records import RecordError, load_chats, report_problems, skipped
 from kittenllm.runs.run import Run, fingerprint_of
 from kittenllm.settings import Common, new_generator, new_random
+from kittenllm.sft import SFTConfig, train_sft
 from kittenllm.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be changed on the command line."""
+
+    chats: str = option("", "train on the conversations of this JSON or JSONL file")
+    strict: bool = option(False, "stop at the first bad record instead of skipping it")
+    data_steps: tuple[str, ...] = option(
+        cleaning.STEPS, "data work to do, as a comma list", choices=cleaning.STEPS
+    )
+    most_chats: int = option(0, "use at most so many conversations; 0 is all of them", low=0)
+    epochs: float = option(1.0, "how often each conversation is seen", above=0)
+    sft: SFTConfig = nested(SFTConfig(), hidden="steps warmup cooldown max_grad_norm")
+    compare: bool = option(False, "retrain without replay and without each data step (minutes)")
+
+    def __post_init__(self):
+        check_options(self)
+
 
 QUICK = {"most_chats": 400}
 
@@ -77,8 +90,8 @@ def run(settings: Settings, common: Common) -> dict:
     before = chapter.once("before", lambda: look_before(kitten, common))
 
     # Loop: the next-token loss, on the assistant's words only.
-    steps = step_count(rows, settings)
-    stage = train(chapter, "train", kitten, rows, settings, steps)
+    config = replace(settings.sft, steps=step_count(rows, settings))
+    train(chapter, "train", kitten, rows, config)
     history = chapter.history("train")
 
     # Look: does it answer, stop, stay friendly and safe, and what did it forget?
@@ -94,7 +107,7 @@ def run(settings: Settings, common: Common) -> dict:
         counts = {reason: len(found) for reason, found in (lines | dropped).items()}
         keys["dropped"] = counts
         keys["filter_quality"] = data_quality
-        keys["steps"] = stage.total
+        keys["steps"] = config.steps
         after = fixed_replies(kitten)
         write_samples(
             chapter.folder,
@@ -105,14 +118,36 @@ def run(settings: Settings, common: Common) -> dict:
             after_title="chat",
             how=TYPICAL.format(drawn=DRAWN),
         )
-    model = GPT(kitten.gpt.config)
-    model.load_state_dict(kitten.gpt.state_dict())  # --compare goes on with the first object
-    comparison = compare(chapter, base, records, settings, common, keys) if settings.compare else {}
+    comparison = {}
+    if settings.compare:
+        comparison = compare(chapter, base, records, settings, config, packed_rows, train)
     keys["forgetting_without_replay"] = comparison.get("forgetting_without_replay")
     keys["data_effects"] = comparison.get("data_effects")
     draw(chapter, history)
     report(keys)
-    return chapter.finish(keys, model=(model, kitten.tokenizer))
+    return chapter.finish(keys, model=(kitten.gpt, kitten.tokenizer))
+
+
+# ---------------------------------------------------------------------------------------- the loop
+
+
+def train(chapter: Run, name: str, kitten: Kitten, rows: PackedRows, config: SFTConfig) -> None:
+    """Fine-tune, and look ten times on the way how much of the pretraining text is forgotten."""
+    generator = new_generator("cpu", kitten.common.seed, "ch1_sft", "train")
+    stage, optimizer = sft_stage(chapter, name, kitten.gpt, config, generator)
+    training = train_sft(
+        kitten.gpt,
+        rows,
+        config=config,
+        optimizer=optimizer,
+        generator=generator,
+        start_step=stage.step,
+        replay=TokenStream(kitten.texts.train),
+    )
+    watch_every = max(1, config.steps // 10)
+    for metrics in stage.follow(training, show=("chat_loss", "base_bits_per_byte")):
+        if (metrics["step"] + 1) % watch_every == 0 or metrics["step"] == 0:
+            metrics["base_bits_per_byte"] = kitten.base_bits_per_byte()
 
 
 # ---------------------------------------------------------------------------------------- the data
@@ -157,6 +192,24 @@ def data_report(records, problems, kept, dropped, quality) -> str:
         lines.append(line)
     lines.append(f"{'kept':<16}{len(kept):>8} of {len(records) + len(skipped(problems))}")
     return "\n".join(lines)
+
+
+def packed_rows(records: list[dict], tokenizer: Tokenizer, row_length: int) -> PackedRows:
+    """Conversations as packed rows; those longer than a row are left out, and that is said."""
+    chats = [encode_chat(tokenizer, record["messages"]) for record in records]
+    fitting = [chat for chat in chats if len(chat) <= row_length]
+    if len(fitting) < len(chats):
+        count = len(chats) - len(fitting)
+        print(f"{count} conversations have more than {row_length} tokens and were left out")
+    if not fitting:
+        raise RecordError(f"no conversation fits into the context of {row_length} tokens")
+    return pack(fitting, row_length=row_length, pad_id=tokenizer.pad_id)
+
+
+def step_count(rows: PackedRows, settings: Settings) -> int:
+    """Steps after which every conversation was seen `epochs` times, replayed rows not counted."""
+    chat_rows_per_step = settings.sft.rows_per_step * (1 - settings.sft.replay_fraction)
+    return max(1, round(settings.epochs * len(rows) / chat_rows_per_step))
 
 
 def mask_view(record: dict, tokenizer: Tokenizer) -> str:

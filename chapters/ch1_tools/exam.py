@@ -7,7 +7,7 @@ right calls in the right order, and an answer that says the right thing and noth
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chapters.common.fine_tuning import QUICK_COUNTS, Kitten
+from chapters.common.kitten import QUICK_COUNTS, Kitten
 from kittenllm.chat import chat_prompt
 from kittenllm.evaluation import (
     FULL_COUNTS,

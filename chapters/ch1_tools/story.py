@@ -7,44 +7,71 @@ once is measured beside it. Run on its own; the lesson is chapters/ch1_tools/les
 """
 
 import copy
-from dataclasses import replace
+import random
+from dataclasses import dataclass, replace
 
 from chapters.ch1_tools import exam as tool_exam
-from chapters.ch1_tools.training import (
-    QUICK,
-    Settings,
-    direct_chat,
-    tool_chat,
-)
-from chapters.common.fine_tuning import Kitten, watched
-from chapters.common.mixing import (
-    MakeChat,
-    echo,
-    load_chat_kitten,
-    mixed_rows,
-    train,
-    with_echoes,
-)
+from chapters.common.kitten import Kitten, load_chat_kitten, sft_stage, watched
+from chapters.common.mixing import echo, mixed_rows, with_echoes
 from chapters.common.runner import ensure
 from chapters.common.samples import write_samples
 from chapters.common.terminal import use_colour, with_error
 from kittenllm import plots
-from kittenllm.batches import PackedRows
-from kittenllm.chat import colour_view
+from kittenllm.batches import PackedRows, TokenStream
+from kittenllm.chat import ChatTokens, colour_view
+from kittenllm.config import check_options, nested, option
 from kittenllm.evaluation import ERRORS_MEAN
-from kittenllm.kitten_town.tool_chats import (
-    demonstration,
-    held_out_requests,
-    plan_request,
-    training_split,
-)
+from kittenllm.kitten_town import tool_chats
 from kittenllm.runs.run import Run, fingerprint_of
-from kittenllm.settings import Common, new_random
+from kittenllm.settings import Common, new_generator, new_random
+from kittenllm.sft import SFTConfig, train_sft
 from kittenllm.skills.agent import encode_tool_chat
+from kittenllm.tokenizer import Tokenizer
 
-__all__ = ["QUICK", "Settings", "run"]
 EXAMS = ("calculator", "search", "plan", "long plan")
 FIXED_REQUESTS = {"calculator": 3, "search": 3, "plan": 3}
+# Shares of the conversations about tools. Plans are the longest, and have three shapes.
+SKILL_SHARES = {"calculator": 0.32, "search": 0.38, "plan": 0.3}
+DIRECT_SHARES = {"calculator": 0.54, "search": 0.46}
+# in one step: answers given at once are short, three rows hold nearly as many as eight with calls
+DIRECT_ROWS = 3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be changed on the command line."""
+
+    echo_steps: int = option(
+        240, "optimizer steps of the drill that comes first: saying after", low=1
+    )
+    echo_lr: float = option(5e-3, "both learning rates of the drill that comes first", above=0)
+    sft: SFTConfig = nested(  # with calls, and then with answers given at once
+        SFTConfig(steps=310, rows_per_step=8, replay_fraction=0.17, matrix_lr=3e-3, other_lr=5e-3),
+        hidden="warmup cooldown max_grad_norm",
+    )
+    chat_fraction: float = option(
+        0.28, "share of the conversations that need no tool, in tokens", low=0, below=1
+    )
+    echo_fraction: float = option(
+        0.25, "share of the other conversations that are still drills", low=0, high=1
+    )
+
+    def __post_init__(self):
+        check_options(self)
+
+    def drill(self) -> "Settings":
+        """The settings of the drill."""
+        rates = {"matrix_lr": self.echo_lr, "other_lr": self.echo_lr}
+        drill = replace(self.sft, steps=self.echo_steps, **rates)
+        return replace(self, sft=drill, chat_fraction=self.chat_fraction / 2)
+
+    def answered_at_once(self) -> "Settings":
+        """The settings of the kitten that gets no tools."""
+        rows = min(DIRECT_ROWS, self.sft.rows_per_step)
+        return replace(self, sft=replace(self.sft, rows_per_step=rows))
+
+
+QUICK = {"echo_steps": 4, "steps": 6}
 
 
 def run(settings: Settings, common: Common) -> dict:
@@ -62,20 +89,15 @@ def run(settings: Settings, common: Common) -> dict:
 
     # Data and loop, first a drill: saying after. A call copies, and so does an answer.
     print(mask_view(kitten))
-
-    def made_rows(make: MakeChat, mix: Settings) -> PackedRows:
-        row_length = kitten.gpt.config.context_length
-        config, share = mix.sft, mix.chat_fraction
-        return mixed_rows(make, kitten.tokenizer, config, common, row_length, chat_fraction=share)
-
-    rows = made_rows(echo, settings.drill())
-    train(chapter, "echoes", kitten, rows, settings.drill().sft, salt="ch1_tools")
+    drill = settings.drill()
+    rows = mixed_rows(echo, kitten, drill.sft, chat_fraction=drill.chat_fraction)
+    train(chapter, "echoes", kitten, rows, drill.sft)
     direct = replace(kitten, gpt=copy.deepcopy(kitten.gpt))
 
     # Data and loop: conversations with calls in them.
     made = with_echoes(tool_chat, echo, settings.echo_fraction)
-    rows = made_rows(made, settings)
-    train(chapter, "tools", kitten, rows, settings.sft, salt="ch1_tools")
+    rows = mixed_rows(made, kitten, settings.sft, chat_fraction=settings.chat_fraction)
+    train(chapter, "tools", kitten, rows, settings.sft)
 
     # Look: each skill on held-out requests, and what became of the chats.
     with chapter.timing("eval"):
@@ -84,8 +106,8 @@ def run(settings: Settings, common: Common) -> dict:
     # The other way: the same kitten, trained for as many steps on answers given at once.
     at_once = settings.answered_at_once()
     made = with_echoes(direct_chat, echo, settings.echo_fraction)
-    rows = made_rows(made, at_once)
-    train(chapter, "direct", direct, rows, at_once.sft, salt="ch1_tools")
+    rows = mixed_rows(made, direct, at_once.sft, chat_fraction=at_once.chat_fraction)
+    train(chapter, "direct", direct, rows, at_once.sft)
     with chapter.timing("eval"):
         without = chapter.once("without", lambda: look_without_tools(direct))
 
@@ -104,14 +126,51 @@ def run(settings: Settings, common: Common) -> dict:
     return chapter.finish(keys, model=(kitten.gpt, kitten.tokenizer), extra={"chat": True})
 
 
+# ---------------------------------------------------------------------------------------- the loop
+
+
+def train(chapter: Run, name: str, kitten: Kitten, rows: PackedRows, config: SFTConfig) -> None:
+    """The loop of chapter 1, on these conversations: calls are trained, results only read."""
+    generator = new_generator("cpu", kitten.common.seed, "ch1_tools", "train")
+    stage, optimizer = sft_stage(chapter, name, kitten.gpt, config, generator)
+    training = train_sft(
+        kitten.gpt,
+        rows,
+        config=config,
+        optimizer=optimizer,
+        generator=generator,
+        start_step=stage.step,
+        replay=TokenStream(kitten.texts.train),
+    )
+    for _ in stage.follow(training, show=("chat_loss",)):
+        pass
+
+
 # ---------------------------------------------------------------------------------------- the data
+
+
+def tool_chat(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
+    """One request carried out with tools."""
+    request = draw_request(SKILL_SHARES, rng)
+    return encode_tool_chat(tokenizer, tool_chats.demonstration(request, rng))
+
+
+def direct_chat(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
+    """One request answered at once."""
+    request = draw_request(DIRECT_SHARES, rng)
+    return encode_tool_chat(tokenizer, tool_chats.direct_demonstration(request))
+
+
+def draw_request(shares: dict[str, float], rng: random.Random) -> tool_chats.Request:
+    (skill,) = rng.choices(list(shares), list(shares.values()))
+    return tool_chats.MAKERS[skill](tool_chats.training_split(rng), rng)
 
 
 def mask_view(kitten: Kitten) -> str:
     """A plan carried out, as it is trained: calls are, what tools say is only read."""
     rng = new_random(kitten.common.seed, "ch1_tools", "view")
-    request = plan_request(training_split(rng), rng, "search calc")
-    chat = encode_tool_chat(kitten.tokenizer, demonstration(request, rng))
+    request = tool_chats.plan_request(tool_chats.training_split(rng), rng, "search calc")
+    chat = encode_tool_chat(kitten.tokenizer, tool_chats.demonstration(request, rng))
     view = colour_view(kitten.tokenizer, chat.tokens, chat.loss_mask, colour=use_colour())
     return f"\nonly the marked tokens are trained, what the tools say is not:\n\n{view}\n"
 
@@ -121,7 +180,7 @@ def fixed_requests() -> list:
     return [
         request
         for skill, count in FIXED_REQUESTS.items()
-        for request in held_out_requests(skill, count, tool_exam.REQUEST_SEED)
+        for request in tool_chats.held_out_requests(skill, count, tool_exam.REQUEST_SEED)
     ]
 
 

@@ -1,0 +1,95 @@
+"""A kitten that is fine-tuned, with the texts around it: loading it, measuring it, its optimizer.
+
+Used by chapter 1 and its two sisters, which hold the loop.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+
+from chapters.common.texts import Texts, file_texts, kept_text, town_texts, validation_nats
+from kittenllm.chat import text_prompt
+from kittenllm.evaluation import FULL_COUNTS, sample_replies
+from kittenllm.gpt import GPT
+from kittenllm.kitten_town.facts import build_town
+from kittenllm.optim import MuonAdamW, make_optimizer
+from kittenllm.runs.checkpoints import load_model
+from kittenllm.runs.run import Run
+from kittenllm.runs.stages import Stage
+from kittenllm.settings import Common, new_generator
+from kittenllm.sft import SFTConfig
+from kittenllm.tokenizer import Tokenizer
+
+REPLAY_TOKENS = 300_000
+FORGETTING_ROWS = 40  # rows of unseen pretraining text whose loss is watched
+QUICK_COUNTS = {kind: (6, 1) for kind in FULL_COUNTS}
+
+
+@dataclass
+class Kitten:
+    """A model in training and what it is measured with."""
+
+    gpt: GPT
+    tokenizer: Tokenizer
+    texts: Texts  # pretraining text to replay, and unseen text to watch the forgetting on
+    common: Common
+
+    def base_bits_per_byte(self) -> float:
+        """Loss on unseen pretraining text: how much of reading is forgotten."""
+        row_length = self.gpt.config.context_length
+        nats, count = validation_nats(self.gpt, self.texts.validation, row_length, FORGETTING_ROWS)
+        bytes_per_token = self.texts.validation_bytes / len(self.texts.validation)
+        return nats / count / math.log(2) / bytes_per_token
+
+    def ask(self, questions, *, replies_each=1, temperature=0.0, bare=False):
+        """Judged replies; `bare` asks without the chat template, as plain text."""
+        tokenizer = self.tokenizer
+        plain = lambda question: text_prompt(tokenizer, question.text)  # noqa: E731
+        return sample_replies(
+            self.gpt,
+            tokenizer,
+            build_town(),
+            questions,
+            replies_each=replies_each,
+            temperature=temperature,
+            generator=new_generator(self.common.device, self.common.seed, "ch1_sft", "ask"),
+            prompt_of=plain if bare else None,
+        )
+
+
+def load_base(base: dict, common: Common) -> Kitten:
+    """The base kitten, and the text it was trained on, for replay."""
+    folder = common.folder("ch0_base")
+    gpt, tokenizer, _ = load_model(folder / base["model"], device=common.device)
+    text = base["config"]["text"]
+    if text:
+        row_length = gpt.config.context_length
+        file = kept_text(folder, text)
+        texts = file_texts(file, row_length, tokenizer.vocab_size, tokenizer=tokenizer)
+    else:
+        tokens = REPLAY_TOKENS // 10 if common.quick else REPLAY_TOKENS
+        texts = town_texts(common.seed, tokens, tokenizer.vocab_size, tokenizer=tokenizer)
+    return Kitten(gpt, tokenizer, texts, common)
+
+
+def load_chat_kitten(base: dict, chat: dict, common: Common) -> Kitten:
+    """The kitten of chapter 1, with the pretraining text to replay."""
+    gpt, _, _ = load_model(common.folder("ch1_sft") / chat["model"], device=common.device)
+    return replace(load_base(base, common), gpt=gpt)
+
+
+def sft_stage(
+    chapter: Run, name: str, gpt: GPT, config: SFTConfig, generator: torch.Generator
+) -> tuple[Stage, MuonAdamW]:
+    """A stage that keeps all that fine-tuning changes, so that a killed run goes on; and the
+    optimizer, with the rates of `config`."""
+    optimizer = make_optimizer(gpt, matrix_lr=config.matrix_lr, other_lr=config.other_lr)
+    objects = {"gpt": gpt, "optimizer": optimizer, "generator": generator}
+    return chapter.stage(name, total=config.steps, objects=objects), optimizer
+
+
+def watched(history: list[dict], key: str) -> tuple[list, list]:
+    """The steps at which `key` was measured, and its values."""
+    entries = [entry for entry in history if entry.get(key) is not None]
+    return [entry["step"] for entry in entries], [entry[key] for entry in entries]
