@@ -1,4 +1,5 @@
-"""Every setting of every chapter arrives where it belongs: change one, and exactly that changes.
+"""Every setting of every chapter arrives where it belongs: change one, and exactly that changes. So
+do those of the programs rank and enumerable.
 
 The chapters run as they are, but nothing is trained, asked or drawn. In the place of these
 functions stand some that note what they are handed. A row of the tables below says which notes
@@ -9,6 +10,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
+from itertools import combinations
 
 import pytest
 import torch
@@ -32,6 +34,8 @@ from chapters.common import texts
 from chapters.common.kitten import Kitten
 from chapters.common.pairs import LabelledPair
 from chapters.common.texts import Texts
+from chapters.enumerable import __main__ as enumerable
+from chapters.rank import __main__ as rank
 from kittenllm.chat import text_prompt
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town.chats import KIND_SHARES, Question
@@ -689,6 +693,163 @@ REASONING_ROWS = {
     "votes": Row(True, {"experiment votes": True}),
 }
 
+# ------------------------------------------------------------------ the world that can be listed
+
+
+def run_enumerable(stage: Stage, settings) -> None:
+    """DPO and IPO run as they are, a few steps of them; of PPO is noted what it gets."""
+    notes = stage.notes
+    training = {}  # the loss of which a step is being made
+
+    def population_loss(loss_function, logprobs, ref_logprobs, groups, *, beta):
+        name = training["of"] = loss_function.__name__
+        notes[f"{name}: beta"] = beta
+        notes[f"{name}: steps"] = notes.get(f"{name}: steps", 0) + 1
+        return real_loss(loss_function, logprobs, ref_logprobs, groups, beta=beta)
+
+    def apply_gradients(model, optimizer, max_norm):
+        notes.optimizer(training["of"], optimizer)
+        return real_update(model, optimizer, max_norm)
+
+    def optimum(name: str, real):
+        def best(ref_logprobs, points, *, beta):
+            notes[f"optimum of {name}: beta"] = beta
+            return real(ref_logprobs, points, beta=beta)
+
+        return best
+
+    real_loss, real_update = enumerable.population_loss, enumerable.apply_gradients
+    see = lambda *given, **named: {"prompts": mark(given[3])}  # noqa: E731
+    stage.put(
+        enumerable,
+        population_loss=population_loss,
+        apply_gradients=apply_gradients,
+        best_policy=optimum("all", enumerable.best_policy),
+        best_ipo_policy=optimum("IPO", enumerable.best_ipo_policy),
+        train_ppo=notes.trainer(["ppo"], see, {"score": 1.0, "kl": 0.0}),
+        draw=stage.stop,
+    )
+    enumerable.run(settings, stage.common)
+
+
+ENUMERABLE = {"steps": 2, "ppo_steps": 3, "replies_per_step": 6}
+ENUMERABLE_ROWS = {
+    "beta": Row(  # the price of a nat, everywhere
+        0.31,
+        {
+            "dpo_loss: beta": 0.31,
+            "ipo_loss: beta": 0.31,
+            "ppo.kl_coef": 0.31,
+            "optimum of all: beta": 0.31,
+            "optimum of IPO: beta": 0.31,
+        },
+    ),
+    "steps": Row(4, {"dpo_loss: steps": 4, "ipo_loss: steps": 4}),
+    "ppo_steps": Row(5, {"ppo.steps": 5}),
+    "replies_per_step": Row(9, {"ppo.replies_per_step": 9}),
+    "learning_rate": Row(
+        0.02,
+        {
+            "dpo_loss rate of muon": 0.02,
+            "dpo_loss rate of adamw": 0.02,
+            "ipo_loss rate of muon": 0.02,
+            "ipo_loss rate of adamw": 0.02,
+        },
+    ),
+    "ppo_learning_rate": Row(
+        0.03, {"ppo.policy_lr": 0.03, "ppo rate of muon": 0.03, "ppo rate of adamw": 0.03}
+    ),
+}
+
+# ------------------------------------------------------------------------------- ranking by hand
+
+
+def run_rank(stage: Stage, settings) -> None:
+    """Somebody puts the replies in the order in which they are shown."""
+    notes, tokenizer = stage.notes, stage.tokenizer
+
+    def reply(number: int) -> list[int]:
+        return [*tokenizer.encode(f"Yes, number {number}."), tokenizer.im_end_id]
+
+    def sample_pairs(gpt, tokenizer, town, *, count, replies_each, held_out=False, **asked):
+        name = "test pairs" if held_out else "pairs"
+        notes[f"{name}: how many"] = count
+        notes[f"{name}: replies to each question"] = replies_each
+        pairs = []
+        for number in range(count):
+            question = Question("fact", f"Is it {number}?", (f"{number}", "color"))
+            for first, second in combinations(range(replies_each), 2):
+                replies = reply(first), reply(second)
+                pairs.append(LabelledPair(question, [number], *replies, 1.0 * second, 1.0 * first))
+        return pairs[:count]
+
+    def session(ranking):
+        notes["labels"] = ranking.labels.path.name
+        notes["shown"] = mark(sorted(choice.key for choice in ranking.waiting))
+        notes["replies on the screen"] = max(len(choice.replies) for choice in ranking.waiting)
+        while ranking.current is not None:
+            ranking.rank([[number + 1] for number in range(len(ranking.current.replies))])
+
+    def has_finished(name, common):
+        notes["asks for a finished"] = name
+        return True
+
+    def agreement(*paths):
+        notes["compares"] = [path.name for path in paths]
+        return 1, 0.5, 0.1
+
+    def save(path, reward_model, tokenizer):
+        notes["reward model is saved as"] = path.name
+
+    def see(model, pairs, *, generator):
+        return {"pairs": len(pairs), "reads": mark(pairs)}
+
+    training = notes.trainer(["reward model"], see, {"loss": 1.0, "accuracy": 0.5})
+    stage.loads(rank)
+    stage.put(
+        rank,
+        ensure=lambda name, common: {"model": "model.pt"},
+        parse_settings=lambda *_, **__: (settings, stage.common),
+        has_finished=has_finished,
+        sample_pairs=sample_pairs,
+        session=session,
+        agreement=agreement,
+        train_reward_model=training,
+        save_reward_model=save,
+    )
+    rank.rank()
+
+
+RANK = {"pairs": 12, "test_pairs": 4}
+TAUGHT = {"reward model reads": ANOTHER}
+RANK_ROWS = {
+    "name": Row(
+        "anna",
+        {"labels": "anna.jsonl", "reward model is saved as": "anna_reward_model.pt"},
+    ),
+    "pairs": Row(
+        20,
+        {"pairs: how many": 20, "shown": ANOTHER, "reward model pairs": 20, "reward model.steps": 7}
+        | {"reward model.pairs_per_step": 16}
+        | TAUGHT,
+    ),
+    "replies": Row(
+        4,
+        {"*: replies to each question": 4, "shown": ANOTHER, "replies on the screen": 4} | TAUGHT,
+    ),
+    "pairs_file": Row(File("many_pairs.jsonl"), {"pairs: *": GONE, "shown": ANOTHER} | TAUGHT),
+    "train": Row(False, {"reward model*": GONE, "test pairs*": GONE}),
+    "train_on": Row(
+        (File("many_pairs.jsonl"),),
+        {"pairs: *": GONE, "labels": GONE, "shown": GONE, "replies on the screen": GONE}
+        | {"reward model pairs": 15, "reward model.pairs_per_step": 15}
+        | TAUGHT,
+    ),
+    "agreement": Row(("a.jsonl", "b.jsonl"), {"compares": ["a.jsonl", "b.jsonl"], "[!c]*": GONE}),
+    "train_kitten": Row(True, {"asks for a finished": GONE}),
+    "test_pairs": Row(6, {"test pairs: how many": 6}),
+}
+
 
 @dataclass(frozen=True)
 class Chapter:
@@ -714,6 +875,8 @@ CHAPTERS = {
         ch4_preferences.Settings, run_preferences, PREFERENCES, PREFERENCES_ROWS
     ),
     "ch5_reasoning": Chapter(ch5_reasoning.Settings, run_reasoning, REASONING, REASONING_ROWS),
+    "enumerable": Chapter(enumerable.Settings, run_enumerable, ENUMERABLE, ENUMERABLE_ROWS),
+    "rank": Chapter(rank.Settings, run_rank, RANK, RANK_ROWS),
 }
 
 # -------------------------------------------------------------------------------- what they say
@@ -740,6 +903,7 @@ def folder(tmp_path_factory):
     pairs = [{"prompt": f"A {w}?", "chosen": "Yes.", "rejected": "No."} for w in words]
     write("pairs.jsonl", pairs)
     write("bad_pairs.jsonl", [*pairs, "{"])
+    write("many_pairs.jsonl", [pair | {"prompt": f"{n}"} for n in range(15) for pair in pairs[:1]])
     questions = [{"question": f"A {w}, {w}?", "answer": "1+1=2 #### 2"} for w in words]
     write("questions.jsonl", questions)
     write("bad_questions.jsonl", [*questions, "{"])
@@ -749,8 +913,13 @@ def folder(tmp_path_factory):
 
 def with_files(values: dict, folder) -> dict:
     """The values with the paths of files in the folder of the test."""
-    paths = {name: str(folder / v.name) for name, v in values.items() if isinstance(v, File)}
-    return values | paths
+
+    def path(value):
+        if isinstance(value, tuple):
+            return tuple(path(each) for each in value)
+        return str(folder / value.name) if isinstance(value, File) else value
+
+    return {name: path(value) for name, value in values.items()}
 
 
 @pytest.fixture(scope="module")
