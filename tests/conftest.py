@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes test side by side: one thread each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import kittenllm  # noqa: F401 (before torch: see there)
 
 # isort: split
@@ -43,6 +46,7 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 
 
+MOST_WORKERS = 4  # that test side by side; each holds torch and a few kittens in memory
 LIMIT = 600.0  # seconds for one test: the slowest needs about 20, but no computer is always quiet
 SCREEN = pytest.StashKey()
 
@@ -67,6 +71,24 @@ def pytest_configure(config) -> None:
     text = "asks for more than the stub of an exercise states: `check` leaves the test out"
     config.addinivalue_line("markers", f"package_only: {text}")
     config.stash[SCREEN] = os.fdopen(os.dup(2), "w")  # before pytest catches what tests print
+
+
+def pytest_xdist_auto_num_workers(config) -> int:
+    """All tests: one worker for each core. Named files: none, so that a debugger can stop in them.
+
+    `-n 0` and `-n 2` on the command line say otherwise.
+    """
+    if config.invocation_params.args and config.args != config.getini("testpaths"):
+        return 0
+    return min(MOST_WORKERS, os.cpu_count() or 1)
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """What shares something that takes long to make goes to one worker: the tests on `quick_runs`,
+    and otherwise those of one file."""
+    for item in items:
+        group = "quick_runs" if "quick_runs" in item.fixturenames else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @contextmanager
