@@ -4,8 +4,9 @@ One idea: a record says what it says. A form that is known is read whole, or the
 with a reason; a key that nobody asked for is handed to the caller, who names it. Nothing is dropped
 in silence, because a model would be trained on what is left.
 
-    read_chat          messages, ShareGPT, Alpaca, Dolly, prompt and response
-    read_preference    prompt, chosen, rejected; whole conversations; Anthropic's HH strings
+    read_chat          messages, ShareGPT, Alpaca, Dolly, prompt and response, UltraChat
+    read_preference    prompt or question, chosen, rejected; whole conversations; Anthropic's HH
+                       strings
     read_question      GSM8K
 
 Each takes a record and a set, to which it adds the names of the keys that it does not use, and
@@ -108,6 +109,8 @@ def read_chat(record: dict, unused: set[str]) -> dict:
         messages = _instruction(fields)
     elif fields.has("prompt"):
         messages = _prompt_and_response(fields, unused)
+    elif fields.has("data"):
+        messages = _texts_in_turn(fields)
     else:
         raise ValueError(
             'no "messages", "conversations" or "instruction" in this record, '
@@ -265,6 +268,18 @@ def _prompt_and_response(fields: Fields, unused: set[str]) -> list[dict]:
     return [*messages, {"role": "assistant", "content": reply}]
 
 
+def _texts_in_turn(fields: Fields) -> list[dict]:
+    """UltraChat: {"data": ["what the user says", "what the assistant says", ...]}."""
+    texts = fields.get("data")
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError('"data" must be a list of texts, the user and the assistant in turn')
+    messages = []
+    for number, text in enumerate(texts):
+        messages.append({"role": "user" if number % 2 == 0 else "assistant", "content": text})
+    check_messages(messages)
+    return messages
+
+
 # ------------------------------------------------------------------------- prompts and replies
 
 
@@ -298,9 +313,11 @@ def _is_ranking(value: object) -> bool:
 def _prompt(fields: Fields, unused: set[str]) -> list[dict]:
     """The messages that the reply follows, the system message first.
 
-    Without a "prompt" it is all of "chosen" but the last message (TRL's implicit prompt).
+    It is under "prompt" or "question" (orca_dpo_pairs). Without either it is all of "chosen" but
+    the last message (TRL's implicit prompt).
     """
-    prompt = fields.get("prompt")
+    key = fields.first_of("prompt", "question")
+    prompt = fields.get(key)
     if prompt is None:
         whole = _as_turns(fields.record.get("chosen"))
         prompt = whole[:-1] if isinstance(whole, list) and len(whole) > 1 else None
@@ -315,7 +332,7 @@ def _prompt(fields: Fields, unused: set[str]) -> list[dict]:
     if isinstance(prompt, list):
         messages = _said(_messages(prompt, "messages", unused))
     else:
-        messages = [{"role": "user", "content": fields.text("prompt")}]
+        messages = [{"role": "user", "content": fields.text(key)}]
     if messages[-1]["role"] not in ("user", "tool"):
         raise ValueError("the prompt must end with the user, so that a reply can follow")
     return _with_system(fields, messages, unused)
@@ -332,7 +349,7 @@ def _reply(fields: Fields, key: str, prompt: list[dict], unused: set[str]) -> st
     before = _said(messages[:-1])
     without_system = [message for message in prompt if message["role"] != "system"]
     if before not in (prompt, without_system) or messages[-1]["role"] != "assistant":
-        if fields.has("prompt"):
+        if fields.has("prompt") or fields.has("question"):
             raise ValueError(f'"{key}" must be one assistant message, with or without the prompt')
         raise ValueError('"chosen" and "rejected" must be the same but for the last reply')
     if not messages[-1].get("train", True):

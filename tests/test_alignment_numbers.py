@@ -361,19 +361,19 @@ def test_wins_count_with_the_shares_of_the_kinds():
     assert share == pytest.approx(0.36 / 0.42)
 
 
-def test_the_share_of_the_way_by_hand():
+def test_the_share_of_the_way_by_hand(tmp_path):
     """From 1 to 2.5 of a best possible 4 is half of the way; the last look at the pairs counts."""
     scores = ch4_preferences.SCORES.split()
     before = {key: 1.0 for key in scores} | {f"{key}_stderr": 0.1 for key in scores}
     after = {key: 2.5 for key in scores} | {f"{key}_stderr": 0.2 for key in scores}
     after |= {"win_rate": 0.7, "win_rate_stderr": 0.01, "kl": 5.0, "kl_stderr": 0.3}
-    history = []
-    for sign in (-1.0, 1.0):
+    chapter = Run(Common(runs=tmp_path), "ch4_preferences", ch4_preferences.Settings())
+    chapter.seconds["dpo_eval_seconds"] = 4.0
+    for step, (sign, seconds, pairs) in enumerate(((-1.0, 0.5, 20), (1.0, 1.5, 30))):
         values = {"unseen_chosen": -2.0, "unseen_rejected": -6.0, "unseen_accuracy": 0.8}
         errors = {f"{key}_stderr": 0.5 for key in values}
-        history.append({key: sign * value for key, value in (values | errors).items()})
-    history[-1] |= {"seconds": 2.0, "pairs": 50}
-    chapter = SimpleNamespace(history=lambda name: history, seconds={"dpo_eval_seconds": 4.0})
+        entry = {key: sign * value for key, value in (values | errors).items()}
+        chapter.log("dpo", step, {**entry, "seconds": seconds, "pairs": pairs})
     config = ch4_preferences.Settings().methods(steps=2)["dpo"]
     learnt = ch4_preferences.AskedPairs([], torch.zeros(0, 2), seconds=3.0)
     keys = measuring.before_and_after(ch4_preferences.SCORES, before, after, 4.0)

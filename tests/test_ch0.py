@@ -234,6 +234,42 @@ def test_a_full_disk_loses_no_training(story, tmp_path, monkeypatch, capsys):
 # --------------------------------------------------------------------------- how things are counted
 
 
+def test_lines_of_metrics_without_their_numbers_are_left_out_or_one_line(
+    story, tmp_path, monkeypatch, capsys
+):
+    """Stopped before the look, then somebody's editor took numbers out of metrics.jsonl."""
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    path = tmp_path / "runs" / "ch0_base" / "metrics.jsonl"
+    arguments = tiny(story, tmp_path / "runs", "--train-tokens", "128", "--rows-per-step", "4")
+    with monkeypatch.context() as patch:
+        patch.setattr(ch0_base, "look", stop)
+        assert chapter_main("ch0_base", argv=arguments) != 0
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(entries) == 2
+
+    def without(*keys_of_each) -> str:
+        """The lines, each without some of its keys."""
+        rows = [
+            {key: value for key, value in entry.items() if key not in keys}
+            for entry, keys in zip(entries, keys_of_each, strict=True)
+        ]
+        return "".join(json.dumps(row) + "\n" for row in rows)
+
+    capsys.readouterr()
+    path.write_text(without(("tokens",), ("seconds",)))
+    assert chapter_main("ch0_base", argv=arguments) == 1
+    [*_, line] = capsys.readouterr().err.strip().splitlines()
+    assert "metrics.jsonl: damaged (no line of train with 'seconds')" in line
+    path.write_text(without(("tokens", "loss"), ("loss",)))
+    assert chapter_main("ch0_base", argv=arguments) == 0
+    screen = capsys.readouterr()
+    assert "note: 1 line of" in screen.err and "tokens, seconds: left out" in screen.err
+    assert ch0_base.tokens_per_second([{"tokens": 64, "seconds": 0}]) == 0.0
+
+
 def test_validation_counts_every_token_once(tiny_gpt):
     """Overlapping windows, and yet each token but the first is guessed exactly once.
 

@@ -619,7 +619,7 @@ def run_reasoning(stage: Stage, settings) -> None:
         held = {"prompts": len(prompts), "reference": reference is not None}
         return held | {"form is worth": worth}
 
-    metrics = {"reply_tokens": 1.0, "seconds_sampling": 1.0, "seconds_training": 1.0}
+    metrics = dict.fromkeys((*pictures.NEEDED, "seconds_sampling", "seconds_training"), 1.0)
     look = dict.fromkeys(("accuracy", "tokens", "waits", "replies"), 0.5)
     look |= {"pass_at_k": {"8": 0.5}, "pass_at_k_stderr": {"8": 0.1}, "samples": []}
 

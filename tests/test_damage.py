@@ -5,20 +5,29 @@ without the file, or refuse with one printable line; it may not end in another e
 change the file.
 """
 
+import functools
+import itertools
 import json
 import os
 import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from chapters.__main__ import table
 from chapters.bands import building, file, verdicts
+from chapters.ch2_reward_model.pictures import draw_judge
+from chapters.ch3_ppo import overoptimisation
 from chapters.ch3_ppo.token_credit import load_snapshot
+from chapters.ch4_preferences import pictures as preferences
+from chapters.ch4_preferences import story as ch4_preferences
 from chapters.ch4_preferences.frontier import built_on, checked_paths, checked_points, looks_of
+from chapters.ch5_reasoning import pictures as reasoning
+from chapters.check import curves
 from chapters.common.runner import default_settings, find_chapter
 from chapters.common.samples import side_by_side, write_samples
 from chapters.enumerable import __main__ as enumerable
@@ -26,6 +35,8 @@ from chapters.museum import __main__ as museum
 from chapters.rank import __main__ as rank
 from chapters.rank.labels import Choice, LabelFile, Ranking, read_labels
 from chapters.report.page import write_report
+from kittenllm import plots
+from kittenllm.dpo import DPOConfig
 from kittenllm.gpt import GPT, GPTConfig
 from kittenllm.runs.checkpoints import (
     CheckpointError,
@@ -268,6 +279,89 @@ def test_any_value_in_a_line_of_metrics(runs, text, capsys):
         assert_one_line(readers(runs)["going on"], key)
         if read_metrics(path)[1]:
             assert path.read_bytes() == good + line
+
+
+def preferences_line(step: int) -> dict:
+    """A line of chapter 4 with a look at the watched pairs."""
+    looked = {f"unseen_{what}": 0.5 for what in ("chosen", "rejected", "accuracy", "margin")}
+    errors = {f"{key}_stderr": 0.1 for key in looked}
+    return {"step": step, "accuracy": 0.5, "pairs": 4, "seconds": 0.5, **looked, **errors}
+
+
+def rules_line(step: int) -> dict:
+    """A line of chapter 5."""
+    return {"step": step, **dict.fromkeys(reasoning.NEEDED, 0.5)}
+
+
+def look_line(step: int) -> dict:
+    """A line of PPO with a look at the held-out questions."""
+    return {"step": step, "gold": 1.0, "proxy": 0.5, "kl_held_out": 0.1, "score": 0.5}
+
+
+# stage -> (a line of its metrics.jsonl, who reads them)
+LINES = {
+    "dpo": (
+        preferences_line,
+        lambda run: (
+            ch4_preferences.training_keys(run, "dpo", SimpleNamespace(seconds=0.0), DPOConfig()),
+            preferences.draw_training(run, []),
+        ),
+    ),
+    "grpo": (
+        rules_line,
+        lambda run: (
+            reasoning.all_warnings(run.history("grpo", *reasoning.NEEDED)),
+            reasoning.draw_training(run.folder / "a.png", run.history("grpo", *reasoning.NEEDED)),
+        ),
+    ),
+    "ppo": (
+        look_line,
+        lambda run: (
+            building.sample_curve(run.history("ppo"), "ppo", "gold"),
+            overoptimisation.turning_point(
+                [look_line(-1), *overoptimisation.looks_in(run.history("ppo"))], 2.0
+            ),
+        ),
+    ),
+    "train": (
+        lambda step: {"step": step, "accuracy": 0.5, "held_out_accuracy": 0.5},
+        lambda run: draw_judge(run, torch.ones(3), torch.zeros(3), JUDGED),
+    ),
+}
+JUDGED = {"calibration_error": 0.1, "bayes_accuracy": 0.8}
+
+
+@pytest.mark.parametrize("stage", LINES)
+@pytest.mark.parametrize("value", ["missing", None, 0], ids=str)
+def test_a_number_that_is_missing_in_lines_of_metrics(tmp_path, stage, value, monkeypatch, capsys):
+    """In the last line, or in all: the others are used, or it is one line. Nothing is divided by
+    a missing second either."""
+    monkeypatch.setattr(plots, "save", lambda *arguments: None)  # drawing takes long
+    monkeypatch.setattr(preferences, "METHODS", ("dpo",))
+    line, read = LINES[stage]
+    keys = [key for key in line(0) if key != "step"]
+    for number, (key, all_lines) in enumerate(itertools.product(keys, (False, True))):
+        run = Run(Common(runs=tmp_path / f"{number}"), "chapter", Steps())
+        for step in range(7):
+            entry = {"stage": stage, **line(step)}
+            if all_lines or step == 6:
+                entry |= {key: value}
+            if value == "missing" and key in entry and (all_lines or step == 6):
+                del entry[key]
+            with open(run.folder / "metrics.jsonl", "a") as file:
+                file.write(json.dumps(entry) + "\n")
+        assert_one_line(functools.partial(read, run), f"{key} {all_lines}")
+        run._lock_file.close()
+
+
+def test_a_curve_of_a_check_leaves_out_lines_without_its_number(tmp_path):
+    curve = curves.CURVES["dpo"]
+    folder = tmp_path / curve.chapter
+    folder.mkdir()
+    lines = ({"step": 0, "margin": 0.5}, {"step": 1}, {"step": 2, "margin": None})
+    text = "".join(json.dumps({"stage": "dpo", **line}) + "\n" for line in lines)
+    (folder / "metrics.jsonl").write_text(text)
+    assert curves.read_curve(Common(runs=tmp_path), curve) == [0.5]
 
 
 def test_the_reader_keeps_to_what_the_writer_writes():

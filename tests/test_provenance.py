@@ -108,6 +108,8 @@ class Deck:
 class Lives:
     """In the place of both loops: notes what arrives, and gives every kitten other weights."""
 
+    step = {"step": 0, **dict.fromkeys(pictures.NEEDED, 0.5)}
+
     def __init__(self):
         self.seen: dict[str, SimpleNamespace] = {}
         self.numbers = itertools.count(1)
@@ -132,7 +134,7 @@ class Lives:
             start=before, end=mark(thinker.gpt), task=task, recipe=recipe
         )
         stage = run.stage(name, total=1, objects={"gpt": thinker.gpt})
-        for _ in stage.follow(iter([{"step": 0, "accuracy": float(name.split("_")[1])}])):
+        for _ in stage.follow(iter([self.step | {"accuracy": float(name.split("_")[1])}])):
             pass
 
 

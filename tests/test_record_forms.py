@@ -82,6 +82,8 @@ HH = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: bye\n\nAssistant: {}"
          talk("a\nb", "meow")),
         ({"system": [{"type": "text", "text": "s"}], "messages": HI},
          talk("hi", "meow", system="s")),
+        ({"id": "7", "data": ["q", "a", "b", "c"]}, talk("q", "a", "b", "c")),  # UltraChat
+        ({"data": ["q", "a"], "system": "s"}, talk("q", "a", system="s")),
     ],
 )  # fmt: skip
 def test_a_conversation_is_read_whole(load, record, messages):
@@ -99,6 +101,10 @@ def test_a_conversation_is_read_whole(load, record, messages):
         ({"instruction": "q", "output": "a", "history": [["b", None]]}, "message 2"),
         ({"prompt": "q", "response": None}, '"response" must be a string, got NoneType'),
         ({"prompt": "q", "chosen": "a"}, 'the key "response" is missing'),
+        ({"id": "7", "data": "q"}, '"data" must be a list of texts'),
+        ({"id": "7", "data": ["q", {"a": 1}]}, '"data" must be a list of texts'),
+        ({"id": "7", "data": ["q", " "]}, "message 2 (assistant) is empty"),
+        ({"id": "7", "data": ["q"]}, "the assistant says nothing"),
         ({"prompt": HI, "response": "a"}, "the prompt must end with the user"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}, HI[1]]},
@@ -226,6 +232,15 @@ def test_nothing_to_train_and_odd_marks_are_refused(load, record, reason):
             {"prompt": "q", "chosen": talk("", "ciao")[1], "rejected": talk("", "no")[1]},
             talk("q"),
         ),
+        (  # orca_dpo_pairs
+            {"system": "s", "question": "q", "chosen": "ciao", "rejected": "no"},
+            talk("q", system="s"),
+        ),
+        ({"system": "", "question": "q", "chosen": "ciao", "rejected": "no"}, talk("q")),
+        (
+            {"prompt": None, "question": "q", "chosen": talk("q", "ciao"), "rejected": "no"},
+            talk("q"),
+        ),
     ],
 )
 def test_a_pair_is_read_with_its_whole_prompt(load, record, prompt):
@@ -240,6 +255,8 @@ def test_a_pair_is_read_with_its_whole_prompt(load, record, prompt):
         ({"chosen": HH.format("a"), "rejected": HH.format("")}, "message 4 (assistant) is empty"),
         ({"chosen": talk("q", "a"), "rejected": "b"}, ""),
         ({"chosen": "a", "rejected": "b"}, 'the key "prompt" is missing'),
+        ({"question": "", "chosen": "a", "rejected": "b"}, '"question" is empty'),
+        ({"question": "q", "chosen": talk("p", "a"), "rejected": "b"}, "must be one assistant"),
         ({"prompt": "q", "chosen": [HI[1] | {"weight": 0}], "rejected": "b"}, "not to be trained"),
         ({"prompt": "q", "chosen": [HI[1] | {"tool_calls": [1]}], "rejected": "b"}, "tool_calls"),
     ],
@@ -351,6 +368,12 @@ def test_a_broken_bare_list_costs_only_itself(load):
     whole = json.dumps(HI)
     found, problems = load(load_chats, content=f"{whole[:-3]}\n{whole}\n{whole}")
     assert len(found) == 2 and len(problems) == 1
+
+
+def test_a_prompt_wins_over_a_question_and_the_other_is_named(load):
+    pair = {"prompt": "p", "question": "q", "chosen": "a", "rejected": "b"}
+    [found], problems = load(load_preferences, pair)
+    assert found["prompt"] == talk("p") and problems == ["1 record has question: not used"]
 
 
 def test_bare_lists_are_no_preferences(load):

@@ -21,6 +21,7 @@ import torch
 from kittenllm.gpt import GPT, GPTConfig
 from kittenllm.runs import checkpoints
 from kittenllm.runs.checkpoints import CheckpointError, load_model
+from kittenllm.runs.json_files import DamagedFile
 from kittenllm.runs.progress import Progress
 from kittenllm.runs.run import Run, digest, file_digest, fingerprint_of
 from kittenllm.settings import Common
@@ -165,6 +166,30 @@ def test_metrics_are_cut_back_to_the_saved_step(tmp_path):
     assert [(e["stage"], e["step"]) for e in entries] == [
         ("first", 0), ("first", 1), ("second", 0), ("second", 1), ("second", 2)
     ]  # fmt: skip
+
+
+def test_a_line_without_a_number_that_is_needed_is_left_out_and_said(tmp_path, capsys):
+    run = Run(Common(runs=tmp_path), "chapter", Settings())
+    rows = ({"a": 1, "b": 2}, {"a": 1}, {"a": 1, "b": None}, {"a": 3, "b": 4})
+    for step, numbers in enumerate(rows):
+        run.log("train", step, numbers)
+    assert len(run.history("train")) == len(run.history("train", "a")) == 4
+    assert capsys.readouterr().err == ""
+    assert [entry["step"] for entry in run.history("train", "a", "b")] == [0, 3]
+    run.history("train", "a", "b")
+    assert capsys.readouterr().err.count("note: 2 lines") == 1  # said once
+    with pytest.raises(DamagedFile, match="no line of train with 'c'"):
+        run.history("train", "a", "c")
+    assert run.history("another", "a") == []
+
+
+def test_the_last_line_must_hold_what_is_asked_for(tmp_path):
+    run = Run(Common(runs=tmp_path), "chapter", Settings())
+    run.log("train", 0, {"a": 1, "b": 2})
+    run.log("train", 1, {"a": None})  # not a number, as a loss that has become NaN
+    assert run.last_entry("train", "a")["step"] == 1
+    with pytest.raises(DamagedFile, match="the last line of train has no 'b'"):
+        run.last_entry("train", "a", "b")
 
 
 def test_a_training_that_starts_at_the_wrong_step_is_refused(tmp_path):

@@ -121,7 +121,7 @@ def run(settings: Settings, common: Common) -> dict:
         keys = look(gpt, texts, settings)
         keys |= {"train_tokens": steps * tokens_per_step}
         keys |= {"parameters": gpt.parameter_count}
-        history = chapter.history("train")
+        history = chapter.history("train", "tokens", "seconds")
         keys["tokens_per_second"] = round(tokens_per_second(history))
         draw(chapter, history, gpt, tokenizer)
         write_samples(
@@ -211,9 +211,10 @@ def continuations(gpt: GPT, tokenizer: Tokenizer, common: Common) -> list[str]:
 
 
 def tokens_per_second(history: list[dict]) -> float:
-    """Training speed: tokens of a step over the median seconds of a step."""
-    seconds = sorted(entry.get("seconds") or 0.0 for entry in history)
-    return history[0]["tokens"] / seconds[len(seconds) // 2]
+    """Training speed: tokens of a step over the median seconds of a step, 0 if that is 0."""
+    seconds = sorted(entry["seconds"] for entry in history)
+    median = seconds[len(seconds) // 2]
+    return history[0]["tokens"] / median if median > 0 else 0.0
 
 
 def draw(chapter: Run, history: list[dict], gpt: GPT, tokenizer: Tokenizer) -> None:
@@ -222,7 +223,7 @@ def draw(chapter: Run, history: list[dict], gpt: GPT, tokenizer: Tokenizer) -> N
     plots.curves(
         chapter.folder / "loss.png",
         {
-            "training rows": ([e["step"] for e in history], [e["loss"] for e in history]),
+            "training rows": ([e["step"] for e in history], [e.get("loss") for e in history]),
             "unseen text": ([e["step"] for e in watched], [e["val_loss"] for e in watched]),
         },
         title="Pretraining: guessing the next token",

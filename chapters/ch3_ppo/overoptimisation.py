@@ -25,6 +25,7 @@ from kittenllm.optim import make_optimizer
 from kittenllm.ppo import PPOConfig, ValueModel
 from kittenllm.reward_model import RewardModel, RewardModelConfig, train_reward_model
 from kittenllm.runs.checkpoints import load_model
+from kittenllm.runs.json_files import missing_number
 from kittenllm.runs.run import Run, fingerprint_of
 from kittenllm.scorer import Scorer, new_reward_model
 from kittenllm.settings import Common, new_generator, new_random
@@ -88,7 +89,7 @@ def overoptimise(
         watch_every=WATCH_EVERY,
         watch_questions=watched,
     )
-    looks = [start, *(entry for entry in chapter.history("ppo") if entry.get("gold") is not None)]
+    looks = [start, *looks_in(chapter.history("ppo"))]
     numbers = turning_point(looks, gold_best)
     picture = chapter.folder.parent / "ch3_ppo" / "overoptimisation.png"
     draw_overoptimisation(picture, looks, turned=numbers["turned"])
@@ -130,6 +131,12 @@ def train_on_few_pairs(
     )
     for _ in training:
         pass
+
+
+def looks_in(history: list[dict]) -> list[dict]:
+    """The entries with a look at the held-out questions."""
+    needed = ("gold", "proxy", "kl_held_out")
+    return [entry for entry in history if not missing_number(entry, needed)]
 
 
 def turning_point(looks: list[dict], gold_best: float) -> dict[str, float | bool]:

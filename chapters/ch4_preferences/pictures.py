@@ -11,7 +11,7 @@ METHODS = ("dpo", "ipo", "orpo")
 
 def draw_training(chapter: Run, watched: list[LabelledPair]) -> None:
     """training.png: chosen and rejected apart, then margin and accuracy, on unseen pairs."""
-    histories = {name: chapter.history(name) for name in METHODS}
+    histories = {name: chapter.history(name, "accuracy") for name in METHODS}
 
     def curve(name: str, key: str, start_value: float) -> tuple[list, list]:
         looks = [entry for entry in histories[name] if entry.get(key) is not None]

@@ -322,16 +322,18 @@ def training_keys(
     pairs_per_second counts both. seconds are all of it: training and evaluation.
     """
     keys: dict = {}
-    history = chapter.history(name)
+    history = chapter.history(name, "seconds", "pairs")
+    last = chapter.last_entry(name, "unseen_chosen", "unseen_rejected", "unseen_accuracy")
     for end in ("", "_stderr"):
-        keys[f"chosen_logprob_change{end}"] = history[-1][f"unseen_chosen{end}"]
-        keys[f"rejected_logprob_change{end}"] = history[-1][f"unseen_rejected{end}"]
-        keys[f"unseen_accuracy{end}"] = history[-1][f"unseen_accuracy{end}"]
-    train_seconds = sum(entry.get("seconds") or 0.0 for entry in history)
+        keys[f"chosen_logprob_change{end}"] = last.get(f"unseen_chosen{end}")
+        keys[f"rejected_logprob_change{end}"] = last.get(f"unseen_rejected{end}")
+        keys[f"unseen_accuracy{end}"] = last.get(f"unseen_accuracy{end}")
+    train_seconds = sum(entry["seconds"] for entry in history)
     if isinstance(config, DPOConfig):
         train_seconds += learnt.seconds
     eval_seconds = chapter.seconds.get(f"{name}_eval_seconds", 0.0)
-    keys["pairs_per_second"] = sum(entry.get("pairs") or 0 for entry in history) / train_seconds
+    pairs = sum(entry["pairs"] for entry in history)
+    keys["pairs_per_second"] = pairs / train_seconds if train_seconds > 0 else 0.0
     keys["train_seconds"] = round(train_seconds, 2)
     keys["seconds"] = round(train_seconds + eval_seconds, 2)
     return keys

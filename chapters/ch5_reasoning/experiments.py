@@ -89,7 +89,7 @@ def provenance(run: Run, recipe: Recipe, common: Common, loops: Loops) -> dict:
             after = look(run, "after", thinker, plan, recipe)
         print(f'\n{share:.0%} of the scribbles that it read hold "wait":')
         print(pictures.table(before, after))
-        histories[f"{share:.0%} read"] = run.history(f"grpo_{name}")
+        histories[f"{share:.0%} read"] = run.history(f"grpo_{name}", *pictures.NEEDED)
         result[f"{share:g}"] = exam.exam_keys(before, after)
     title = 'The same GRPO for kittens that read "wait" more or less often'
     pictures.draw_comparison(run.folder / "provenance.png", histories, title)
@@ -107,7 +107,7 @@ def normalisations(run: Run, recipe: Recipe, common: Common, loops: Loops) -> di
         loops.learn_from_rules(run, f"grpo_{name}", thinker, task, variant)
         with run.timing("eval"):
             scores = look(run, "after", thinker, plan, variant)
-        histories[name] = run.history(f"grpo_{name}")
+        histories[name] = run.history(f"grpo_{name}", *pictures.NEEDED)
         result[name] = {key: scores[key] for key in scores if key not in ("lengths", "samples")}
         print(f"{name}: {scores['accuracy']:.1%} right, {scores['tokens']:.0f} tokens per reply")
     title = "The same GRPO under three normalisations"

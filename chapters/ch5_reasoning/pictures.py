@@ -24,6 +24,7 @@ WATCHED = (
     ("entropy", "Entropy", "nats per token"),
     ("seconds", "Time", "seconds per step"),
 )
+NEEDED = (*(key for key, _, _ in WATCHED), "right_tokens")  # of every step
 
 
 def warnings_in(history: list[dict]) -> dict[str, str]:

@@ -147,7 +147,7 @@ def reason(settings: Settings, recipe: Recipe, common: Common) -> dict:
 
     # Loop: sample, judge by rules, learn.
     learn_from_rules(chapter, "grpo", thinker, task, recipe)
-    history = chapter.history("grpo")
+    history = chapter.history("grpo", *pictures.NEEDED)
 
     # Look: what changed, on problems that nobody practised?
     with chapter.timing("eval"):
@@ -156,9 +156,7 @@ def reason(settings: Settings, recipe: Recipe, common: Common) -> dict:
         keys = exam.exam_keys(before, after)
         greedy = exam.greedy_accuracy(thinker, plan, max_new_tokens=limit)
         keys["greedy_after"], keys["greedy_after_stderr"] = greedy
-        keys["seconds_per_step"] = statistics.median(
-            entry.get("seconds") or 0.0 for entry in history
-        )
+        keys["seconds_per_step"] = statistics.median(entry["seconds"] for entry in history)
         keys["warnings"] = pictures.all_warnings(history)
         keys |= {"questions": facts, **dict.fromkeys(EXPERIMENTS)}
         write_samples(
@@ -220,7 +218,7 @@ def learn_from_rules(run: Run, name: str, thinker: Thinker, task: Task, recipe: 
         start_step=stage.step,
         reference=reference,
     )
-    history, warned = run.history(stage.name), set()
+    history, warned = run.history(stage.name, *pictures.NEEDED), set()
     for metrics in stage.follow(training, show=LIVE):
         tokens = metrics["reply_tokens"] * config.prompts_per_step * config.group_size
         metrics["tokens_per_second_sampling"] = tokens / metrics["seconds_sampling"]

@@ -112,9 +112,10 @@ def needed_by(chapter: str) -> list[str]:
 
 
 def read_curve(common: Common, curve: Curve) -> list[float]:
-    """One number per step from the chapter's metrics.jsonl."""
+    """One number per step from the chapter's metrics.jsonl; a line without it is left out."""
     steps = read_history(common.folder(curve.chapter) / "metrics.jsonl")
-    return [step[curve.key] for step in steps if step["stage"] == curve.stage]
+    values = [step.get(curve.key) for step in steps if step["stage"] == curve.stage]
+    return [value for value in values if value is not None]
 
 
 def program_digest() -> str:

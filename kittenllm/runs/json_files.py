@@ -12,6 +12,7 @@ Read before: nothing. Left out: the files that people bring (records.py).
 
 import json
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 LARGEST_FILE = 64 * 2**20  # bytes; our largest is a metrics.jsonl of some megabytes
@@ -139,6 +140,11 @@ def unread_lines(path, count: int) -> str:
     """The sentence about lines of a metrics.jsonl that were left out."""
     lines = "1 line" if count == 1 else f"{count} lines"
     return f"{lines} of {path} cannot be read and are left out; the file stays as it is"
+
+
+def missing_number(entry: dict, keys: Iterable[str]) -> str:
+    """The first of the keys that holds no number in this entry, "" if all do."""
+    return next((key for key in keys if not is_number(entry.get(key))), "")
 
 
 def is_number(value: object) -> bool:

@@ -48,6 +48,7 @@ from kittenllm.runs.json_files import (
     is_number,
     metric_entry,
     metric_lines,
+    missing_number,
     printable,
     read_json,
     read_metrics,
@@ -145,8 +146,12 @@ class Run:
             key = f"{name}_seconds"
             self.seconds[key] = self.seconds.get(key, 0.0) + time.monotonic() - started
 
-    def history(self, stage: str | None = None) -> list[dict]:
-        """The entries of metrics.jsonl, of one stage or of all, oldest first: what a plot needs."""
+    def history(self, stage: str | None = None, *keys: str) -> list[dict]:
+        """The entries of metrics.jsonl, of one stage or of all, oldest first: what a plot needs.
+
+        An entry without a number under each of the `keys` is left out, and that is said.
+        Raises: DamagedFile if entries of the stage must be there, and none can be used.
+        """
         path = self.folder / "metrics.jsonl"
         entries, bad = read_metrics(path)
         entries += [json.loads(line) for line in self._unwritten]
@@ -156,7 +161,25 @@ class Run:
         entries = [entry for entry in entries if stage is None or entry["stage"] == stage]
         if stage is not None and not entries and self.restored.get(stage, 0) > 0:
             raise damaged(path, f"no readable line of {stage}")
-        return entries
+        complete = [entry for entry in entries if not missing_number(entry, keys)]
+        if entries and not complete:
+            raise damaged(path, f"no line of {stage} with {missing_number(entries[-1], keys)!r}")
+        if len(complete) < len(entries) and f"short lines of {stage}" not in self._warned:
+            self._warned.add(f"short lines of {stage}")
+            short = len(entries) - len(complete)
+            lines = "1 line" if short == 1 else f"{short} lines"
+            without = f"without one of the numbers {', '.join(keys)}"
+            print(f"note: {lines} of {path} {without}: left out", file=sys.stderr)
+        return complete
+
+    def last_entry(self, stage: str, *keys: str) -> dict:
+        """The last entry of a stage.  Raises: DamagedFile if it lacks one of the keys."""
+        last = self.history(stage)[-1]
+        for key in keys:
+            if key not in last:
+                path = self.folder / "metrics.jsonl"
+                raise damaged(path, f"the last line of {stage} has no {key!r}")
+        return last
 
     def log(self, stage: str, step: int, metrics: dict) -> None:
         """Append a line to metrics.jsonl; a full disk is a warning, the line is then written
