@@ -16,7 +16,8 @@ from chapters.ch3_ppo import overoptimisation
 from chapters.ch4_preferences import frontier
 from chapters.ch4_preferences import story as ch4_preferences
 from chapters.common import measuring
-from chapters.common.measuring import Kitten, first_replies, golds_of, kl_and_reward, win_rate
+from chapters.common.kitten import Kitten
+from chapters.common.measuring import first_replies, golds_of, kl_and_reward, win_rate
 from chapters.common.pairs import LabelledPair
 from kittenllm.chat import chat_prompt
 from kittenllm.evaluation import Reply

@@ -13,7 +13,8 @@ from chapters.ch5_reasoning import story as ch5_reasoning
 from chapters.ch5_reasoning.exam import Result, pass_at_k
 from chapters.ch5_reasoning.recipe import Recipe
 from chapters.ch5_reasoning.story import Settings, refuse_without_signal
-from chapters.ch5_reasoning.thinking import Exercise, Thinker, thought_document
+from chapters.ch5_reasoning.thinking import Exercise, thought_document
+from chapters.common.kitten import Kitten
 from chapters.common.runner import chapter_main
 from kittenllm.chat import text_prompt
 from kittenllm.gpt import GPT, GPTConfig
@@ -37,7 +38,7 @@ ANSWER = "3*8=24,24-5=19"
 
 
 @pytest.fixture(scope="module")
-def thinker(town_tokenizer) -> Thinker:
+def thinker(town_tokenizer) -> Kitten:
     """A small kitten with random weights: it knows the words, and nothing else."""
     tokenizer = town_tokenizer
     config = GPTConfig(
@@ -51,7 +52,8 @@ def thinker(town_tokenizer) -> Thinker:
         stop_ids=(tokenizer.im_end_id, tokenizer.endoftext_id),
         pad_id=tokenizer.pad_id,
     )
-    return Thinker(GPT(config, generator=torch.Generator().manual_seed(0)), tokenizer)
+    gpt = GPT(config, generator=torch.Generator().manual_seed(0))
+    return Kitten(gpt, tokenizer, Common())
 
 
 def reply_ids(tokenizer, think: str = THINK, answer: str = ANSWER) -> list[int]:
@@ -378,7 +380,7 @@ def test_a_budget_closes_the_thought(thinker, go_on):
     push[tokenizer.end_think_id] = 5.0
     gpt.logits = lambda hidden: plain(hidden) + push
     results = exam.think_with_budget(
-        Thinker(gpt, tokenizer),
+        Kitten(gpt, tokenizer, Common()),
         exercises,
         12,
         go_on=go_on,
@@ -568,6 +570,8 @@ def test_learning_by_rules_makes_the_paid_word_likelier(thinker, tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(thinking, "reward_for", rule)
-        ch5_reasoning.learn_from_rules(run, "grpo", Thinker(gpt, tokenizer), task, recipe)
+        ch5_reasoning.learn_from_rules(
+            run, "grpo", Kitten(gpt, tokenizer, run.common), task, recipe
+        )
     history = run.history("grpo")
     assert history[-1]["accuracy"] > 0.9 > 0.6 > history[0]["accuracy"]

@@ -160,7 +160,7 @@ class Stage:
     def chat_kitten(self, *arguments) -> Kitten:
         tokens = torch.arange(OLD_TEXT) % 300
         text = Texts(self.tokenizer, tokens, tokens[1:], 900, 900)
-        return Kitten(kitten(self.tokenizer), self.tokenizer, text, self.common)
+        return Kitten(kitten(self.tokenizer), self.tokenizer, self.common, text)
 
     def sft(self, module, *names: str, old_text: int = OLD_TEXT) -> None:
         def see(gpt, rows, *, generator, replay=()):

@@ -21,7 +21,7 @@ from chapters.ch5_reasoning import exam, experiments, pictures
 from chapters.ch5_reasoning.experiments import Loops, provenance
 from chapters.ch5_reasoning.recipe import ROW_LENGTH, Recipe
 from chapters.ch5_reasoning.story import Settings
-from chapters.ch5_reasoning.thinking import Thinker
+from chapters.common.kitten import Kitten
 from kittenllm.chat import text_prompt
 from kittenllm.gpt import GPT
 from kittenllm.grpo import GRPOConfig
@@ -151,7 +151,7 @@ def made(town_tokenizer, tmp_path_factory):
         assert kitten == "warm-up"
         own = GPT(chapters_own.config)
         own.load_state_dict(chapters_own.state_dict())
-        return Thinker(own, tokenizer)
+        return Kitten(own, tokenizer, common)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiments, "trained_thinker", trained_thinker)

@@ -374,7 +374,7 @@ def test_only_the_kittens_words_are_trained(town_tokenizer):
 def test_rows_hold_tools_and_ordinary_chats_in_the_wanted_mix(town_tokenizer):
     settings = with_values(Settings(), {"steps": 10, "rows_per_step": 8, "chat_fraction": 0.25})
     gpt = GPT(small_config(town_tokenizer))  # a row has 256 tokens
-    given = (tool_chat, Kitten(gpt, town_tokenizer, None, Common()), settings.sft)
+    given = (tool_chat, Kitten(gpt, town_tokenizer, Common()), settings.sft)
     rows = mixed_rows(*given, chat_fraction=settings.chat_fraction)
     again = mixed_rows(*given, chat_fraction=settings.chat_fraction)
     assert (rows.tokens == again.tokens).all()

@@ -8,9 +8,10 @@ is wrong.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chapters.common.kitten import QUICK_COUNTS, Kitten
+from chapters.common.kitten import Kitten
+from chapters.common.measuring import counts_of
 from kittenllm.chat import chat_prompt
-from kittenllm.evaluation import FULL_COUNTS, evaluation_questions, rate
+from kittenllm.evaluation import evaluation_questions, rate
 from kittenllm.kitten_town.facts import build_town
 from kittenllm.kitten_town.meow_tasks import Task, grade, held_out_tasks
 from kittenllm.sampling import generate
@@ -79,9 +80,7 @@ def language_exam(kitten: Kitten) -> dict:
 def chat_exam(kitten: Kitten) -> dict[str, float]:
     """What is left of the other abilities: held-out questions of chapter 1, answered greedily, and
     the loss on unseen pretraining text."""
-    questions = evaluation_questions(
-        build_town(), QUICK_COUNTS if kitten.common.quick else FULL_COUNTS
-    )
+    questions = evaluation_questions(build_town(), counts_of(kitten.common))
     replies = kitten.ask(questions["fact"] + questions["sum"])
     accuracy, error = rate(replies, lambda reply: reply.verdict.right)
     return {

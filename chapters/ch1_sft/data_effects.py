@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import torch
 
-from chapters.common.kitten import QUICK_COUNTS, Kitten, load_base, watched
+from chapters.common.kitten import Kitten, load_base, watched
+from chapters.common.measuring import counts_of
 from chapters.common.terminal import with_error
 from kittenllm import cleaning, plots
 from kittenllm.batches import PackedRows
@@ -69,7 +70,7 @@ def compare(
 
 def effect_of(kitten: Kitten, common: Common) -> dict[str, float]:
     """The numbers that the comparison shows for one variant."""
-    counts = QUICK_COUNTS if common.quick else COMPARE_COUNTS
+    counts = counts_of(common, COMPARE_COUNTS)
     generator = new_generator(common.device, common.seed, "ch1_sft", "compare")
     scores, _ = evaluate(
         kitten.gpt, kitten.tokenizer, build_town(), counts=counts, generator=generator

@@ -10,7 +10,8 @@ import re
 from dataclasses import dataclass, replace
 
 from chapters.ch1_sft.data_effects import compare
-from chapters.common.kitten import QUICK_COUNTS, Kitten, load_base, sft_stage, watched
+from chapters.common.kitten import Kitten, load_base, sft_stage, watched
+from chapters.common.measuring import counts_of
 from chapters.common.runner import ensure
 from chapters.common.samples import DRAWN, TYPICAL, typical_replies, write_samples
 from chapters.common.terminal import use_colour, with_error
@@ -21,7 +22,6 @@ from kittenllm.config import check_options, nested, option
 from kittenllm.data_file import read_data_file
 from kittenllm.evaluation import (
     ERRORS_MEAN,
-    FULL_COUNTS,
     evaluate,
     evaluation_questions,
     fixed_questions,
@@ -220,10 +220,6 @@ def mask_view(record: dict, tokenizer: Tokenizer) -> str:
 
 
 # ---------------------------------------------------------------------------------------- the look
-
-
-def counts_of(common: Common) -> dict[str, tuple[int, int]]:
-    return QUICK_COUNTS if common.quick else FULL_COUNTS
 
 
 def answerable(common: Common) -> list:

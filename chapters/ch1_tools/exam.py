@@ -7,10 +7,10 @@ right calls in the right order, and an answer that says the right thing and noth
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chapters.common.kitten import QUICK_COUNTS, Kitten
+from chapters.common.kitten import Kitten
+from chapters.common.measuring import counts_of
 from kittenllm.chat import chat_prompt
 from kittenllm.evaluation import (
-    FULL_COUNTS,
     evaluation_questions,
     rate,
     sample_replies,
@@ -124,7 +124,7 @@ def rates_of(attempts: dict[str, list[Attempt]]) -> dict[str, float]:
 
 def chat_exam(kitten: Kitten) -> dict[str, float]:
     """Questions that need no tool, sampled: how many are answered right, how often it calls."""
-    counts = QUICK_COUNTS if kitten.common.quick else FULL_COUNTS
+    counts = counts_of(kitten.common)
     call_marks = {kitten.tokenizer.call_id, kitten.tokenizer.end_call_id}
     replies = {}
     for kind, questions in evaluation_questions(build_town(), counts).items():

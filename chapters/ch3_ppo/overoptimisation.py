@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from chapters.common.measuring import Kitten, watch, with_scorer
+from chapters.common.kitten import Kitten
+from chapters.common.measuring import watch, with_scorer
 from chapters.common.pairs import sample_pairs
 from chapters.common.terminal import with_error
 from kittenllm import plots

@@ -22,8 +22,8 @@ from chapters.ch3_ppo.token_credit import (
     redrawn_name,
     save_snapshot,
 )
+from chapters.common.kitten import Kitten
 from chapters.common.measuring import (
-    Kitten,
     answers,
     before_and_after,
     counts_of,

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from chapters.common.measuring import Kitten, counts_of, measure, reply_rows
+from chapters.common.kitten import Kitten
+from chapters.common.measuring import counts_of, measure, reply_rows
 from kittenllm import plots
 from kittenllm.config import check_options, option
 from kittenllm.dpo import DPOConfig

@@ -23,8 +23,8 @@ from chapters.ch4_preferences.frontier import (
     trained_paths,
 )
 from chapters.ch4_preferences.pictures import draw_gold, draw_training, report
+from chapters.common.kitten import Kitten
 from chapters.common.measuring import (
-    Kitten,
     before_and_after,
     counts_of,
     fixed_replies,

@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 import torch
 
-from chapters.ch5_reasoning.thinking import Exercise, Task, Thinker
+from chapters.ch5_reasoning.thinking import Exercise, Task
+from chapters.common.kitten import Kitten
+from kittenllm.chat import text_prompt
 from kittenllm.evaluation import mean_and_error
 from kittenllm.kitten_town.rules import count_waits, format_reward, parse_reply
 from kittenllm.sampling import generate
@@ -57,7 +59,7 @@ def judged(exercise: Exercise, text: str, tokens: int, ended: bool) -> Result:
 
 
 def take_exam(
-    thinker: Thinker,
+    thinker: Kitten,
     plan: Plan,
     *,
     max_new_tokens: int,
@@ -71,7 +73,7 @@ def take_exam(
         part = asked[start : start + ROWS_AT_ONCE]
         rollout = generate(
             thinker.gpt,
-            [thinker.prompt(exercise) for exercise in part],
+            [text_prompt(thinker.tokenizer, exercise.text) for exercise in part],
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             generator=generator,
@@ -164,7 +166,7 @@ def scores_of(results: Sequence[Result]) -> dict:
     return scores
 
 
-def look(thinker: Thinker, plan: Plan, *, max_new_tokens: int, generator: torch.Generator) -> dict:
+def look(thinker: Kitten, plan: Plan, *, max_new_tokens: int, generator: torch.Generator) -> dict:
     """The exam at temperature 1: its scores, and the first reply to a few problems in full.
 
     What comes back fits into JSON.
@@ -182,7 +184,7 @@ def look(thinker: Thinker, plan: Plan, *, max_new_tokens: int, generator: torch.
     return scores
 
 
-def greedy_accuracy(thinker: Thinker, plan: Plan, *, max_new_tokens: int) -> tuple:
+def greedy_accuracy(thinker: Kitten, plan: Plan, *, max_new_tokens: int) -> tuple:
     """Accuracy, and its standard error, if the likeliest token is taken each time."""
     once = [(exercise, 1) for exercise, _ in plan]
     results = take_exam(
@@ -245,7 +247,7 @@ def tokens_of_attempts(tokenizer: Tokenizer, attempts: int) -> int:
 
 
 def think_with_budget(
-    thinker: Thinker,
+    thinker: Kitten,
     exercises: Sequence[Exercise],
     budget: int,
     *,
@@ -259,7 +261,9 @@ def think_with_budget(
     """
     gpt, tokenizer = thinker.gpt, thinker.tokenizer
     wait = tokenizer.encode(" wait ")
-    starts = [[*thinker.prompt(exercise), tokenizer.think_id] for exercise in exercises]
+    starts = [
+        [*text_prompt(tokenizer, exercise.text), tokenizer.think_id] for exercise in exercises
+    ]
     thoughts: list[list[int]] = [[] for _ in exercises]
     open_rows = list(range(len(exercises)))
     while open_rows:
@@ -284,7 +288,7 @@ def think_with_budget(
     return _answered(thinker, exercises, starts, thoughts, generator)
 
 
-def _answered(thinker: Thinker, exercises, starts, thoughts, generator) -> list[Result]:
+def _answered(thinker: Kitten, exercises, starts, thoughts, generator) -> list[Result]:
     """Close each thought, let the kitten write its answer, and judge the whole reply."""
     tokenizer = thinker.tokenizer
     close = [tokenizer.end_think_id, tokenizer.answer_id]

@@ -18,7 +18,7 @@ from chapters.ch5_reasoning.recipe import (
     exam_of,
     look,
 )
-from chapters.ch5_reasoning.thinking import Thinker
+from chapters.common.kitten import Kitten
 from kittenllm.gpt import GPT
 from kittenllm.runs.checkpoints import load_model
 from kittenllm.runs.run import Run, fingerprint_of
@@ -55,11 +55,11 @@ def run_experiment(name: str, recipe: Recipe, common: Common, loops: Loops) -> d
     return run.summary["result"]
 
 
-def trained_thinker(common: Common, kitten: str) -> Thinker:
+def trained_thinker(common: Common, kitten: str) -> Kitten:
     """A kitten of the chapter's own run."""
     path = common.folder("ch5_reasoning") / KITTENS[kitten]
     gpt, tokenizer, _ = load_model(path, device=common.device)
-    return Thinker(gpt, tokenizer)
+    return Kitten(gpt, tokenizer, common)
 
 
 def provenance(run: Run, recipe: Recipe, common: Common, loops: Loops) -> dict:

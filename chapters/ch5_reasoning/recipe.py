@@ -6,7 +6,8 @@ Used by story.py, which holds the two loops, and by its experiments: all are mea
 from dataclasses import dataclass
 
 from chapters.ch5_reasoning import exam, thinking
-from chapters.ch5_reasoning.thinking import Task, Thinker
+from chapters.ch5_reasoning.thinking import Task
+from chapters.common.kitten import Kitten
 from kittenllm.chat import ChatTokens
 from kittenllm.config import nested
 from kittenllm.grpo import GRPOConfig
@@ -47,7 +48,7 @@ def exam_of(task: Task, recipe: Recipe) -> exam.Plan:
     return exam.exam_of(task, recipe.pass_problems, recipe.most_problems)
 
 
-def look(run: Run, name: str, thinker: Thinker, plan: exam.Plan, recipe: Recipe) -> dict:
+def look(run: Run, name: str, thinker: Kitten, plan: exam.Plan, recipe: Recipe) -> dict:
     """The exam at temperature 1, with dice of its own."""
     generator = new_generator(run.common.device, run.common.seed, "ch5_reasoning", "exam", name)
     limit = recipe.grpo.max_new_tokens

@@ -21,12 +21,13 @@ from chapters.ch5_reasoning.recipe import (
     exam_of,
     look,
 )
-from chapters.ch5_reasoning.thinking import Task, Thinker
+from chapters.ch5_reasoning.thinking import Task
+from chapters.common.kitten import Kitten
 from chapters.common.runner import ensure
 from chapters.common.samples import write_samples
 from chapters.common.terminal import with_error
 from kittenllm.batches import pack
-from kittenllm.chat import ChatTokens
+from kittenllm.chat import ChatTokens, text_prompt
 from kittenllm.config import check_options, nested, option
 from kittenllm.data_file import DataFile, RecordError, read_data_file
 from kittenllm.evaluation import ERRORS_MEAN
@@ -132,7 +133,7 @@ def reason(settings: Settings, recipe: Recipe, common: Common) -> dict:
 
     # Model: the base kitten, which has never seen a tag. Data: exercises with a rule.
     gpt, tokenizer, _ = load_model(common.folder("ch0_base") / base["model"], device=common.device)
-    thinker = Thinker(gpt, tokenizer)
+    thinker = Kitten(gpt, tokenizer, common)
     task, facts = new_task(thinker, settings, recipe, common, file)
     chapter.open()  # not before: problems that do not fit must not put an earlier run aside
     plan = exam_of(task, recipe)
@@ -179,7 +180,7 @@ def reason(settings: Settings, recipe: Recipe, common: Common) -> dict:
 
 
 def warm_up(
-    run: Run, name: str, thinker: Thinker, documents: list[ChatTokens], config: SFTConfig
+    run: Run, name: str, thinker: Kitten, documents: list[ChatTokens], config: SFTConfig
 ) -> None:
     """The next-token loss on the documents; of an exercise, only the reply is trained."""
     row_length = min(ROW_LENGTH, thinker.gpt.config.context_length)
@@ -200,7 +201,7 @@ def warm_up(
         pass
 
 
-def learn_from_rules(run: Run, name: str, thinker: Thinker, task: Task, recipe: Recipe) -> None:
+def learn_from_rules(run: Run, name: str, thinker: Kitten, task: Task, recipe: Recipe) -> None:
     """GRPO on the practice problems, watched step by step."""
     config = recipe.grpo
     reference = copy.deepcopy(thinker.gpt) if config.kl_coef > 0 else None
@@ -210,7 +211,7 @@ def learn_from_rules(run: Run, name: str, thinker: Thinker, task: Task, recipe: 
     stage = run.stage(name, total=config.steps, objects=objects)
     training = train_grpo(
         thinker.gpt,
-        [thinker.prompt(exercise) for exercise in task.practice],
+        [text_prompt(thinker.tokenizer, exercise.text) for exercise in task.practice],
         thinking.reward_for(task.practice, thinker.tokenizer, recipe.format_weight),
         config=config,
         optimizer=optimizer,
@@ -259,7 +260,7 @@ def numbered_questions(file: DataFile, settings: Settings) -> tuple[list[dict], 
 
 
 def new_task(
-    thinker: Thinker, settings: Settings, recipe: Recipe, common: Common, file: DataFile | None
+    thinker: Kitten, settings: Settings, recipe: Recipe, common: Common, file: DataFile | None
 ) -> tuple[Task, dict | None]:
     """The task; and if it comes from a file, how many problems there are."""
     tokenizer = thinker.tokenizer

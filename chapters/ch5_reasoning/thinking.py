@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from kittenllm.chat import ChatTokens, text_prompt
-from kittenllm.gpt import GPT
 from kittenllm.kitten_town import countdown, scribbles
 from kittenllm.kitten_town.countdown import TRAINING_TRIPLES
 from kittenllm.kitten_town.rules import (
@@ -59,18 +58,6 @@ class Task:
     practice: list[Exercise]
     held_out: list[list[Exercise]]  # problem -> its wordings, in the order of the exam
     documents: list[ChatTokens]  # for the warm-up
-
-
-@dataclass
-class Thinker:
-    """A kitten that thinks before it answers."""
-
-    gpt: GPT
-    tokenizer: Tokenizer
-
-    def prompt(self, exercise: Exercise) -> list[int]:
-        """The tokens that the reply follows."""
-        return text_prompt(self.tokenizer, exercise.text)
 
 
 # --------------------------------------------------------------------------------------- the tasks

@@ -1,6 +1,6 @@
-"""A kitten that is fine-tuned, with the texts around it: loading it, measuring it, its optimizer.
+"""A kitten: a model, its tokenizer, and what is measured with it; and how chapter 1 loads one.
 
-Used by chapter 1 and its two sisters, which hold the loop.
+Used by all chapters that train a kitten. The stage is that of chapter 1 and its two sisters.
 """
 
 import math
@@ -10,30 +10,31 @@ import torch
 
 from chapters.common.texts import Texts, file_texts, kept_text, town_texts, validation_nats
 from kittenllm.chat import text_prompt
-from kittenllm.evaluation import FULL_COUNTS, sample_replies
+from kittenllm.evaluation import sample_replies
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town.facts import build_town
 from kittenllm.optim import MuonAdamW, make_optimizer
 from kittenllm.runs.checkpoints import load_model
 from kittenllm.runs.run import Run
 from kittenllm.runs.stages import Stage
+from kittenllm.scorer import Scorer
 from kittenllm.settings import Common, new_generator
 from kittenllm.sft import SFTConfig
 from kittenllm.tokenizer import Tokenizer
 
 REPLAY_TOKENS = 300_000
 FORGETTING_ROWS = 40  # rows of unseen pretraining text whose loss is watched
-QUICK_COUNTS = {kind: (6, 1) for kind in FULL_COUNTS}
 
 
 @dataclass
 class Kitten:
-    """A model in training and what it is measured with."""
+    """A model, its tokenizer, and what is measured with it."""
 
     gpt: GPT
     tokenizer: Tokenizer
-    texts: Texts  # pretraining text to replay, and unseen text to watch the forgetting on
     common: Common
+    texts: Texts | None = None  # to replay, and unseen ones to watch the forgetting on
+    scorer: Scorer | None = None  # the reward model, in units of this kitten's own spread
 
     def base_bits_per_byte(self) -> float:
         """Loss on unseen pretraining text: how much of reading is forgotten."""
@@ -70,7 +71,7 @@ def load_base(base: dict, common: Common) -> Kitten:
     else:
         tokens = REPLAY_TOKENS // 10 if common.quick else REPLAY_TOKENS
         texts = town_texts(common.seed, tokens, tokenizer.vocab_size, tokenizer=tokenizer)
-    return Kitten(gpt, tokenizer, texts, common)
+    return Kitten(gpt, tokenizer, common, texts)
 
 
 def load_chat_kitten(base: dict, chat: dict, common: Common) -> Kitten:

@@ -1,19 +1,20 @@
-"""Measuring a policy that is being aligned, and the held-out questions that it is asked.
+"""Measuring a kitten that chats, and the held-out questions that it is asked.
 
 One idea: three opinions about a reply are kept apart. The reward model's *score* is what training
 sees. The *gold* score is the truth of Kitten Town, which training never sees. The *KL* says how
 far the policy has moved from the kitten that it started from.
 
-Used by the chapters that learn from preferences. Letters: N replies, T tokens.
+Used by the chapters that chat. Letters: N replies, T tokens.
 """
 
 import statistics
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from chapters.common.kitten import Kitten
 from chapters.common.pairs import full_tokens
 from chapters.common.samples import DRAWN, typical_replies
 from chapters.common.terminal import safe_text
@@ -43,16 +44,6 @@ from kittenllm.tokenizer import Tokenizer
 QUICK_COUNTS = {kind: (6, 1) for kind in FULL_COUNTS}
 MEASURED_EACH = 2  # replies to each held-out question whose score and KL are measured
 UNIT_REPLIES = 512  # SFT replies that give the scores their zero and unit
-
-
-@dataclass(frozen=True)
-class Kitten:
-    """A model, its tokenizer, and what is measured with it."""
-
-    gpt: GPT
-    tokenizer: Tokenizer
-    common: Common
-    scorer: Scorer | None = None  # the reward model, in units of this kitten's own spread
 
 
 def with_scorer(kitten: Kitten, scorer: Scorer) -> Kitten:
