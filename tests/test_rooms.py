@@ -9,6 +9,8 @@ import subprocess
 import pytest
 from test_imports import CHAPTER_FILES, OURS, PACKAGE_FILES, ROOT, imported, room, short_name
 
+from chapters.bands.anchors import anchored
+from chapters.bands.anchors import texts as anchored_texts
 from chapters.common.runner import CHAPTERS
 from kittenllm import door
 from kittenllm.chat import show
@@ -136,16 +138,42 @@ def test_a_file_that_a_docstring_names_is_there(path):
 def test_every_link_and_every_program_of_a_text_is_there(path):
     text = path.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if not re.match(r"[a-z]+:|#", target):
+        if not re.match(r"[a-z]+:", target):
             file, _, anchor = target.partition("#")
-            assert (path.parent / file).exists(), f"{path}: {target}"
-            if anchor and file.endswith(".md"):
-                page = (path.parent / file).read_text(encoding="utf-8")
-                heads = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
+            page = path.parent / file if file else path
+            assert page.exists(), f"{path}: {target}"
+            if anchor and page.suffix == ".md":
+                heads = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
                 slugs = {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
                 assert anchor in slugs, f"{path}: {target}"
+            elif anchor:
+                assert re.fullmatch(r"L\d+", anchor) and page.suffix == ".py", f"{path}: {target}"
     for module in re.findall(r"python -m ((?:chapters|kittenllm)[\w.]*)", text):
         assert module in door.programs() or module.endswith("NAME"), f"{path}: {module}"
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_link_that_names_a_function_opens_the_line_of_its_definition(path):
+    """If not: python -m chapters.bands --docs."""
+    text = path.read_text(encoding="utf-8")
+    assert anchored(text, path.parent) == text
+    for name, file, line in re.findall(r"\[`([\w.]+)`[^\]]*\]\(([^)\s]+\.py)#L(\d+)\)", text):
+        code = (path.parent / file).read_text(encoding="utf-8").splitlines()[int(line) - 1]
+        assert re.match(rf"\s*(def |class |){name.split('.')[-1]}\b", code), f"{name}: {code}"
+
+
+def test_lines_of_links_by_hand(tmp_path):
+    (tmp_path / "a.py").write_text(
+        "x = 1\n\n\n@cached\ndef f():\n    pass\n\n\nclass C:\n    def g(self):\n        f = 2\n"
+    )
+    text = "[`f`](a.py) [`C`, a class](a.py#L3) [`C.g`](a.py) [`x`](a.py) [`a.py`](a.py) [f](a.py)"
+    assert anchored(text, tmp_path) == (
+        "[`f`](a.py#L5) [`C`, a class](a.py#L9) [`C.g`](a.py#L10) [`x`](a.py#L1) [`a.py`](a.py) "
+        "[f](a.py)"
+    )
+    with pytest.raises(ValueError, match="a.py defines no 'h': correct the link"):
+        anchored("[`h`](a.py)", tmp_path)
+    assert sorted(anchored_texts()) == sorted(TEXTS)
 
 
 def test_the_launch_file_names_programs_and_steps_over_the_checks():

@@ -3,9 +3,11 @@
 python -m chapters.bands RUNS_DIR...  makes bands.json from finished runs of different seeds; every
 chapter then ends with a verdict for each of its key numbers. --rounding RUNS_DIR... adds how far
 the same seeds move with another number of threads. --docs writes the numbers into README.md and
-the lessons. A band goes from the smallest to the largest of the seeds, widened by that distance on
-each side, and by two standard errors or 1 % of the number if that is more. With five seeds, a sixth
-falls outside 3 times in 100 by chance.
+the lessons, and into links that name a function the line of its definition.
+
+A band goes from the smallest to the largest of the seeds, widened by that distance on each side,
+and by two standard errors or 1 % of the number if that is more. With five seeds, a sixth falls
+outside 3 times in 100 by chance.
 
 Bands hold for full runs with default settings. Other settings: the verdict says so.
 
@@ -75,7 +77,9 @@ def bands(argv=None) -> None:
         help="seeds that had the machine to themselves; the seconds of the others get brackets",
     )
     parser.add_argument(
-        "--docs", action="store_true", help="write the numbers into README.md and the lessons"
+        "--docs",
+        action="store_true",
+        help="write the numbers into README.md and the lessons, and the lines into their links",
     )
     parser.add_argument(
         "--only",
@@ -94,7 +98,7 @@ def bands(argv=None) -> None:
         parser.error("give the runs folders, one for each seed, or --docs")
     if arguments.docs:
         changed = write_documents(read_json(output) or {}, output)
-        print(f"numbers written into {', '.join(changed) or 'no file: all are up to date'}")
+        print(f"written: {', '.join(changed) or 'no file, all are up to date'}")
 
 
 def build_again(arguments: argparse.Namespace, output: Path) -> dict:

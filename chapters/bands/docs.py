@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from chapters.bands.anchors import anchored, texts
 from chapters.bands.key_numbers import KEY_NUMBERS, digits, number_of
 from kittenllm.runs.checkpoints import write_text_atomic
 from kittenllm.runs.json_files import damaged
@@ -373,18 +374,19 @@ def filled(text: str, content: dict) -> str:
 
 
 def write_documents(content: dict, source: Path) -> list[str]:
-    """Fill all blocks of all documents from the content of `source`, a bands.json; returns the
-    names of the files that changed.
+    """Fill all blocks of all documents from the content of `source`, a bands.json, and set the
+    lines of the links in all texts; returns the names of the files that changed.
 
     Raises: DamagedFile for a content that `python -m chapters.bands` did not write.
     """
     changed = []
-    for path in documents():
+    for path in texts():
         text = path.read_text(encoding="utf-8")
         try:
-            new = filled(text, content)
+            new = filled(text, content) if path in documents() else text
         except (AttributeError, IndexError, KeyError, TypeError) as error:
             raise damaged(source, f"no numbers can be made of it, {error!r}") from error
+        new = anchored(new, path.parent)
         if new != text:
             write_text_atomic(path, new)
             changed.append(path.relative_to(ROOT).as_posix())
