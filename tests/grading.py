@@ -329,6 +329,7 @@ def grade(report: Report, file: Path, exercise: Exercise) -> None:
     torch.equal = recorder.note_unequal(torch.equal)
     files = dict.fromkeys(str(ROOT / "tests" / name) for name, _ in exercise.tests)
     options = ["-q", "-p", "no:cacheprovider", "-p", "no:faulthandler", "--rootdir", str(ROOT)]
+    options += ["-o", "addopts="]  # those of pyproject.toml are for the whole suite
     options += ["--implementation", f"{file}::{exercise.function}"]
     code = pytest.main([*files, *options], plugins=[recorder])
     if code == pytest.ExitCode.INTERRUPTED:
