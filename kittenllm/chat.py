@@ -13,7 +13,9 @@ questions, the names of the roles and the marks around them are only read.
 Paper:  Ouyang et al., "Training language models to follow instructions with human feedback",
         2022, section 3 (demonstrations); the marks are those of OpenAI's ChatML.
 Read before:  tokenizer.py.
-Left out:  pictures, several assistants, other templates. A turn ends without a line break.
+Left out:  pictures, several assistants, other templates. A turn of a kitten ends without a line
+           break; open models put one there, and many have a system message for conversations that
+           bring none. Their tokenizer says so (`turn_end`, `system`), and `encode_chat` obeys.
 """
 
 import unicodedata
@@ -113,12 +115,15 @@ def encode_chat(
         the assistant cannot speak.
     """
     check_messages(messages)
+    if tokenizer.system and messages[0]["role"] != "system":
+        messages = [{"role": "system", "content": tokenizer.system}, *messages]
     chat = ChatTokens()
     for message in messages:
         trained = message["role"] == "assistant" and message.get("train", True)
         open_turn(chat, tokenizer, message["role"])
         chat.add(tokenizer.encode(message["content"]), trained=trained)
         chat.add(tokenizer.im_end_id, trained=trained)
+        chat.add(tokenizer.encode(tokenizer.turn_end), trained=False)
     if reply_next:
         last_role = messages[-1]["role"]
         if "assistant" not in _MAY_FOLLOW[last_role]:
@@ -131,6 +136,12 @@ def open_turn(chat: ChatTokens, tokenizer: Tokenizer, role: str) -> None:
     """The head of a turn, <|im_start|>role and a line break: read, never trained."""
     chat.add(tokenizer.im_start_id, trained=False)
     chat.add(tokenizer.encode(role + "\n"), trained=False)
+
+
+def close_turn(chat: ChatTokens, tokenizer: Tokenizer, *, trained: bool) -> None:
+    """The end of a turn: its mark, and what the template of an open model has behind it."""
+    chat.add(tokenizer.im_end_id, trained=trained)
+    chat.add(tokenizer.encode(tokenizer.turn_end), trained=False)
 
 
 def chat_prompt(tokenizer: Tokenizer, messages: list[dict[str, str]]) -> list[int]:

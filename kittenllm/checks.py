@@ -156,6 +156,13 @@ def between(
         raise ValueError(f"{name} must be in {left}{low}, {high}{right}, got {value!r}")
 
 
+def flags(**named: object) -> None:
+    """Refuse anything but True and False: checks.flags(tied=tied, qkv_bias=qkv_bias)."""
+    for name, value in named.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} must be True or False, got {value!r}")
+
+
 def one_of(name: str, value: str, choices: Sequence[str]) -> None:
     """Refuse a word that is not one of the choices."""
     if value not in choices:

@@ -8,10 +8,10 @@ Papers, in the order of the code: RMSNorm (Zhang and Sennrich 2019, eq. 4); rota
 (Su et al. 2021, eq. 34, in the half-split form of Llama); scaled dot-product attention (Vaswani et
 al. 2017, eq. 1); grouped-query attention (Ainslie et al. 2023); SwiGLU (Shazeer 2020, eq. 6); one
 matrix as input and output embedding (Press and Wolf 2017). Parameters have the names and shapes of
-a Hugging Face Llama checkpoint, less the "model." in front.
+a Hugging Face Llama checkpoint, less the "model." in front; huggingface.py reads and writes those.
 
-Read before: nothing, this is the start. Left out: dropout, biases, mixture of experts, tricks for
-long contexts.
+Read before: nothing, this is the start. Left out: dropout, mixture of experts, tricks for long
+contexts.
 
 Letters: B batch, T tokens, C channels, V vocabulary, H query heads, K key/value heads, D channels
 of one head, S columns that can be looked at (S = T without a cache).
@@ -45,20 +45,27 @@ class GPTConfig:
     norm_eps: float = 1e-5  # keeps RMSNorm from dividing by zero
     stop_ids: tuple[int, ...] = ()  # tokens that end a reply: end of turn, end of text
     pad_id: int = 0  # fills up shorter rows; never trained on, never a stop token
+    # Three things that some open models do and kittens do not:
+    tied: bool = True  # one matrix as input and output embedding; False: the head has its own
+    head_dim: int | None = None  # D, where it is not C / H
+    qkv_bias: bool = False  # a number is added to each channel of queries, keys and values
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop_ids", tuple(self.stop_ids))  # a file may give a list
-        for name in ("vocab_size", "context_length", "layers", "channels", "heads", "kv_heads"):
+        sizes = "vocab_size context_length layers channels heads kv_heads ffn_channels"
+        for name in sizes.split():
             checks.count(name, getattr(self, name))
-        checks.count("ffn_channels", self.ffn_channels)
         checks.positive("rope_base", self.rope_base)
         checks.positive("norm_eps", self.norm_eps)
         if self.heads % self.kv_heads:
             raise ValueError(f"heads={self.heads} must be a multiple of kv_heads={self.kv_heads}")
-        if self.channels % (2 * self.heads):
+        checks.flags(tied=self.tied, qkv_bias=self.qkv_bias)
+        if self.head_dim is not None:
+            checks.count("head_dim", self.head_dim)
+        if self.head_channels % 2 or (self.head_dim is None and self.channels % self.heads):
             raise ValueError(
-                f"channels={self.channels} must be a multiple of 2 * heads={2 * self.heads}: "
-                "every head gets an equal share, and RoPE turns pairs of channels"
+                f"channels={self.channels} must be a multiple of 2 * heads={2 * self.heads}, or "
+                "head_dim even: every head gets an equal share, and RoPE turns pairs of channels"
             )
         for token in (*self.stop_ids, self.pad_id):
             if not 0 <= token < self.vocab_size:
@@ -69,7 +76,7 @@ class GPTConfig:
     @property
     def head_channels(self) -> int:
         """D, the channels of one head."""
-        return self.channels // self.heads
+        return self.head_dim or self.channels // self.heads
 
 
 SIZES: dict[str, dict[str, int]] = {
@@ -189,9 +196,10 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tens
     return weights @ v, weights
 
 
-def linear(inputs: int, outputs: int) -> nn.Linear:
-    """A matrix without bias, still empty: GPT.initialise fills it from its own generator."""
-    return nn.utils.skip_init(nn.Linear, inputs, outputs, bias=False)
+def linear(inputs: int, outputs: int, *, bias: bool = False) -> nn.Linear:
+    """A matrix, still empty: GPT.initialise fills it from its own generator."""
+    device = torch.get_default_device()
+    return nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias, device=device)
 
 
 class Attention(nn.Module):
@@ -203,12 +211,11 @@ class Attention(nn.Module):
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
         self.layer = layer  # where in the cache this layer's keys and values are
-        self.head_channels = config.head_channels
-        kv_channels = config.kv_heads * config.head_channels
-        self.q_proj = linear(config.channels, config.channels)
-        self.k_proj = linear(config.channels, kv_channels)
-        self.v_proj = linear(config.channels, kv_channels)
-        self.o_proj = linear(config.channels, config.channels)
+        self.head_channels = D = config.head_channels
+        self.q_proj = linear(config.channels, config.heads * D, bias=config.qkv_bias)
+        self.k_proj = linear(config.channels, config.kv_heads * D, bias=config.qkv_bias)
+        self.v_proj = linear(config.channels, config.kv_heads * D, bias=config.qkv_bias)
+        self.o_proj = linear(config.heads * D, config.channels)
 
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (B, T, C) -> queries (B, H, T, D), keys and values (B, K, T, D); q and k turned."""
@@ -222,7 +229,7 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None
     ) -> Tensor:
-        B, T, C = x.shape
+        T = x.shape[1]
         q, k, v = self.project(x, cos, sin)
         if cache is not None:
             k, v = cache.append(self.layer, k, v)  # (B, K, S, D)
@@ -231,7 +238,7 @@ class Attention(nn.Module):
         # wrong: its triangle starts top-left, and a lone query would see the first key only.
         is_causal = mask is None and T > 1
         out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, enable_gqa=True)
-        return self.o_proj(out.transpose(1, 2).reshape(B, T, C))
+        return self.o_proj(out.transpose(1, 2).flatten(2))  # (B, H, T, D) -> (B, T, H D) -> C
 
 
 class FeedForward(nn.Module):
@@ -269,7 +276,8 @@ class GPT(nn.Module):
     """Token ids in; for every position the logits of the next token out.
 
     `generator` draws the first weights (None: one with seed 0). torch's global random numbers are
-    neither used nor moved on.
+    neither used nor moved on. Inside of `torch.device("meta")` nothing is drawn, and nothing takes
+    memory: so a file gets a model to fill.
     """
 
     cos: Tensor
@@ -278,23 +286,29 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.utils.skip_init(nn.Embedding, config.vocab_size, config.channels)
+        V, C, device = config.vocab_size, config.channels, torch.get_default_device()
+        self.embed_tokens = nn.utils.skip_init(nn.Embedding, V, C, device=device)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = RMSNorm(config.channels, config.norm_eps)
+        if not config.tied:
+            self.lm_head = linear(C, V)
         cos, sin = rotation_tables(config)
         self.register_buffer("cos", cos, persistent=False)  # (context_length, D), not in a file:
         self.register_buffer("sin", sin, persistent=False)  # both can be computed again
-        self.initialise(torch.Generator().manual_seed(0) if generator is None else generator)
+        if device.type != "meta":
+            self.initialise(torch.Generator().manual_seed(0) if generator is None else generator)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
         """Draws every matrix from a normal distribution with standard deviation 0.02.
 
         Matrices that write to the residual stream get 0.02 / sqrt(2 * layers), since 2 * layers of
-        them add up there (GPT-2, Radford et al. 2019, section 2.3). Norm weights stay 1.
+        them add up there (GPT-2, Radford et al. 2019, section 2.3). Norm weights stay 1, biases
+        start at 0.
         """
         for name, parameter in self.named_parameters():
             if parameter.ndim != 2:
+                parameter.fill_(name.endswith(".weight"))
                 continue
             writes = name.endswith(("o_proj.weight", "down_proj.weight"))
             std = 0.02 / math.sqrt(2 * self.config.layers) if writes else 0.02
@@ -369,15 +383,15 @@ class GPT(nn.Module):
             )
         if valid is not None:
             checks.bool_mask("valid", valid, tokens.shape)
-        if document_ids is not None and document_ids.shape != tokens.shape:
-            shapes = f"{tuple(tokens.shape)}, got {tuple(document_ids.shape)}"
-            raise ValueError(f"document_ids must have the shape of the tokens, {shapes}")
+        if document_ids is not None:
+            checks.same_shape("tokens", tokens, "document_ids", document_ids)
         if document_ids is not None and (cache is not None or valid is not None):
             raise ValueError("document_ids are for packed rows; cache and valid are for sampling")
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The head: how well each token's embedding fits each vector, (..., C) -> (..., V)."""
-        return F.linear(hidden, self.embed_tokens.weight)
+        head = self.embed_tokens.weight if self.config.tied else self.lm_head.weight  # (V, C)
+        return F.linear(hidden, head)
 
     def forward(
         self,

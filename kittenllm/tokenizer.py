@@ -15,12 +15,14 @@ Words used here:  *rank* is the number of a token, and also the order in which i
 """
 
 import heapq
+import itertools
 import operator
 import re
 import unicodedata
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 
 import tiktoken
 from tqdm import tqdm
@@ -45,6 +47,17 @@ SMALLEST_VOCABULARY = 256 + len(FIRST_WORDS) + len(SPECIAL_TOKENS)
 # In words:  word with the space before it | one or two digits | one mark, with the space before
 #            it | line breaks | other white space
 SPLIT_PATTERN = r" ?\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]|\n+|[^\S\n]+"
+# The rules of open models whose tokenizers we can read. Theirs keep more together.
+SPLIT_PATTERNS = {
+    "kitten": SPLIT_PATTERN,
+    "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    # as gpt2, after every digit was cut off: no token holds two, or a space before one
+    "smollm": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+",
+    "llama3": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "qwen": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+}
 CLASS_PATTERN = re.compile(r" ?L+|N{1,2}| ?P|\n+|[ S]+")
 
 
@@ -171,6 +184,28 @@ def train_bpe(text_or_texts: str | Iterable[str], vocab_size: int) -> dict[bytes
     return ranks
 
 
+def last_merges(ranks: dict[bytes, int]) -> dict[bytes, tuple[bytes, ...]]:
+    """How each token of two bytes or more is made: its parts just before the last merge.
+
+    Its bytes are merged by all lower ranks. Two parts are left of every token that BPE has learnt;
+    of one that no merges lead to, three or more.
+    """
+    made = {}
+    for token, rank in ranks.items():
+        if len(token) < 2:
+            continue
+        parts = [token[i : i + 1] for i in range(len(token))]
+        while len(parts) > 2:
+            pairs = [ranks.get(a + b, rank) for a, b in zip(parts, parts[1:], strict=False)]
+            lowest = min(pairs)
+            if lowest >= rank:
+                break
+            place = pairs.index(lowest)  # of equal ones the first
+            parts[place : place + 2] = [parts[place] + parts[place + 1]]
+        made[token] = tuple(parts)
+    return made
+
+
 def _check_ranks(ranks: dict[bytes, int]) -> None:
     """Refuse ranks on which tiktoken would panic or never use a token (ValueError)."""
     if sorted(ranks.values()) != list(range(len(ranks))):
@@ -185,37 +220,84 @@ def _check_ranks(ranks: dict[bytes, int]) -> None:
             raise ValueError(f"token {token!r} of rank {rank} is no merge of two lower ranks")
 
 
+@dataclass(frozen=True)
+class Dialect:
+    """How the tokenizer of an open model differs from ours, all but the tokens themselves.
+
+    Raises: ValueError for an unknown split, or values of another type.
+    """
+
+    split: str  # a key of SPLIT_PATTERNS
+    special_ids: dict[str, int]
+    vocab_size: int  # rows of the model's embedding; some have more than there are tokens
+    endoftext_id: int  # between documents
+    pad_id: int
+    nfc: bool = False  # text takes the Unicode form NFC first: e and an accent become é
+    chats: bool = True  # False: a base model, which has no template
+    turn_end: str = ""  # stands behind <|im_end|>; a line break in most ChatML templates
+    system: str = ""  # the system message of a conversation that has none
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLIT_PATTERNS:
+            raise ValueError(f"split must be one of {', '.join(SPLIT_PATTERNS)}; {self.split!r}")
+        numbers = (*self.special_ids.values(), self.vocab_size, self.endoftext_id, self.pad_id)
+        texts = (*self.special_ids, self.turn_end, self.system)
+        if any(type(n) is not int for n in numbers) or any(type(t) is not str for t in texts):
+            raise ValueError("ids must be whole numbers, names and texts must be strings")
+
+
 class Tokenizer:
     """Text to token ids and back, with our own trained ranks inside a `tiktoken.Encoding`.
 
     Ids 0 .. len(ranks)-1 are ordinary tokens, the special tokens follow without a gap. A special
     id comes only from the code (`tokenizer.im_end_id`) or out of a model, never out of a text.
+    With a `dialect` it is the tokenizer of an open model: its special tokens may stand anywhere,
+    and those of ours that it has not got are -1, an id that nothing has.
 
     Raises:  ValueError for ranks with a gap, without all 256 bytes, or with unreachable tokens.
     """
 
-    def __init__(self, ranks: dict[bytes, int]):
-        _check_ranks(ranks)
+    def __init__(self, ranks: dict[bytes, int], dialect: Dialect | None = None):
         self.ranks = dict(ranks)
-        self.special_ids = {name: len(ranks) + i for i, name in enumerate(SPECIAL_TOKENS)}
-        self.vocab_size = len(ranks) + len(SPECIAL_TOKENS)
-        self.endoftext_id = self.special_ids["<|endoftext|>"]
-        self.pad_id = self.special_ids["<|pad|>"]
-        self.im_start_id = self.special_ids["<|im_start|>"]
-        self.im_end_id = self.special_ids["<|im_end|>"]
-        self.think_id = self.special_ids["<think>"]
-        self.end_think_id = self.special_ids["</think>"]
-        self.answer_id = self.special_ids["<answer>"]
-        self.end_answer_id = self.special_ids["</answer>"]
-        self.call_id = self.special_ids["<call>"]
-        self.end_call_id = self.special_ids["</call>"]
-        self._token_bytes = sorted(ranks, key=ranks.__getitem__)  # rank -> bytes
+        self.dialect = dialect
+        if dialect is None:
+            _check_ranks(ranks)
+            specials = {name: len(ranks) + i for i, name in enumerate(SPECIAL_TOKENS)}
+            dialect = Dialect(
+                "kitten",
+                specials,
+                vocab_size=len(ranks) + len(specials),
+                endoftext_id=specials["<|endoftext|>"],
+                pad_id=specials["<|pad|>"],
+            )
+        self.special_ids = dialect.special_ids
+        self.vocab_size = dialect.vocab_size
+        self.chats, self.turn_end, self.system = dialect.chats, dialect.turn_end, dialect.system
+        self.endoftext_id = dialect.endoftext_id
+        self.pad_id = dialect.pad_id
+        self.im_start_id = self.special_ids.get("<|im_start|>", -1)
+        self.im_end_id = self.special_ids.get("<|im_end|>", -1)
+        self.think_id = self.special_ids.get("<think>", -1)
+        self.end_think_id = self.special_ids.get("</think>", -1)
+        self.answer_id = self.special_ids.get("<answer>", -1)
+        self.end_answer_id = self.special_ids.get("</answer>", -1)
+        self.call_id = self.special_ids.get("<call>", -1)
+        self.end_call_id = self.special_ids.get("</call>", -1)
+        self._token_bytes = {token: text for text, token in self.ranks.items()}
+        self._names = {token: name for name, token in self.special_ids.items()}
+        self._nfc = dialect.nfc
+        used = sorted([*self._token_bytes, *self._names])
+        if used != list(range(len(used))) or len(used) > self.vocab_size:
+            raise ValueError(f"token ids must be 0, 1, 2, ... without a gap, to {self.vocab_size}")
+        # A vocabulary may lack bytes that its makers never saw; tiktoken needs all 256. Those get
+        # ids behind all others, which `encode` leaves out.
+        bytes_left = [bytes([b]) for b in range(256) if bytes([b]) not in self.ranks]
+        self._left_out = {byte: self.vocab_size + i for i, byte in enumerate(bytes_left)}
         self._encoding = tiktoken.Encoding(
             name="kittenllm",
-            pat_str=SPLIT_PATTERN,
-            mergeable_ranks=self.ranks,
+            pat_str=SPLIT_PATTERNS[dialect.split],
+            mergeable_ranks=self.ranks | self._left_out,
             special_tokens=self.special_ids,
-            explicit_n_vocab=self.vocab_size,
         )
 
     def encode(self, text: str) -> list[int]:
@@ -223,7 +305,11 @@ class Tokenizer:
 
         A lone surrogate becomes U+FFFD.  Raises ValueError for anything that is no str.
         """
-        return self._encoding.encode_ordinary(_without_lone_surrogates(text))
+        text = _without_lone_surrogates(text)
+        if self._nfc:
+            text = unicodedata.normalize("NFC", text)
+        ids = self._encoding.encode_ordinary(text)
+        return [token for token in ids if token < self.vocab_size] if self._left_out else ids
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         """`encode` for each text."""
@@ -239,13 +325,13 @@ class Tokenizer:
         shown = []
         run = bytearray()  # ordinary bytes since the last special token
         for token in self._checked(ids):
-            if token < len(self._token_bytes):
+            if token in self._token_bytes:
                 run += self._token_bytes[token]
             else:
-                shown.append(_escape_specials(run.decode("utf-8", "replace")))
-                shown.append(SPECIAL_TOKENS[token - len(self._token_bytes)])
+                shown.append(self._escaped(run.decode("utf-8", "replace")))
+                shown.append(self._name(token))
                 run = bytearray()
-        shown.append(_escape_specials(run.decode("utf-8", "replace")))
+        shown.append(self._escaped(run.decode("utf-8", "replace")))
         return "".join(shown)
 
     def tokens_as_text(self, ids: Iterable[int]) -> list[str]:
@@ -255,29 +341,47 @@ class Tokenizer:
         """
         pieces = []
         for token in self._checked(ids):
-            if token < len(self._token_bytes):
+            if token in self._token_bytes:
                 text = self._token_bytes[token].decode("utf-8", "backslashreplace")
-                pieces.append(_escape_specials(text))
+                pieces.append(self._escaped(text))
             else:
-                pieces.append(SPECIAL_TOKENS[token - len(self._token_bytes)])
+                pieces.append(self._name(token))
         return pieces
 
-    def to_state(self) -> dict[str, list[str]]:
+    def to_state(self) -> dict:
         """The tokenizer as plain strings, for a checkpoint or JSON: tokens in hex, rank order."""
-        tokens = [token.hex() for token in self._token_bytes]
-        return {"tokens": tokens, "special_tokens": list(SPECIAL_TOKENS)}
+        tokens = [self._token_bytes[token].hex() for token in sorted(self._token_bytes)]
+        state: dict = {"tokens": tokens, "special_tokens": list(self.special_ids)}
+        return state if self.dialect is None else state | {"dialect": asdict(self.dialect)}
 
     @classmethod
-    def from_state(cls, state: dict[str, list[str]]) -> "Tokenizer":
+    def from_state(cls, state: dict) -> "Tokenizer":
         """The reverse of `to_state`.  Raises ValueError for anything else."""
         try:
-            ranks = {bytes.fromhex(token): rank for rank, token in enumerate(state["tokens"])}
+            tokens = [bytes.fromhex(token) for token in state["tokens"]]
             special_tokens = tuple(state["special_tokens"])
-        except (TypeError, KeyError, ValueError) as error:
+            dialect = Dialect(**state["dialect"]) if "dialect" in state else None
+            special_ids = set(dialect.special_ids.values()) if dialect else set()
+            free = (token for token in itertools.count() if token not in special_ids)
+            ranks = dict(zip(tokens, free, strict=False))
+            if dialect:
+                return cls(ranks, dialect)
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise ValueError(f"this is no saved tokenizer: {error!r}") from error
         if special_tokens != SPECIAL_TOKENS:
             raise ValueError(f"the saved tokenizer has other special tokens: {special_tokens!r}")
         return cls(ranks)
+
+    def _name(self, token: int) -> str:
+        """A special token by its name, or one of the rows behind the last token."""
+        return self._names.get(token, f"<|unused {token}|>")
+
+    def _escaped(self, text: str) -> str:
+        r"""Write text that spells a special token with a backslash: "<think>" -> "<\think>"."""
+        for name in self.special_ids:
+            if name in text:
+                text = text.replace(name, f"{name[0]}\\{name[1:]}")
+        return text
 
     def _checked(self, ids: Iterable[int]) -> list[int]:
         """Ids (a list, or a tensor of one dimension) as plain ints in 0 .. vocab_size-1."""
@@ -292,11 +396,3 @@ class Tokenizer:
                 raise ValueError(f"token id {number} is outside the vocabulary, 0 to {limit}")
             checked.append(number)
         return checked
-
-
-def _escape_specials(text: str) -> str:
-    r"""Write text that spells a special token with a backslash: "<think>" -> "<\think>"."""
-    if "<" in text:
-        for name in SPECIAL_TOKENS:
-            text = text.replace(name, f"<\\{name[1:]}")
-    return text

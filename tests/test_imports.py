@@ -41,6 +41,8 @@ LAYERS = (
         "training rewards calibration cleaning plot_style runs.stages runs.summaries "
         "skills.agent lora",
     ),
+    ("parts of a model folder", "chat_template safetensors_file tokenizer_json"),
+    ("a model folder", "huggingface"),
     ("pairs", "pairs"),
     ("algorithms", " ".join(("pretrain", *ALGORITHMS))),  # they never import each other
     (

@@ -18,7 +18,7 @@ from kittenllm.chat import show
 TOP = {"README.md", "requirements.txt", "pyproject.toml", "LICENSE", "AGENTS.md"}
 TOP |= {"kittenllm", "chapters", "tests", "data"}
 ROOMS = {row.name for row in CHAPTERS} | {"common", "exercises"}
-ROOMS |= {"check", "report", "trace", "museum", "bands", "chat", "rank", "enumerable"}
+ROOMS |= {"check", "report", "trace", "museum", "bands", "chat", "rank", "enumerable", "export"}
 DOOR = {"__init__.py", "__main__.py", "chapters.py", "one_file.py"}
 TEXTS = [*ROOT.glob("*.md"), ROOT / ".github" / "CONTRIBUTING.md", ROOT / "data" / "README.md"]
 TEXTS += sorted((ROOT / "chapters").rglob("*.md"))

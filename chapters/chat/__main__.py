@@ -3,6 +3,7 @@
 Without further flags it loads the kitten of the latest finished chapter. A base kitten cannot chat;
 it gets a text and continues it, which is all it has learned. With --tools it is the kitten of
 ch1_tools, which calls a calculator and a search; calls and results are shown as they happen.
+--model also takes the folder of a real model, as Hugging Face folders are (Llama family, ChatML).
 
 Ctrl-C stops a reply, a second one (or Ctrl-D, or /quit) leaves.
 """
@@ -11,7 +12,10 @@ import argparse
 import contextlib
 import math
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+
+import torch
 
 from chapters.chat.conversation import Conversation, PlainText
 from chapters.chat.tool_talk import NO_TOOLS, ToolTalk
@@ -19,10 +23,12 @@ from chapters.common.runner import CHAPTERS, exit_code, find_chapter
 from chapters.common.terminal import safe_text, use_colour, wrap
 from kittenllm.chat import colour_view
 from kittenllm.door import Parser, path_argument
+from kittenllm.gpt import GPT
+from kittenllm.huggingface import load_folder
 from kittenllm.runs.checkpoints import CheckpointError, load_model
 from kittenllm.sampling import stream
 from kittenllm.settings import DEVICES, Common, new_generator, pick_device
-from kittenllm.tokenizer import SPECIAL_TOKENS, Tokenizer
+from kittenllm.tokenizer import Tokenizer
 
 INDENT = " " * 8  # under "kitten> ": a reply cannot draw a prompt of its own at the left edge
 
@@ -51,7 +57,8 @@ class ReplyText:
         """The text that this token has made certain."""
         self.ids.append(token)
         text = self.tokenizer.decode(self.ids).rstrip("\N{REPLACEMENT CHARACTER}")
-        return self._new_part(text[: len(text) - undecided_end(text)])
+        undecided = undecided_end(text, self.tokenizer.special_ids)
+        return self._new_part(text[: len(text) - undecided])
 
     def rest(self) -> str:
         """What was still held back, at the end of the reply."""
@@ -202,11 +209,11 @@ class ChatProgram:
         return ids
 
 
-def undecided_end(text: str) -> int:
+def undecided_end(text: str, names: Iterable[str]) -> int:
     """How many letters at the end of `text` may become the name of a special token."""
-    for length in range(min(len(text), max(map(len, SPECIAL_TOKENS)) - 1), 0, -1):
+    for length in range(min(len(text), max(map(len, names), default=0) - 1), 0, -1):
         end = text[-length:]
-        if any(name != end and name.startswith(end) for name in SPECIAL_TOKENS):
+        if any(name != end and name.startswith(end) for name in names):
             return length
     return 0
 
@@ -249,6 +256,15 @@ def find_model(runs: Path, quick: bool, chapter: str | None) -> tuple[Path, bool
     )
 
 
+def load_any(path: Path, chats: bool, device: torch.device) -> tuple[GPT, Tokenizer, bool]:
+    """The model of a model.pt or of a Hugging Face folder, and whether it can chat."""
+    if path.is_dir():
+        gpt, tokenizer = load_folder(path, device=device, dtype=torch.float32)
+        return gpt, tokenizer, tokenizer.chats
+    gpt, tokenizer, extra = load_model(path, device=device)
+    return gpt, tokenizer, extra.get("chat", chats)  # the chapter that saved a model knows best
+
+
 def parse_arguments(argv=None) -> argparse.Namespace:
     parser = Parser(
         prog="chapters.chat",
@@ -258,7 +274,9 @@ def parse_arguments(argv=None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--model", type=path_argument, metavar="FILE", help="a model.pt")
+    which.add_argument(
+        "--model", type=path_argument, metavar="PATH", help="a model.pt, or a Hugging Face folder"
+    )
     which.add_argument("--chapter", help="the kitten of this chapter (default: the latest)")
     parser.add_argument("--runs", type=path_argument, default=Path("runs"), metavar="DIR")
     parser.add_argument("--quick", action="store_true", help="look in <runs>/quick")
@@ -289,10 +307,9 @@ def chat(argv=None) -> None:
     else:
         chapter = arguments.chapter or ("ch1_tools" if arguments.tools else None)
         path, chats = find_model(arguments.runs, arguments.quick, chapter)
-    gpt, tokenizer, extra = load_model(path, device=arguments.device)
-    chats = extra.get("chat", chats)  # the chapter that saved a model knows best
-    if arguments.tools and not chats:
-        raise ValueError("--tools needs a kitten that can chat, and this one has not learned to")
+    gpt, tokenizer, chats = load_any(path, chats, arguments.device)
+    if arguments.tools and not (chats and "<call>" in tokenizer.special_ids):
+        raise ValueError("--tools needs a kitten that can chat, and knows the token <call>")
     kind = Conversation if chats else PlainText
     conversation = kind(tokenizer, gpt.config.context_length, arguments.system if chats else None)
     print(f"{path}: {gpt.parameter_count / 1e6:.2f} M parameters. /help lists the commands.")

@@ -4,7 +4,7 @@ Keeping tokens and not text matters: a special token that the kitten sampled sta
 that only spells one stays text.
 """
 
-from kittenllm.chat import ChatTokens, chat_prompt, encode_chat
+from kittenllm.chat import ChatTokens, check_messages, close_turn, open_turn
 from kittenllm.skills.agent import add_tool_turn
 from kittenllm.tokenizer import Tokenizer
 
@@ -24,11 +24,10 @@ class Conversation:
         self.context_length = context_length
         self.system = ChatTokens()
         self.exchanges: list[ChatTokens] = []
+        system = system or tokenizer.system
         if system:
-            user = {"role": "user", "content": "?"}
-            both = encode_chat(tokenizer, [{"role": "system", "content": system}, user])
-            alone = len(encode_chat(tokenizer, [user]))
-            self.system.add(both.tokens[:-alone], trained=False)
+            check_messages([{"role": "system", "content": system}])
+            add_read_turn(self.system, tokenizer, "system", system)
         if len(self.system) > context_length // 2:
             raise ValueError(
                 f"the system message is {len(self.system)} tokens long, more than half of the "
@@ -43,7 +42,9 @@ class Conversation:
         most = self.context_length - len(self.system) - MIN_REPLY_TOKENS
         check_not_huge(text, most)
         exchange = ChatTokens()
-        exchange.add(chat_prompt(self.tokenizer, [{"role": "user", "content": text}]), False)
+        check_messages([{"role": "user", "content": text}])
+        add_read_turn(exchange, self.tokenizer, "user", text)
+        open_turn(exchange, self.tokenizer, "assistant")
         check_length(len(exchange), most)
         self.exchanges.append(exchange)
         return self._make_room(reply_tokens)
@@ -73,7 +74,7 @@ class Conversation:
     def answer(self, ids: list[int]) -> None:
         """Add what the kitten said, and close its turn."""
         self.exchanges[-1].add(ids, trained=True)
-        self.exchanges[-1].add(self.tokenizer.im_end_id, trained=True)
+        close_turn(self.exchanges[-1], self.tokenizer, trained=True)
 
     def tokens(self) -> ChatTokens:
         """The whole conversation as one row."""
@@ -101,6 +102,13 @@ class PlainText(Conversation):
 
     def answer(self, ids: list[int]) -> None:
         self.exchanges[-1].add(ids, trained=True)
+
+
+def add_read_turn(chat: ChatTokens, tokenizer: Tokenizer, role: str, text: str) -> None:
+    """A whole turn of somebody else: nothing in it is trained."""
+    open_turn(chat, tokenizer, role)
+    chat.add(tokenizer.encode(text), trained=False)
+    close_turn(chat, tokenizer, trained=False)
 
 
 def check_length(tokens: int, most: int) -> None:

@@ -6,7 +6,8 @@ step (`os.replace`). Whoever pulls the plug in between finds the old file, whole
 too: `weights_only=True` lets a file hold tensors and plain containers, but no code, so a checkpoint
 from a stranger cannot run anything on this machine.
 
-Read before: nothing. Left out: sharded files, background saving, other formats (safetensors).
+Read before: nothing. Left out: sharded files, background saving; huggingface.py has the format
+of other programs.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ import json
 import os
 import stat
 import zipfile
+from collections.abc import Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -40,6 +42,14 @@ class CheckpointError(Exception):
 def write_bytes_atomic(path, content: bytes | memoryview) -> None:
     """Put `content` into `path`, completely or not at all; a missing folder is made.
 
+    Raises: CheckpointError as `write_parts_atomic`.
+    """
+    write_parts_atomic(path, [content])
+
+
+def write_parts_atomic(path, parts: Iterable[bytes | memoryview]) -> None:
+    """The same for content that comes in parts, one behind the other.
+
     Raises: CheckpointError (full disk, no permission); the old file, if any, is untouched and no
     temporary file stays.
     """
@@ -48,7 +58,7 @@ def write_bytes_atomic(path, content: bytes | memoryview) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
-            file.write(content)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())  # on the disk, not only in the system's memory
         os.replace(temporary, path)
@@ -217,18 +227,8 @@ def model_from(config: object, weights: object) -> GPT:
 
 def check_weights(config: GPTConfig, weights: dict) -> None:
     """Raises: ValueError if these are not, name by name, finite weights of a GPT of this shape."""
-    in_layers = len(weights) - 2  # all but the embedding and the last norm
-    if in_layers != config.layers * len(layer_shapes(config)):
-        raise ValueError(f"{printable(config.layers)} layers, but {len(weights)} weights")
-    expected = {
-        "embed_tokens.weight": (config.vocab_size, config.channels),
-        "norm.weight": (config.channels,),
-    }
-    for layer in range(config.layers):
-        for name, shape in layer_shapes(config).items():
-            expected[f"layers.{layer}.{name}"] = shape
     stored: dict[int, str] = {}
-    for name, shape in expected.items():
+    for name, shape in weight_shapes(config, count=len(weights)).items():
         weight = weights.get(name)
         if not isinstance(weight, torch.Tensor) or weight.is_meta:
             raise ValueError(f"{name} is no tensor")
@@ -265,16 +265,43 @@ def load_head(model: torch.nn.Module, head: dict) -> None:
     model.load_state_dict({**state, **head})
 
 
+def weight_shapes(config: GPTConfig, *, count: int) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every weight of a GPT, of which there are `count`.
+
+    Raises: ValueError for another count, before a name is made: a file may say three million
+    layers.
+    """
+    shapes = {
+        "embed_tokens.weight": (config.vocab_size, config.channels),
+        "norm.weight": (config.channels,),
+    }
+    if not config.tied:
+        shapes["lm_head.weight"] = (config.vocab_size, config.channels)
+    in_layers = count - len(shapes)
+    if in_layers != config.layers * len(layer_shapes(config)):
+        raise ValueError(f"{printable(config.layers)} layers, but {count} weights")
+    for layer in range(config.layers):
+        for name, shape in layer_shapes(config).items():
+            shapes[f"layers.{layer}.{name}"] = shape
+    return shapes
+
+
 def layer_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every weight of one layer."""
     C, wide = config.channels, config.ffn_channels
+    q_channels = config.heads * config.head_channels
     kv_channels = config.kv_heads * config.head_channels
-    return {
+    biases = {
+        "self_attn.q_proj.bias": (q_channels,),
+        "self_attn.k_proj.bias": (kv_channels,),
+        "self_attn.v_proj.bias": (kv_channels,),
+    }
+    return (biases if config.qkv_bias else {}) | {
         "input_layernorm.weight": (C,),
-        "self_attn.q_proj.weight": (C, C),
+        "self_attn.q_proj.weight": (q_channels, C),
         "self_attn.k_proj.weight": (kv_channels, C),
         "self_attn.v_proj.weight": (kv_channels, C),
-        "self_attn.o_proj.weight": (C, C),
+        "self_attn.o_proj.weight": (C, q_channels),
         "post_attention_layernorm.weight": (C,),
         "mlp.gate_proj.weight": (wide, C),
         "mlp.up_proj.weight": (wide, C),

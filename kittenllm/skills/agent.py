@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from kittenllm.chat import ChatTokens, open_turn
+from kittenllm.chat import ChatTokens, close_turn, open_turn
 from kittenllm.gpt import GPT
 from kittenllm.sampling import generate
 from kittenllm.tokenizer import Tokenizer
@@ -66,7 +66,7 @@ def encode_tool_chat(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]]
         if "call" in message:
             call = tokenizer.encode(message["call"])
             chat.add([tokenizer.call_id, *call, tokenizer.end_call_id], trained=True)
-        chat.add(tokenizer.im_end_id, trained=is_assistant)
+        close_turn(chat, tokenizer, trained=is_assistant)
     return chat
 
 
@@ -74,7 +74,7 @@ def add_tool_turn(chat: ChatTokens, tokenizer: Tokenizer, result: str) -> None:
     """What a tool said, as ordinary text that is not trained; then the kitten's turn is opened."""
     open_turn(chat, tokenizer, "tool")
     chat.add(tokenizer.encode(result), trained=False)
-    chat.add(tokenizer.im_end_id, trained=False)
+    close_turn(chat, tokenizer, trained=False)
     open_turn(chat, tokenizer, "assistant")
 
 
@@ -177,7 +177,7 @@ def take_turn(
     """Book one reply: it ends the episode, or its call is run and the result stands behind it."""
     episode.replies.append(tokenizer.decode(reply))
     episode.chat.add(reply, trained=True)
-    episode.chat.add(tokenizer.im_end_id, trained=True)
+    close_turn(episode.chat, tokenizer, trained=True)
     call = read_call(tokenizer, reply)
     if call is None:
         episode.ended = "answer" if stopped else "cut off"

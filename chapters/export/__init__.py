@@ -1,0 +1,1 @@
+"""`python -m chapters.export`: a kitten as a Hugging Face folder."""

@@ -1,0 +1,129 @@
+"""Put a kitten on the road: python -m chapters.export ch1_sft --to my_kitten
+
+Writes the kitten of a finished chapter as a Hugging Face folder: weights, tokenizer, chat template,
+and a model card with the numbers that its chapter has measured. transformers loads it, and all that
+stands on transformers. python -m chapters.chat --model my_kitten talks to it.
+
+What is in the folder already stays: give the name of a new one.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from chapters.bands.docs import TABLE, cell, shown_numbers
+from chapters.common.runner import exit_code, find_chapter
+from kittenllm.door import Parser, path_argument
+from kittenllm.gpt import GPT
+from kittenllm.huggingface import check_free, save_folder
+from kittenllm.runs.checkpoints import load_model
+from kittenllm.runs.summaries import read_summary
+from kittenllm.scorer import HEAD
+from kittenllm.settings import Common
+from kittenllm.tokenizer import Tokenizer
+
+CARD = """\
+---
+license: mit
+library_name: transformers
+pipeline_tag: text-generation
+---
+
+# {title}
+
+A GPT of {millions:.2f} million parameters, trained from random weights by KittenLLM, which shows
+how a base GPT becomes a chat model and then a reasoner. Chapter `{chapter}`: {about}. It knows one
+small made-up town of kittens and can talk about nothing else. It is made for learning, not for use.
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model, tokenizer = AutoModelForCausalLM.from_pretrained("."), AutoTokenizer.from_pretrained(".")
+{use}
+reply = model.generate(**tokens, max_new_tokens=60, do_sample=True)
+print(tokenizer.decode(reply[0]))
+```
+
+{numbers}
+
+## Good to know
+
+* It reads {context} tokens at a time.
+* transformers makes a special token of `<|im_start|>` in a text; in KittenLLM a text stays text.
+  Take such marks out of what strangers type.
+"""
+CHAT_USE = """\
+chat = [{"role": "user", "content": "Hello!"}]
+settings = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True}
+tokens = tokenizer.apply_chat_template(chat, **settings)"""
+TEXT_USE = """\
+text = "Once upon a time"  # it goes on with a text; a document begins with <|endoftext|>
+tokens = tokenizer("<|endoftext|>" + text, return_tensors="pt")"""
+
+
+def card(chapter: str, summary: dict, gpt: GPT, chats: bool) -> str:
+    """The model card: what it is, how it is used, and the numbers of summary.json."""
+    numbers = shown_numbers(chapter, [summary])
+    rows = [f"| {row.label} | {cell(row, numbers, 0)} |" for row in TABLE.get(chapter, ())]
+    seed, quick = summary.get("seed"), summary.get("quick")
+    lines = [f"Measured in the run that trained it (seed {seed}), on prompts that were held out:"]
+    if quick:
+        lines.append("**It comes from a --quick run: it babbles.**")
+    return CARD.format(
+        title=f"A kitten of KittenLLM: {chapter}",
+        millions=gpt.parameter_count / 1e6,
+        chapter=chapter,
+        about=find_chapter(chapter).title,
+        use=CHAT_USE if chats else TEXT_USE,
+        numbers="\n".join([*lines, "", "| number | value |", "|---|---:|", *rows]),
+        context=gpt.config.context_length,
+    )
+
+
+def finished_kitten(chapter: str, common: Common) -> tuple[GPT, Tokenizer, dict, bool]:
+    """What a finished chapter wrote: model, tokenizer, summary, and whether it can chat.
+
+    Raises: ValueError if it has not finished, or if its model is not one that speaks.
+    """
+    row = find_chapter(chapter)
+    folder = common.folder(row.name)
+    summary = read_summary(folder / "summary.json")
+    if summary is None:
+        raise ValueError(f"{folder}: {chapter} has not finished. Run python -m chapters.{chapter}")
+    if not summary.get("model"):
+        raise ValueError(f"{folder}: {chapter} keeps no model")
+    gpt, tokenizer, extra = load_model(folder / summary["model"])
+    if HEAD in extra:
+        raise ValueError(f"{chapter} is a reward model: it gives scores and cannot speak")
+    return gpt, tokenizer, summary, extra.get("chat", row.talks)
+
+
+def export(argv=None) -> None:
+    """Load a kitten and write its folder."""
+    parser = Parser(
+        prog="chapters.export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("chapter", help="whose kitten: ch1_sft, ch3_ppo ...")
+    parser.add_argument("--to", type=path_argument, required=True, metavar="DIR", help="new folder")
+    parser.add_argument("--runs", type=path_argument, default=Path("runs"), metavar="DIR")
+    parser.add_argument("--quick", action="store_true", help="look in <runs>/quick")
+    arguments = parser.parse_args(argv)
+    check_free(arguments.to)
+    common = Common(runs=arguments.runs, quick=arguments.quick)
+    gpt, tokenizer, summary, chats = finished_kitten(arguments.chapter, common)
+    text = card(arguments.chapter, summary, gpt, chats)
+    save_folder(arguments.to, gpt, tokenizer, card=text, chats=chats)
+    print(f"{arguments.to}: {gpt.parameter_count / 1e6:.2f} M parameters, for transformers")
+    print(f"talk to it: python -m chapters.chat --model {arguments.to}")
+
+
+def main(argv=None) -> int:
+    """The command line; returns the exit code."""
+    return exit_code(lambda: export(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
