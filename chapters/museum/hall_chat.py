@@ -148,8 +148,8 @@ EXHIBITS = (
         target="kittenllm.tokenizer.Tokenizer.encode",
         changes=(
             (
-                "self._encoding.encode_ordinary(_without_lone_surrogates(text))",
-                'self._encoding.encode(_without_lone_surrogates(text), allowed_special="all")',
+                "self._encoding.encode_ordinary(text)",
+                'self._encoding.encode(text, allowed_special="all")',
             ),
         ),
         symptom=Symptom(chat_labs.marks_from_text, "marks typed", "special tokens made", 4.0),
