@@ -13,7 +13,7 @@ At 7 billion parameters: the same loss, and some ten thousand conversations are 
 2023, arXiv 2307.09288, section 3.1). With its 32,000 words the logits of one such step would fill
 33 GB in float32; fused kernels never store them (Hsu et al. 2024, arXiv 2410.10989).
 
-Letters: B rows, T tokens in a row, V vocabulary. Loss in nats per token.
+Letters: B rows, T tokens in a row, V vocabulary, n trained tokens. Loss in nats per token.
 Read before: chat.py, batches.py, logprobs.py. Left out: dropout, evaluation during training (the
 chapter does it between two steps).
 """
@@ -28,7 +28,7 @@ from kittenllm import checks
 from kittenllm.batches import PackedRows, TokenStream
 from kittenllm.config import check_options, option
 from kittenllm.gpt import GPT
-from kittenllm.logprobs import masked_mean, token_logprobs
+from kittenllm.logprobs import pick_logprobs
 from kittenllm.optim import learning_rate_scale
 from kittenllm.training import Optimizer, Stopwatch, apply_gradients, rows_between
 
@@ -49,15 +49,14 @@ def sft_loss(logits: Tensor, tokens: Tensor, loss_mask: Tensor) -> tuple[Tensor,
     checks.token_ids("tokens", tokens[loss_mask], logits.shape[-1])
 
     trained = loss_mask[:, 1:]  # (B, T-1) action frame
-    produced = torch.where(loss_mask, tokens, 0)  # an untrained token may be anything
-    producing = torch.zeros_like(loss_mask)  # (B, T) position t speaks about token t + 1
-    producing[:, :-1] = trained
-    logits = torch.where(producing.unsqueeze(-1), logits, 0.0)  # before log_softmax: hides NaN
+    producing = logits[:, :-1][trained]  # (n, V) what was known before each trained token
+    produced = tokens[:, 1:][trained]  # (n,) what came
 
-    logprobs = token_logprobs(logits, produced)  # (B, T-1)
-    loss = -masked_mean(logprobs, trained)
-    hits = logits[:, :-1].argmax(dim=-1) == produced[:, 1:]  # (B, T-1)
-    metrics = {"accuracy": masked_mean(hits.to(logits.dtype), trained)}
+    logprobs = pick_logprobs(producing, produced)  # (n,)
+    count = max(1, len(logprobs))  # no trained token: the loss is 0, not NaN
+    loss = -logprobs.sum() / count
+    hits = producing.argmax(dim=-1) == produced  # (n,)
+    metrics = {"accuracy": (hits.sum() / count).to(logits.dtype)}
     return loss.to(logits.dtype), metrics
 
 

@@ -67,7 +67,6 @@ EXHIBITS = (
                 "trained = loss_mask[:, 1:]  #",
                 "trained = torch.ones_like(loss_mask[:, 1:])  #",
             ),
-            ("torch.where(loss_mask, tokens, 0)  #", "torch.where(tokens >= 0, tokens, 0)  #"),
         ),
         symptom=Symptom(chat_labs.speaks_for_the_user, "step", "p(token of a user turn)", 0.3),
         seen="The kitten learns to write the user's lines, questions included.",
@@ -106,8 +105,8 @@ EXHIBITS = (
         target="kittenllm.sft.sft_loss",
         changes=(
             (
-                "produced = torch.where(loss_mask, tokens, 0)  #",
-                "produced = tokens.masked_fill_(~loss_mask, 0)  #",
+                "produced = tokens[:, 1:][trained]  #",
+                "produced = tokens.masked_fill_(~loss_mask, 0)[:, 1:][trained]  #",
             ),
         ),
         symptom=RIGHT,
