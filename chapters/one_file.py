@@ -71,7 +71,7 @@ def puzzles(number_sets):
     for numbers in number_sets:
         for a, b, c in itertools.permutations(numbers):
             endings = {}  # target -> all equations that make it
-            for equation in equations([a, b, c]):
+            for equation in equations([a, b, c]) + equations([c, b, a]):  # 2 + 3 and 3 + 2
                 endings.setdefault(equation.split()[-1], []).append(f"{equation} <end>")
             items += [(f"make {target} from {a} {b} {c} :", endings[target]) for target in endings]
     return items
@@ -115,7 +115,7 @@ class Town:
 
 
 def is_right(reply, item):
-    """Has the reply a right ending? In whole words: "12 + 3 = 15" does not end in "2 + 3 = 15"."""
+    """Does the reply end correctly? In whole words: "12 + 3 = 5" does not end in "2 + 3 = 5"."""
     return any(f" {reply}".endswith(f" {ending}") for ending in item[1])
 
 
