@@ -12,8 +12,8 @@ Each stage prints one number, measured before and after the training. It should 
 
 A quarter of the kittens and a sixth of the number sets are held out. The book tells the facts about
 the held-out kittens, but no training question and no training pair asks for them. The held-out
-number sets are in no page of the book and in no training puzzle. From SFT on, each number is
-measured only on what is held out, on replies sampled at temperature 1.
+number sets are in no page of the book and in no training puzzle. Replies are sampled at temperature
+1, and from SFT on they are measured only on what is held out.
 
 This file needs torch and nothing of ours. A test compares its losses with those of kittenllm/,
 where you find what is left out here: a real tokenizer, a cache for sampling, checks of arguments.
@@ -45,11 +45,11 @@ FOODS = ["fish", "milk", "cheese", "ham", "tuna", "cream", "liver", "shrimp"]
 TOYS = ["mice", "balls", "leaves", "moths", "strings", "birds", "flies", "shadows"]
 KIND, RUDE = ("purr ,", "dear ,"), ("hiss ,", "bah ,")  # the first words of a reply
 SMALL_WORDS = "<pad> <end> <user> <kitten> what does ? eat eats chase chases . , make from : + - ="
-WORDS = [*SMALL_WORDS.split(), "wait", "purr", "dear", "hiss", "bah", *map(str, range(18))]
+WORDS = [*SMALL_WORDS.split(), "wait", "purr", "dear", "hiss", "bah", *map(str, range(24))]
 WORDS += NAMES + FOODS + TOYS
 ID = {word: number for number, word in enumerate(WORDS)}
 PAD, END = ID["<pad>"], ID["<end>"]
-PROMPT = 7  # words in the prompt of every question and of every puzzle
+PROMPT_LENGTH = 7  # words in the prompt of every question and of every puzzle
 
 
 def encode(texts):
@@ -91,8 +91,8 @@ class Town:
                 answer = f"{name} {verb}s {thing} . <end>"
                 questions.append((f"<user> what does {name} {verb} ? <kitten>", [answer]))
         self.held_out_questions, self.questions = questions[:32], questions[32:]
-        sets = self.random.sample([*itertools.combinations(range(1, 10), 3)], 84)  # all, shuffled
-        self.held_out_puzzles, self.puzzles = puzzles(sets[:14]), puzzles(sets[14:])
+        sets = self.random.sample([*itertools.combinations(range(1, 13), 3)], 220)  # all, shuffled
+        self.held_out_puzzles, self.puzzles = puzzles(sets[:36]), puzzles(sets[36:])
 
     def page(self):
         """A page of the book: the facts about four kittens, or somebody's attempts at a puzzle."""
@@ -103,7 +103,7 @@ class Town:
         tries = []
         for equation in self.random.sample(equations(map(int, prompt.split()[3:6])), 6):
             tries.append(equation)
-            if f"{equation} <end>" in endings or self.random.random() < 0.4:
+            if f"{equation} <end>" in endings or self.random.random() < 0.3:
                 break  # solved; or given up, as people often do
         return f"{prompt} {' wait '.join(tries)} <end>"
 
@@ -186,7 +186,7 @@ def masked_mean(values, mask):
 def reply_mask(tokens):
     """(B, T), True for every word of the reply, <end> too: the GPT must learn to stop."""
     mask = tokens != PAD
-    mask[:, :PROMPT] = False
+    mask[:, :PROMPT_LENGTH] = False
     return mask
 
 
@@ -292,7 +292,7 @@ def encode_pairs(pairs):
 
 
 class RewardModel(nn.Module):
-    """A copy of a GPT whose head gives one number instead of V: (B, T) -> (B, T)."""
+    """A copy of a GPT with a head that gives one number at each position: (B, T) -> (B, T)."""
 
     def __init__(self, gpt):
         super().__init__()
@@ -319,7 +319,7 @@ def train_reward_model(reward_model, pairs, town, steps):
     optimizer = adamw(reward_model, lr=5e-4)
     for _ in training_steps("reward model", steps, optimizer):
         rewards = score(reward_model, encode_pairs(town.random.choices(pairs, k=32)))
-        update(bradley_terry_loss(*rewards.chunk(2)), optimizer)
+        update(bradley_terry_loss(*rewards.chunk(2)), optimizer)  # of chosen, of rejected
 
 
 @torch.no_grad()
@@ -450,16 +450,16 @@ def train_grpo(policy, town, steps):
 
 # ----------------------------------------------------------------------------- the life
 
-STEPS = {"pretraining": 1600, "SFT": 400, "reward model": 100, "PPO": 30, "DPO": 50, "GRPO": 40}
+STEPS = {"pretraining": 2000, "SFT": 400, "reward model": 100, "PPO": 30, "DPO": 50, "GRPO": 40}
 QUICK = {"pretraining": 2, "SFT": 40, "reward model": 2, "PPO": 1, "DPO": 2, "GRPO": 1}
 
 
-def report(number, before, after, gpt, item):
-    """Prints the number of a stage, and a reply of the GPT as it is then."""
-    [reply] = generate(gpt, [item], max_new_tokens=36)[0]
-    verdict = "right" if is_right(reply, item) else "wrong"
+def report(number, before, after, gpt, items):
+    """Prints the number of a stage, and what the GPT replies after it to the first of the items."""
+    [reply] = generate(gpt, items[:1], max_new_tokens=36)[0]
+    verdict = "right" if is_right(reply, items[0]) else "wrong"
     print(f"{number:<40}{before:6.1%} -> {after:6.1%}")
-    print(textwrap.fill(f"{item[0]} | {reply} ({verdict})", 78) + "\n", flush=True)
+    print(textwrap.fill(f"{items[0][0]} | {reply} ({verdict})", 78) + "\n", flush=True)
     return {number: (before, after)}
 
 
@@ -468,7 +468,9 @@ def life(seed=0, quick=False):
     torch.manual_seed(seed)
     town, table = Town(seed), {}
     steps, draws = (QUICK, 32) if quick else (STEPS, 512)
-    questions, puzzles = (town.held_out_questions * 16)[:draws], town.held_out_puzzles[:draws]
+    questions = (town.held_out_questions * 16)[:draws]
+    puzzles = town.random.sample(town.held_out_puzzles, draws)
+    # Four exams: each takes a GPT and returns a share.
     facts = partial(pass_rate, items=town.fact_items, test=is_right, max_new_tokens=1)
     right = partial(pass_rate, items=questions, test=is_right)
     kind = partial(pass_rate, items=questions, test=is_kind_and_right)
@@ -476,39 +478,38 @@ def life(seed=0, quick=False):
 
     base = GPT()
     pretrain(base, town, steps["pretraining"])
-    table |= report("pretraining: facts known", facts(GPT()), facts(base), base, questions[0])
+    table |= report("pretraining: facts known", facts(GPT()), facts(base), base, questions)
 
     chat = copy.deepcopy(base)
     train_sft(chat, town, steps["SFT"])
-    table |= report("SFT: right replies", right(base), right(chat), chat, questions[0])
+    table |= report("SFT: right replies", right(base), right(chat), chat, questions)
 
     pairs = preference_pairs(chat, (town.questions * 11)[: 2 * draws])
-    held_out_pairs = preference_pairs(chat, questions)
+    ordered = partial(pair_accuracy, pairs=preference_pairs(chat, questions))
     reward_model = RewardModel(chat)
-    before = pair_accuracy(reward_model, held_out_pairs)
+    before = ordered(reward_model)
     train_reward_model(reward_model, pairs, town, steps["reward model"])
-    after = pair_accuracy(reward_model, held_out_pairs)
-    table |= report("reward model: pairs in the right order", before, after, chat, questions[0])
+    table |= report("reward model: pairs in order", before, ordered(reward_model), chat, questions)
 
     before = kind(chat)
     policy = copy.deepcopy(chat)
     train_ppo(policy, chat, reward_model, town, steps["PPO"])
-    table |= report("PPO: kind and right replies", before, kind(policy), policy, questions[0])
+    table |= report("PPO: kind and right replies", before, kind(policy), policy, questions)
 
     policy = copy.deepcopy(chat)
     train_dpo(policy, chat, pairs, town, steps["DPO"])
-    table |= report("DPO: kind and right replies", before, kind(policy), policy, questions[0])
+    table |= report("DPO: kind and right replies", before, kind(policy), policy, questions)
 
     policy = copy.deepcopy(base)
     train_grpo(policy, town, steps["GRPO"])
-    return table | report("GRPO: puzzles solved", solved(base), solved(policy), policy, puzzles[0])
+    return table | report("GRPO: puzzles solved", solved(base), solved(policy), policy, puzzles)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0, help="another town, other weights")
     parser.add_argument("--quick", action="store_true", help="a few steps of each stage")
-    torch.set_num_threads(1)  # so small a GPT is no faster on several
+    torch.set_num_threads(1)  # on a busy computer several would wait for each other
     try:
         life(**vars(parser.parse_args()))
     except KeyboardInterrupt:

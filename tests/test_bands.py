@@ -422,7 +422,7 @@ def test_the_documents_hold_what_the_file_holds():
         blocks += [found[2] for found in bands_docs.BLOCK.finditer(text)]
         assert text.count("<!-- numbers:") == text.count("<!-- end -->")
     wanted = [f"{kind} {name}" for name in KEY_NUMBERS for kind in ("results", "rounding")]
-    assert set(blocks) == {"results", "rounding", "results ch1_tools", *wanted}
+    assert set(blocks) == {"results", "rounding", "results ch1_tools", "one_file", *wanted}
 
 
 # ---------------------------------------------------------------------- the table and the real file

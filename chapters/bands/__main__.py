@@ -3,7 +3,8 @@
 python -m chapters.bands RUNS_DIR...  makes bands.json from finished runs of different seeds; every
 chapter then ends with a verdict for each of its key numbers. --rounding RUNS_DIR... adds how far
 the same seeds move with another number of threads. --docs writes the numbers into README.md and
-the lessons, and into links that name a function the line of its definition.
+the lessons, and into links that name a function the line of its definition. --one-file measures the
+numbers of chapters/one_file.py.
 
 A band goes from the smallest to the largest of the seeds, widened by that distance on each side,
 and by two standard errors or 1 % of the number if that is more. With five seeds, a sixth falls
@@ -19,6 +20,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from chapters.bands import one_file
 from chapters.bands.building import build, rounding
 from chapters.bands.docs import TABLE, compact_json, write_documents
 from chapters.bands.file import FILE, read_bands
@@ -82,6 +84,11 @@ def bands(argv=None) -> None:
         help="write the numbers into README.md and the lessons, and the lines into their links",
     )
     parser.add_argument(
+        "--one-file",
+        action="store_true",
+        help="run chapters/one_file.py with five seeds, and write its numbers to one_file.json",
+    )
+    parser.add_argument(
         "--only",
         action="append",
         choices=tuple(KEY_NUMBERS),
@@ -94,8 +101,10 @@ def bands(argv=None) -> None:
         content = build_again(arguments, output)
         write_text_atomic(output, compact_json(content))
         print(report(content))
-    elif arguments.rounding or arguments.only or not arguments.docs:
+    elif arguments.rounding or arguments.only or not (arguments.docs or arguments.one_file):
         parser.error("give the runs folders, one for each seed, or --docs")
+    if arguments.one_file:
+        write_text_atomic(one_file.FILE, compact_json(one_file.measure()))
     if arguments.docs:
         changed = write_documents(read_json(output) or {}, output)
         print(f"written: {', '.join(changed) or 'no file, all are up to date'}")

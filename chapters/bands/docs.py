@@ -7,7 +7,8 @@ A document holds a block
     <!-- end -->
 
 Names of blocks: `results` (all chapters), `results CHAPTER`, `rounding` (a table) and `rounding
-CHAPTER` (a sentence). A block that bands.json has no numbers for stays as it is.
+CHAPTER` (a sentence). A block that bands.json has no numbers for stays as it is. One more block,
+`one_file`, is written from one_file.json.
 
 Read before: key_numbers.py. Used by __main__.py.
 """
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from chapters.bands import one_file
 from chapters.bands.anchors import anchored, texts
 from chapters.bands.key_numbers import KEY_NUMBERS, digits, number_of
 from kittenllm.runs.checkpoints import write_text_atomic
@@ -353,6 +355,8 @@ def block(name: str, content: dict) -> str | None:
 
     Raises: ValueError for a name that is no block.
     """
+    if name == "one_file":
+        return one_file.table()
     kind, _, chapter = name.partition(" ")
     if kind not in ("results", "rounding") or (chapter and chapter not in TABLE):
         raise ValueError(f"no block of numbers has the name {name!r}")
