@@ -39,7 +39,7 @@ def measure(seeds: Sequence[int] = SEEDS, flags: Sequence[str] = ()) -> dict:
         for name, first, last in NUMBER.findall(screen.stdout):
             shares = [round(float(first) / 100, 3), round(float(last) / 100, 3)]
             content["numbers"].setdefault(name, []).append(shares)
-        print(f"one_file.py, seed {seed}: {used:.0f} s of processor time", flush=True)
+        print(f"{screen.stdout}seed {seed}: {used:.0f} s of processor time\n", flush=True)
     return content
 
 
