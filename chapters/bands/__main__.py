@@ -45,8 +45,8 @@ def report(content: dict) -> str:
     return "\n".join(lines + [f"{chapter:<18}not finished in any folder" for chapter in missing])
 
 
-def bands(argv=None) -> None:
-    """The whole program."""
+def flags() -> Parser:
+    """What can be asked for."""
     parser = Parser(
         prog="chapters.bands",
         description=__doc__,
@@ -95,6 +95,12 @@ def bands(argv=None) -> None:
         metavar="CHAPTER",
         help="make this chapter's band anew and keep the others (may be given again)",
     )
+    return parser
+
+
+def bands(argv=None) -> None:
+    """The whole program."""
+    parser = flags()
     arguments = parser.parse_args(argv)
     output = arguments.output or FILE
     if arguments.runs:
