@@ -13,7 +13,7 @@ from functools import cache
 import torch
 
 from chapters.museum.exhibits import Points
-from kittenllm import batches, chat, dpo, forward, reward_model, sampling, sft
+from kittenllm import batches, chat, dpo, forward, logprobs, reward_model, sampling, sft
 from kittenllm.gpt import GPT, GPTConfig
 from kittenllm.pairs import PreferencePair
 from kittenllm.tokenizer import SMALLEST_VOCABULARY, Tokenizer, train_bpe
@@ -63,8 +63,15 @@ def replies(gpt: GPT) -> sampling.Rollout:
     )
 
 
-def school(measure: Callable[[GPT], float], *, steps: int = 25, pad_is_end: bool = False) -> Points:
-    """Fine-tune on the six conversations and measure on the way."""
+def school(
+    measure: Callable[[GPT], float],
+    *,
+    steps: int = 25,
+    pad_is_end: bool = False,
+    all_tokens: bool = False,
+) -> Points:
+    """Fine-tune on the six conversations and measure on the way; `all_tokens`: as pretraining does,
+    the questions too."""
     tokenizer = bytes_only()
     chats = [
         chat.encode_chat(tokenizer, [user(question), {"role": "assistant", "content": answer}])
@@ -82,6 +89,9 @@ def school(measure: Callable[[GPT], float], *, steps: int = 25, pad_is_end: bool
         read = rows.tokens.clone()  # as on its way to a GPU
         logits = gpt(read, document_ids=rows.document_ids)  # (R, T, V)
         loss, _ = sft.sft_loss(logits, rows.tokens, rows.loss_mask)
+        if all_tokens:
+            is_text = rows.document_ids[:, 1:] >= 0  # (R, T-1)
+            loss = -logprobs.token_logprobs(logits, rows.tokens)[is_text].mean()
         adam.zero_grad()
         loss.backward()
         adam.step()
@@ -101,15 +111,21 @@ def stops_where_pad_is_end() -> Points:
     return school(lambda gpt: replies(gpt).ended.float().mean(), pad_is_end=True)
 
 
+def share_right(gpt: GPT) -> float:
+    """Share of questions that get exactly the right reply."""
+    expected = [bytes_only().encode(answer) for answer in SAYS.values()]
+    said = replies(gpt).replies()
+    return sum(a == b for a, b in zip(said, expected, strict=True)) / len(expected)
+
+
 def right_answers() -> Points:
     """Share of questions that get exactly the right reply."""
+    return school(share_right, steps=80)
 
-    def share(gpt: GPT) -> float:
-        expected = [bytes_only().encode(answer) for answer in SAYS.values()]
-        said = replies(gpt).replies()
-        return sum(a == b for a, b in zip(said, expected, strict=True)) / len(expected)
 
-    return school(share, steps=80)
+def right_answers_of_a_reader() -> Points:
+    """The same if the kitten learns all tokens, as a base kitten does."""
+    return school(share_right, steps=180, all_tokens=True)
 
 
 def speaks_for_the_user() -> Points:

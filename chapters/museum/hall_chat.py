@@ -80,18 +80,24 @@ EXHIBITS = (
     Exhibit(
         name="one-too-late",
         title="A perfect score, and no sensible word",
-        target="kittenllm.sft.sft_loss",
+        target="kittenllm.logprobs.token_logprobs",
         changes=(
-            ("producing = logits[:, :-1][trained]  #", "producing = logits[:, 1:][trained]  #"),
+            (
+                "producing = logits[:, :-1]  # (B, T-1, V) what was known before each token",
+                "producing = logits[:, 1:]  # (B, T-1, V) what was known before each token",
+            ),
         ),
-        symptom=RIGHT,
+        symptom=Symptom(chat_labs.right_answers_of_a_reader, "step", "share of right replies", 0.5),
         seen="The loss falls to nothing at once, and no reply is ever right.",
         answer="The logits are read one place too late: the model has seen the token it names.",
         story=(
             "The shift between logits and tokens is written again in every project, and once in a"
             " while twice or not at all. Copying is easy, so the loss looks wonderful."
         ),
-        killed_by=("test_sft.py::test_sft_loss_by_hand", "test_sft.py"),
+        killed_by=(
+            "test_logprobs.py::test_token_logprobs_are_about_producing_the_next_token",
+            "test_logprobs.py",
+        ),
     ),
     Exhibit(
         name="red-pencil",
