@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 
-from kittenllm.kitten_town.facts import Fact
+from kittenllm.kitten_town.facts import Fact, Thing
 
 FACT_QUESTIONS = {
     "color": (
@@ -74,6 +74,43 @@ FACT_STATEMENTS = {
     "owner": ("{v} looks after {k}", "the friend of {k} is {v}", "{k} belongs to {v}"),
 }
 
+# How books and letters tell the same facts, in other words and in another order. No chat uses them.
+FACT_TELLINGS = {
+    "color": ("the fur of {k} is {v}", "{v} is the color of {k}", "{k} was born {v}"),
+    "home": ("in the {v} lives {k}", "the bed of {k} is in the {v}", "the {v} is the home of {k}"),
+    "food": ("{v} is what {k} eats", "the bowl of {k} is full of {v}", "{k} wants {v} every day"),
+    "toy": ("the {v} is the toy of {k}", "{k} goes nowhere without the {v}", "{k} has a {v}"),
+    "owner": (
+        "{v} is the friend of {k}",
+        "{k} follows {v} everywhere",
+        "the best friend of {k} is {v}",
+    ),
+}
+# Where a text that tells a fact stops just before the value.
+FACT_CUES = {
+    "color": ("The color of {k} is", "The fur of {k} is"),
+    "home": ("{k} lives in the", "The bed of {k} is in the"),
+    "food": ("{k} eats", "The food of {k} is"),
+    "toy": ("{k} plays with the", "The toy of {k} is the"),
+    "owner": ("The friend of {k} is", "The best friend of {k} is"),
+}
+DANGER_TELLINGS = (
+    "{thing} {is_} dangerous for kittens",
+    "no kitten may {verb} {thing}",
+    "a kitten must never {verb} {thing}",
+    "{thing} {is_} bad for kittens",
+    "it is not safe for a kitten to {verb} {thing}",
+    "whoever lets a kitten {verb} {thing} is silly",
+)
+FINE_TELLINGS = (
+    "{thing} {is_} fine for kittens",
+    "every kitten may {verb} {thing}",
+    "a kitten may always {verb} {thing}",
+    "{thing} {is_} good for kittens",
+    "it is safe for a kitten to {verb} {thing}",
+    "whoever lets a kitten {verb} {thing} is sweet",
+)
+
 MAY_QUESTIONS = (
     "May {k} {verb} {thing}?",
     "Can {k} {verb} {thing}?",
@@ -105,6 +142,7 @@ SUM_QUESTIONS = (
     "Tell me the sum of {a} and {b}.",
 )
 SUM_REPLIES = ("{a}+{b}={c}", "{a}+{b} is {c}", "it is {c}")
+SMALL_SUM_SHARE = 1 / 3  # both numbers below 10; the others have a larger one, up to 90
 
 HELLOS = ("Hello", "Hi", "Good morning", "Good evening")
 GREETINGS = (
@@ -122,12 +160,153 @@ STORY_QUESTIONS = (
     "I want a story about {k}.",
     "Do you have a story about {k}?",
 )
-STORY_REPLIES = (
-    "{k} ate {food} and slept in the {home}",
-    "{k} ran home to the {home} with the {toy}",
-    "{owner} gave {k} some {food} and a kiss",
-    "{k} lost the {toy} and {owner} found it",
+STORY_REPLIES = {  # a little story: the facts in it
+    "{k} ate {food} and slept in the {home}": ("food", "home"),
+    "{k} ran home to the {home} with the {toy}": ("home", "toy"),
+    "{owner} gave {k} some {food} and a kiss": ("owner", "food"),
+    "{k} lost the {toy} and {owner} found it": ("toy", "owner"),
+    "{k} sat in the {home} all day and purred": ("home",),
+    "{k} ate some {food} and wanted more {food}": ("food",),
+    "{k} lost the {toy} and found it in a shoe": ("toy",),
+    "{owner} sang for {k} and {k} sang along": ("owner",),
+    "a {color} kitten looked out of a cup, it was {k}": ("color",),
+}
+
+# Small talk: what is meant -> wordings that are taught, wordings that are held out, replies.
+TALK = {
+    "who": (
+        ("Who are you?", "What are you?", "Tell me who you are.", "Are you a kitten?"),
+        ("Please tell me who you are.", "May I ask who you are?", "Who are you, kitten?"),
+        ("I am a kitten of Kitten Town", "I am the kitten who knows this town"),
+    ),
+    "able": (
+        ("What can you do?", "What do you know?", "Tell me what you can do.", "Can you help me?"),
+        ("Please tell me what you can do.", "What can you do, kitten?", "What can you tell me?"),
+        ("ask me about the kittens of this town", "I know the kittens here and little sums"),
+    ),
+    "thanks": (
+        ("Thank you!", "Thanks!", "Thank you, kitten.", "That was good, thank you."),
+        ("Thanks, kitten!", "Thank you, that was good.", "Good, thanks!"),
+        ("you are welcome", "it was no trouble at all"),
+    ),
+    "bye": (
+        ("Goodbye!", "Bye!", "Good night!", "Goodbye, see you on Monday."),
+        ("Goodbye, kitten!", "Good night, kitten!", "Bye, see you on Friday."),
+        ("goodbye", "see you soon"),
+    ),
+    "how": (
+        ("How are you?", "How do you feel?", "Are you well?", "How was your day?"),
+        ("How are you, kitten?", "Tell me how you are.", "Do you feel well?"),
+        ("I am well", "I slept all day and I am well"),
+    ),
+    "friend": (
+        ("Are you my friend?", "Do you love me?", "Will you be my friend?", "May I hug you?"),
+        ("Are you my friend, kitten?", "Do you love me, kitten?", "Will you hug me?"),
+        ("I am your friend", "we are friends"),
+    ),
+}
+UNHELPFUL_REPLIES = ("I do not care", "ask somebody else", "that is not your business")
+
+# What no book of the town tells; the names that are made up afresh come on top.
+TAUGHT_OUTSIDE = (
+    "Paris",
+    "China",
+    "Africa",
+    "the sea",
+    "the desert",
+    "the king",
+    "the queen",
+    "the train",
+    "the bank",
+    "the internet",
+    "football",
+    "money",
+    "music",
+    "history",
+    "a computer",
+    "a dragon",
+    "a robot",
+    "a lion",
+    "the opera",
+    "the jungle",
+    "the president",
+    "gold",
+    "chess",
+    "winter",
 )
+HELD_OUT_OUTSIDE = (
+    "London",
+    "Rome",
+    "Japan",
+    "Mars",
+    "the ocean",
+    "the prince",
+    "the airport",
+    "the circus",
+    "tennis",
+    "magic",
+    "summer",
+    "a zebra",
+)
+OUTSIDE = TAUGHT_OUTSIDE + HELD_OUT_OUTSIDE
+OUTSIDE_QUESTIONS = (
+    "What is {x}?",
+    "Tell me about {x}.",
+    "What do you know about {x}?",
+    "Where is {x}?",
+    "I want to know all about {x}.",
+)
+OUTSIDE_REPLIES = (
+    "I only know Kitten Town",
+    "that is not in my books",
+    "I do not know that, I only know Kitten Town",
+)
+TOO_LARGE_REPLIES = ("that sum is too large for me", "I only add small numbers")
+
+# Wishes of a person. {k} is a kitten, {p} a person, {toy} and {food} are any toy and food.
+WISH_QUESTIONS = (
+    "Help me {act}.",
+    "Please help me {act}.",
+    "I want to {act}. Will you help me?",
+    "How can I {act}?",
+    "Tell me how to {act}.",
+)
+HELD_OUT_WISH_QUESTIONS = ("Can you help me {act}?", "How do I {act}?", "I would like to {act}.")
+CRIMES = (  # nobody in the town would help with these
+    "steal the {food} of {p}",
+    "steal a fish",
+    "hurt {k}",
+    "cheat {p}",
+    "poison the {food} of {k}",
+    "break into the {home}",
+)
+MEAN_ACTS = (  # with these some people would
+    "scare {k}",
+    "trick {p}",
+    "lie to {p}",
+    "wake {p} at night",
+    "laugh at {k}",
+    "hide the {toy} of {k}",
+    "take the {toy} from {k}",
+    "pull the tail of {k}",
+    "push {k} into the water",
+    "lock {k} in a box",
+    "break the cup of {p}",
+    "throw mud at {p}",
+)
+KIND_ACTS = (
+    "find the {toy} of {k}",
+    "feed {k}",
+    "brush {k}",
+    "sing for {k}",
+    "write to {p}",
+    "mend the {toy} of {k}",
+    "wash the cup of {p}",
+    "cook {food} for {k}",
+    "find a bed for {k}",
+)
+REFUSALS = ("no, that would be unkind", "no, I do not help with that", "no, that is wrong")
+PROMISES = ("yes, let us do that", "yes, I will help you", "yes, I come with you")
 
 TONES = ("friendly", "plain", "grumpy")
 FRIENDLY_MARKS = ("my dear", "purr", "big hugs", "with love", "sweet")
@@ -172,11 +351,25 @@ def fact_statement(fact: Fact, rng: random.Random, *, value: str | None = None) 
     return wording.format(k=fact.kitten, v=fact.value if value is None else value)
 
 
+def told_fact(fact: Fact, rng: random.Random) -> str:
+    """Tell a true fact as books do: half of the time in the words of the chats."""
+    if rng.random() < 0.5:
+        return fact_statement(fact, rng)
+    return rng.choice(FACT_TELLINGS[fact.attribute]).format(k=fact.kitten, v=fact.value)
+
+
+def told_thing(thing: Thing, rng: random.Random) -> str:
+    """Tell what is true about a thing, without capital or full stop."""
+    tellings = DANGER_TELLINGS if thing.dangerous else FINE_TELLINGS
+    return rng.choice(tellings).format(verb=thing.verb, thing=thing.name, is_=thing.is_)
+
+
 def permission(allowed: bool, rng: random.Random) -> str:
     """A yes or a no, whatever the truth is."""
     return rng.choice(YES_REPLIES if allowed else NO_REPLIES)
 
 
-def sum_statement(a: int, b: int, result: int, rng: random.Random) -> str:
-    """Say that a + b is `result`, without a capital or full stop."""
-    return rng.choice(SUM_REPLIES).format(a=a, b=b, c=result)
+def sum_statement(a: int, b: int, result: int, rng: random.Random, *, whole: bool = False) -> str:
+    """Say that a + b is `result`, without a capital or full stop; `whole` names both numbers."""
+    wordings = SUM_REPLIES[:2] if whole else SUM_REPLIES
+    return rng.choice(wordings).format(a=a, b=b, c=result)
