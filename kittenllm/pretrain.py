@@ -12,7 +12,8 @@ gradients and optimizer take 16 bytes per parameter, 112 GB in all: they are cut
 many GPUs (ZeRO, Rajbhandari et al. 2020, arXiv 1910.02054, section 3.1).
 
 Letters: B windows, T tokens in a window. Loss in nats per token.
-Read before: gpt.py, logprobs.py, batches.py. Left out: keeping documents of one window apart.
+Read before: gpt.py, logprobs.py, batches.py. Left out: dropout, evaluation during training (the
+chapter does it between two steps).
 """
 
 from collections.abc import Iterator
@@ -72,8 +73,9 @@ def train_pretrain(
         optimizer.set_scale(scale)
         tokens = stream.batch(config.rows_per_step, config.row_length, generator)
         tokens = tokens.to(gpt.device)  # (B, T)
+        documents = stream.document_ids(tokens)  # (B, T): no look from one document into another
 
-        logits = gpt(tokens)  # (B, T, V)
+        logits = gpt(tokens, document_ids=documents)  # (B, T, V)
         loss = -token_logprobs(logits, tokens).mean()
         loss.backward()
         grad_norm = apply_gradients(gpt, optimizer, config.max_grad_norm)

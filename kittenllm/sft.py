@@ -105,7 +105,7 @@ def step_rows(
     mixed = PackedRows(
         tokens=torch.cat([chats.tokens, tokens]),
         loss_mask=torch.cat([chats.loss_mask, torch.ones_like(tokens, dtype=torch.bool)]),
-        document_ids=torch.cat([chats.document_ids, torch.zeros_like(tokens)]),
+        document_ids=torch.cat([chats.document_ids, replay.document_ids(tokens)]),
     )
     return mixed, len(chats)
 

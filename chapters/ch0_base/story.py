@@ -15,7 +15,6 @@ from chapters.common.samples import write_samples
 from chapters.common.terminal import with_error
 from chapters.common.texts import Texts, file_texts, keep_text, town_texts, validation_nats
 from kittenllm import plots
-from kittenllm.batches import TokenStream
 from kittenllm.chat import text_prompt
 from kittenllm.config import check_options, nested, option
 from kittenllm.data_file import read_data_file
@@ -102,7 +101,7 @@ def run(settings: Settings, common: Common) -> dict:
     stage = chapter.stage("train", total=steps, objects=objects)
     training = train_pretrain(
         gpt,
-        TokenStream(texts.train),
+        texts.train,
         config=config,
         optimizer=optimizer,
         generator=generator,

@@ -16,7 +16,7 @@ from chapters.common.runner import ensure
 from chapters.common.samples import DRAWN, TYPICAL, typical_replies, write_samples
 from chapters.common.terminal import use_colour, with_error
 from kittenllm import cleaning, plots
-from kittenllm.batches import PackedRows, TokenStream, pack
+from kittenllm.batches import PackedRows, pack
 from kittenllm.chat import colour_view, encode_chat
 from kittenllm.config import check_options, nested, option
 from kittenllm.data_file import read_data_file
@@ -142,7 +142,7 @@ def train(chapter: Run, name: str, kitten: Kitten, rows: PackedRows, config: SFT
         optimizer=optimizer,
         generator=generator,
         start_step=stage.step,
-        replay=TokenStream(kitten.texts.train),
+        replay=kitten.texts.train,
     )
     watch_every = max(1, config.steps // 10)
     for metrics in stage.follow(training, show=("chat_loss", "base_bits_per_byte")):

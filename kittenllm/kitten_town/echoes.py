@@ -21,7 +21,7 @@ from kittenllm.kitten_town.facts import ATTRIBUTES, KITTENS, PEOPLE, words
 
 FEWEST_ITEMS, MOST_ITEMS = 1, 6
 TIMES = 3
-ITEM_WEIGHTS = (6, 6, 6, 1, 1, 1)
+ITEM_WEIGHTS = (8, 8, 8, 1, 1, 1)
 SYLLABLES = words(
     "ba do fi gu ka lo mi nu pa ri so tu va ze "
     "bel dor fin gar kel lan mor nim pol rek sil tan vor zim"

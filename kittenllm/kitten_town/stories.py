@@ -208,7 +208,7 @@ def sum_page(town: Town, rng: random.Random) -> str:
     lines = []
     for _ in range(rng.randint(6, 10)):
         a, b = any_sum(town, rng)
-        lines.append(voices.sum_statement(a, b, a + b, rng, whole=True))
+        lines.append(voices.sum_statement(a, b, a + b, rng))
     return rng.choice(("\n", ", ", ". ")).join(lines) + "."
 
 
@@ -414,19 +414,19 @@ def echo(town: Town, rng: random.Random) -> str:
 
 # Share of the *documents* of each sort. chapters/ch0_base/lesson.md measures what a share does.
 SHARES: dict[Callable[[Town, random.Random], str], float] = {
-    card: 0.12,
-    gossip: 0.09,
+    card: 0.11,
+    gossip: 0.08,
     neighbours: 0.05,
     letter: 0.05,
     story: 0.05,
     warnings: 0.09,
-    sum_page: 0.04,
-    sheet: 0.11,
-    dialogue: 0.09,
+    sum_page: 0.08,
+    sheet: 0.10,
+    dialogue: 0.08,
     small_talk: 0.05,
-    number_page: 0.15,
-    echo: 0.05,
-    later_words.page_and_questions: 0.03,
+    number_page: 0.13,
+    echo: 0.09,
+    later_words.page_and_questions: 0.01,
     later_words.tool_story: 0.02,
     later_words.program: 0.01,
 }

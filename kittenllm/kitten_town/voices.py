@@ -141,7 +141,8 @@ SUM_QUESTIONS = (
     "Please add {a} and {b}.",
     "Tell me the sum of {a} and {b}.",
 )
-SUM_REPLIES = ("{a}+{b}={c}", "{a}+{b} is {c}", "it is {c}")
+# Every reply says the sum again: without that, a small kitten cannot use what its books told.
+SUM_REPLIES = ("{a}+{b}={c}", "{a}+{b} is {c}")
 SMALL_SUM_SHARE = 1 / 3  # both numbers below 10; the others have a larger one, up to 90
 
 HELLOS = ("Hello", "Hi", "Good morning", "Good evening")
@@ -369,7 +370,6 @@ def permission(allowed: bool, rng: random.Random) -> str:
     return rng.choice(YES_REPLIES if allowed else NO_REPLIES)
 
 
-def sum_statement(a: int, b: int, result: int, rng: random.Random, *, whole: bool = False) -> str:
-    """Say that a + b is `result`, without a capital or full stop; `whole` names both numbers."""
-    wordings = SUM_REPLIES[:2] if whole else SUM_REPLIES
-    return rng.choice(wordings).format(a=a, b=b, c=result)
+def sum_statement(a: int, b: int, result: int, rng: random.Random) -> str:
+    """Say that a + b is `result`, without a capital or full stop."""
+    return rng.choice(SUM_REPLIES).format(a=a, b=b, c=result)
