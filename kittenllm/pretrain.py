@@ -4,7 +4,7 @@ loss = -mean_t log p(token_t | the tokens before it)
 
 This is the whole secret of a base GPT (Radford et al. 2018, "Improving Language Understanding by
 Generative Pre-Training", eq. 1). The windows start anywhere in the text, many small steps: with
-few tokens to spend, 8 windows a step teach far more than 32.
+few tokens to spend, 4 windows a step teach far more than 32.
 
 At 7 billion parameters: the same loss on 2 trillion tokens, 4 million of them in each step, with
 AdamW at a rate of 3e-4 (Llama 2, Touvron et al. 2023, arXiv 2307.09288, section 2.2). Weights,
@@ -33,8 +33,8 @@ from kittenllm.training import Optimizer, Stopwatch, apply_gradients
 class PretrainConfig:
     """Settings of pretraining. Learning rates: whoever builds the optimizer reads them."""
 
-    steps: int = option(830, "optimizer steps", low=1)
-    rows_per_step: int = option(8, "B, rows of text in a step: many small steps learn more", low=1)
+    steps: int = option(976, "optimizer steps", low=1)
+    rows_per_step: int = option(4, "B, rows of text in a step: many small steps learn more", low=1)
     row_length: int = option(256, "T, tokens in a row; at most the model's context", low=2)
     matrix_lr: float = option(5e-3, "Muon's rate, hidden matrices; usually 2e-3 to 1e-2", above=0)
     other_lr: float = option(6e-3, "AdamW's rate, embeddings, norms; usually 1e-3 to 1e-2", above=0)

@@ -15,6 +15,7 @@ from chapters.common.samples import write_samples
 from chapters.common.terminal import with_error
 from chapters.common.texts import Texts, file_texts, keep_text, town_texts, validation_nats
 from kittenllm import plots
+from kittenllm.batches import TokenStream
 from kittenllm.chat import text_prompt
 from kittenllm.config import check_options, nested, option
 from kittenllm.data_file import read_data_file
@@ -24,14 +25,16 @@ from kittenllm.kitten_town import voices
 from kittenllm.kitten_town.chats import Question
 from kittenllm.kitten_town.facts import Town, build_town
 from kittenllm.kitten_town.judge import is_right
-from kittenllm.optim import make_optimizer
+from kittenllm.optim import MuonAdamW, make_optimizer
 from kittenllm.pretrain import PretrainConfig, train_pretrain
 from kittenllm.runs.run import Run
 from kittenllm.sampling import generate
 from kittenllm.settings import Common, new_generator
+from kittenllm.start import wake
 from kittenllm.tokenizer import Tokenizer
 
-DEFAULT_TOKENS = {"small": 1_700_000, "medium": 30_000_000}
+DEFAULT_TOKENS = {"small": 1_000_000, "medium": 30_000_000}
+DEFAULT_ECHO_TOKENS = {"small": 750_000, "medium": 3_000_000}
 QUICK_VALIDATION_ROWS = 8  # rows of the loss that is watched during training
 CONTINUATION_TOKENS = 32
 # The sentence of attention.png, in three parts. Kato is in no book.
@@ -46,11 +49,14 @@ class Settings:
 
     text: str = option("", "pretrain on this plain text file instead of Kitten Town")
     train_tokens: int | None = option(
-        None, "tokens to train on; default 1.7 million, with --size medium 30 million", low=1
+        None, "tokens to read; default 1 million, with --size medium 30 million", low=1
     )
-    vocab_size: int = option(1024, "tokens in the vocabulary, special tokens included")
+    echo_tokens: int | None = option(
+        None, "tokens to say after, before it reads; default 750,000, medium 3 million", low=0
+    )
+    vocab_size: int = option(1200, "tokens in the vocabulary, special tokens included")
     pretraining: PretrainConfig = nested(
-        PretrainConfig(), hidden="steps warmup cooldown max_grad_norm"
+        PretrainConfig(cooldown=0.85), hidden="steps warmup cooldown max_grad_norm"
     )
 
     def __post_init__(self):
@@ -62,7 +68,13 @@ class Settings:
             )
 
 
-QUICK = {"train_tokens": 40_000, "vocab_size": 800, "rows_per_step": 4, "row_length": 128}
+QUICK = {
+    "train_tokens": 30_000,
+    "echo_tokens": 10_000,
+    "vocab_size": 800,
+    "rows_per_step": 4,
+    "row_length": 128,
+}
 
 
 def run(settings: Settings, common: Common) -> dict:
@@ -75,52 +87,41 @@ def run(settings: Settings, common: Common) -> dict:
 
     # Data: text becomes tokens.
     train_tokens = settings.train_tokens or DEFAULT_TOKENS[common.size]
+    echo_tokens = settings.echo_tokens
+    if echo_tokens is None:
+        echo_tokens = DEFAULT_ECHO_TOKENS[common.size]
     print("reading and cutting the text into tokens ...", flush=True)
     if file:
         texts = file_texts(file, settings.pretraining.row_length, settings.vocab_size)
     else:
-        texts = town_texts(common.seed, train_tokens, settings.vocab_size)
+        texts = town_texts(common.seed, train_tokens, settings.vocab_size, echo_tokens=echo_tokens)
     chapter.open()  # not before: a text that is too short must not put an earlier run aside
     if file:
         keep_text(chapter.folder, file)
     tokenizer = texts.tokenizer
-    print(f"{len(texts.train):,} training tokens, a vocabulary of {tokenizer.vocab_size}")
+    print(f"{len(texts.train):,} tokens to read, a vocabulary of {tokenizer.vocab_size}")
 
     # Model: random weights.
     gpt = new_kitten(tokenizer, common)
     untrained = continuations(gpt, tokenizer, common)
 
-    # Loop: guess the next token, many small steps.
+    # Loop: guess the next token, many small steps. First say after (copying is a skill, and a
+    # kitten that can copy learns to read faster), then read; the learning rate falls at the end.
     config = settings.pretraining
-    tokens_per_step = config.rows_per_step * config.row_length
-    steps = max(1, train_tokens // tokens_per_step)
-    config = replace(config, steps=steps)
     optimizer = make_optimizer(gpt, matrix_lr=config.matrix_lr, other_lr=config.other_lr)
-    generator = new_generator("cpu", common.seed, "ch0_base", "train")
-    objects = {"gpt": gpt, "optimizer": optimizer, "generator": generator}
-    stage = chapter.stage("train", total=steps, objects=objects)
-    training = train_pretrain(
-        gpt,
-        texts.train,
-        config=config,
-        optimizer=optimizer,
-        generator=generator,
-        start_step=stage.step,
-    )
-    watch_every = max(1, steps // 20)
-    for metrics in stage.follow(training, show=("loss", "val_loss")):
-        if (metrics["step"] + 1) % watch_every == 0:
-            nats, count = validation_nats(
-                gpt, texts.validation, config.row_length, QUICK_VALIDATION_ROWS
-            )
-            metrics["val_loss"] = nats / count
+    if texts.echoes:
+        config = replace(settings.pretraining, steps=step_count(echo_tokens, settings), cooldown=0)
+        train(chapter, "echo", gpt, texts.echoes, texts, config, optimizer)
+        config = replace(settings.pretraining, warmup=0)
+    config = replace(config, steps=step_count(train_tokens, settings))
+    train(chapter, "train", gpt, texts.train, texts, config, optimizer)
 
     # Look: how well does it read, what does it know, how does it continue?
     with chapter.timing("eval"):
         keys = look(gpt, texts, settings)
-        keys |= {"train_tokens": steps * tokens_per_step}
-        keys |= {"parameters": gpt.parameter_count}
         history = chapter.history("train", "tokens", "seconds")
+        keys["train_tokens"] = sum(entry["tokens"] for entry in history)
+        keys["parameters"] = gpt.parameter_count
         keys["tokens_per_second"] = round(tokens_per_second(history))
         draw(chapter, history, gpt, tokenizer)
         write_samples(
@@ -135,6 +136,41 @@ def run(settings: Settings, common: Common) -> dict:
     return chapter.finish(keys, model=(gpt, tokenizer))
 
 
+def step_count(tokens: int, settings: Settings) -> int:
+    """Steps that it takes to see so many tokens."""
+    return max(1, tokens // (settings.pretraining.rows_per_step * settings.pretraining.row_length))
+
+
+def train(
+    chapter: Run,
+    name: str,
+    gpt: GPT,
+    stream: TokenStream,
+    texts: Texts,
+    config: PretrainConfig,
+    optimizer: MuonAdamW,
+) -> None:
+    """Guess the next token of windows of `stream`; look twenty times at the loss on unseen text."""
+    generator = new_generator("cpu", chapter.common.seed, "ch0_base", name)
+    objects = {"gpt": gpt, "optimizer": optimizer, "generator": generator}
+    stage = chapter.stage(name, total=config.steps, objects=objects)
+    training = train_pretrain(
+        gpt,
+        stream,
+        config=config,
+        optimizer=optimizer,
+        generator=generator,
+        start_step=stage.step,
+    )
+    watch_every = max(1, config.steps // 20)
+    for metrics in stage.follow(training, show=("loss", "val_loss")):
+        if (metrics["step"] + 1) % watch_every == 0:
+            nats, count = validation_nats(
+                gpt, texts.validation, config.row_length, QUICK_VALIDATION_ROWS
+            )
+            metrics["val_loss"] = nats / count
+
+
 def new_kitten(tokenizer: Tokenizer, common: Common) -> GPT:
     """A GPT with random weights for this vocabulary."""
     config = GPTConfig(
@@ -144,7 +180,9 @@ def new_kitten(tokenizer: Tokenizer, common: Common) -> GPT:
         **SIZES[common.size],
     )
     generator = new_generator("cpu", common.seed, "ch0_base", "weights")
-    return GPT(config, generator=generator).to(common.device)
+    gpt = GPT(config, generator=generator)
+    wake(gpt, generator)
+    return gpt.to(common.device)
 
 
 def look(gpt: GPT, texts: Texts, settings: Settings) -> dict:

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from kittenllm.data_file import DataFile, RecordError, read_data_file
 from kittenllm.batches import TokenStream
+from kittenllm.data_file import DataFile, RecordError, read_data_file
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town import stories
 from kittenllm.runs.checkpoints import write_bytes_atomic
@@ -30,6 +30,7 @@ class Texts:
     """What the kitten reads, as tokens, and the vocabulary they are written in."""
 
     tokenizer: Tokenizer
+    echoes: TokenStream | None  # to say after, before the reading begins; a file has none
     train: TokenStream
     validation: TokenStream  # never trained on
     validation_bytes: int
@@ -37,7 +38,12 @@ class Texts:
 
 
 def town_texts(
-    seed: int, train_tokens: int, vocab_size: int, *, tokenizer: Tokenizer | None = None
+    seed: int,
+    train_tokens: int,
+    vocab_size: int,
+    *,
+    echo_tokens: int = 0,
+    tokenizer: Tokenizer | None = None,
 ) -> Texts:
     """The books of Kitten Town; the seed decides which stories are told.
 
@@ -55,8 +61,12 @@ def town_texts(
     wanted = min(train_tokens, LARGEST_TEXT)
     documents = take_documents(stories.documents(seed), tokenizer, wanted)
     train = join_documents(documents, tokenizer)
+    echoes = None
+    if echo_tokens:
+        said = stories.documents(seed, {stories.echo: 1.0})
+        echoes = join_documents(take_documents(said, tokenizer, echo_tokens), tokenizer)
     text = "".join(validation_documents)
-    return Texts(tokenizer, train, validation, len(text.encode()), len(text))
+    return Texts(tokenizer, echoes, train, validation, len(text.encode()), len(text))
 
 
 def take_documents(documents: Iterator[str], tokenizer: Tokenizer, tokens: int) -> list[str]:
@@ -104,7 +114,7 @@ def file_texts(
             f"and one row has {row_length}; give a longer text or a smaller --row-length"
         )
     size = len(validation_text.encode())
-    return Texts(tokenizer, train, validation, size, len(validation_text))
+    return Texts(tokenizer, None, train, validation, size, len(validation_text))
 
 
 def keep_text(folder: Path, file: DataFile) -> None:
