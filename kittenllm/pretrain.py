@@ -33,7 +33,7 @@ from kittenllm.training import Optimizer, Stopwatch, apply_gradients
 class PretrainConfig:
     """Settings of pretraining. Learning rates: whoever builds the optimizer reads them."""
 
-    steps: int = option(976, "optimizer steps", low=1)
+    steps: int = option(1220, "optimizer steps", low=1)
     rows_per_step: int = option(4, "B, rows of text in a step: many small steps learn more", low=1)
     row_length: int = option(256, "T, tokens in a row; at most the model's context", low=2)
     matrix_lr: float = option(5e-3, "Muon's rate, hidden matrices; usually 2e-3 to 1e-2", above=0)

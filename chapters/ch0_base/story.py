@@ -33,8 +33,8 @@ from kittenllm.settings import Common, new_generator
 from kittenllm.start import wake
 from kittenllm.tokenizer import Tokenizer
 
-DEFAULT_TOKENS = {"small": 1_000_000, "medium": 30_000_000}
-DEFAULT_ECHO_TOKENS = {"small": 750_000, "medium": 3_000_000}
+DEFAULT_TOKENS = {"small": 1_250_000, "medium": 30_000_000}
+DEFAULT_ECHO_TOKENS = {"small": 550_000, "medium": 3_000_000}
 QUICK_VALIDATION_ROWS = 8  # rows of the loss that is watched during training
 CONTINUATION_TOKENS = 32
 # The sentence of attention.png, in three parts. Kato is in no book.
@@ -49,10 +49,10 @@ class Settings:
 
     text: str = option("", "pretrain on this plain text file instead of Kitten Town")
     train_tokens: int | None = option(
-        None, "tokens to read; default 1 million, with --size medium 30 million", low=1
+        None, "tokens to read; default 1.25 million, with --size medium 30 million", low=1
     )
     echo_tokens: int | None = option(
-        None, "tokens to say after, before it reads; default 750,000, medium 3 million", low=0
+        None, "tokens to say after, before it reads; default 550,000, medium 3 million", low=0
     )
     vocab_size: int = option(1200, "tokens in the vocabulary, special tokens included")
     pretraining: PretrainConfig = nested(

@@ -24,12 +24,12 @@ KIND_SHARES = {
     "fact": 0.31,
     "risky": 0.17,
     "allowed": 0.17,
-    "sum": 0.1,
+    "sum": 0.06,
     "greeting": 0.05,
     "story": 0.05,
-    "talk": 0.05,
-    "outside": 0.05,
-    "wish": 0.05,
+    "talk": 0.06,
+    "outside": 0.06,
+    "wish": 0.07,
 }
 
 # The demonstrators: mostly truthful, often careless, moody. Measured again after SFT.
