@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from kittenllm.kitten_town import stories, voices
 from kittenllm.kitten_town.facts import ATTRIBUTES, Town
-from kittenllm.kitten_town.later_words import made_up_name
+from kittenllm.kitten_town.later_words import made_up_name, stranger_name
 
 KINDS = ("fact", "risky", "allowed", "sum", "greeting", "story", "talk", "outside", "wish")
 # How often people ask what. Risky and allowed questions are balanced, or kittens learn to say no.
@@ -121,10 +121,13 @@ def ask_outside(rng: random.Random, *, held_out: bool) -> Question:
         subject = rng.choice(voices.HELD_OUT_OUTSIDE if held_out else voices.TAUGHT_OUTSIDE)
         text = rng.choice(voices.OUTSIDE_QUESTIONS).format(x=subject)
     elif what == "stranger":
-        subject = made_up_name(rng)
+        subject = stranger_name(rng, held_out=held_out)
         text = rng.choice(voices.FACT_QUESTIONS[rng.choice(list(ATTRIBUTES))]).format(k=subject)
     else:
-        a, b = (rng.randint(100, 999) for _ in range(2))
+        a, b = rng.randint(100, 998), rng.randint(100, 998)
+        is_odd = (a + b) % 2 == 1
+        if is_odd != held_out:  # even results are taught, odd ones are held out
+            a += 1
         subject = f"{a}+{b}"
         text = rng.choice(voices.SUM_QUESTIONS).format(a=a, b=b)
     return Question("outside", text, (subject,))

@@ -336,7 +336,7 @@ def small_talk(town: Town, rng: random.Random) -> str:
 
 def greeting_exchange(town: Town, rng: random.Random) -> tuple[str, str]:
     stranger = later_words.made_up_name(rng)  # so that names are copied, not known by heart
-    return greeting(rng.choice(("", rng.choice(PEOPLE), stranger, stranger)), rng)
+    return greeting(rng.choice(("", rng.choice(town.taught_guests), stranger, stranger)), rng)
 
 
 def greeting(name: str, rng: random.Random) -> tuple[str, str]:
@@ -356,7 +356,7 @@ def outside_exchange(town: Town, rng: random.Random) -> tuple[str, str]:
     if rng.random() < 0.5:
         question = rng.choice(voices.OUTSIDE_QUESTIONS).format(x=rng.choice(voices.TAUGHT_OUTSIDE))
     else:
-        stranger = later_words.made_up_name(rng)
+        stranger = later_words.stranger_name(rng)
         attribute = rng.choice(list(ATTRIBUTES))
         question = rng.choice(voices.FACT_QUESTIONS[attribute]).format(k=stranger)
     return question, rng.choice(voices.OUTSIDE_REPLIES)
