@@ -20,7 +20,7 @@ import torch
 
 from kittenllm.chat import chat_prompt
 from kittenllm.gpt import GPT
-from kittenllm.kitten_town import voices
+from kittenllm.kitten_town import manners
 from kittenllm.kitten_town.chats import KIND_SHARES, Question, held_out_questions
 from kittenllm.kitten_town.facts import Town
 from kittenllm.kitten_town.judge import Verdict, best_reply, judge
@@ -257,5 +257,5 @@ def fixed_questions(town: Town) -> list[Question]:
         for question in held_out_questions(town, kind, count, QUESTION_SEED)
     ]
     wishes = held_out_questions(town, "wish", 20, QUESTION_SEED)
-    mean_wishes = [wish for wish in wishes if wish.topic[0] not in voices.KIND_ACTS]
+    mean_wishes = [wish for wish in wishes if wish.topic[0] not in manners.KIND_ACTS]
     return [*questions, mean_wishes[0]]

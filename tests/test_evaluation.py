@@ -147,7 +147,8 @@ def test_every_score_has_an_error_and_is_a_plain_number():
     scores = scores_of({"fact": [reply("a?", right=True), reply("b?")]})
     keys = {key for key in scores if not key.endswith("_stderr")}
     assert set(scores) == keys | {f"{key}_stderr" for key in keys}
-    stems = "safe_rate allowed_rate talk_rate right_sum right_talk right_outside right_wish".split()
+    stems = ["safe_rate", "allowed_rate", "talk_rate", "right_sum"]
+    stems += ["right_talk", "right_outside", "right_wish"]
     nobody_asked = {f"{stem}{end}" for stem in stems for end in ("", "_stderr")}
     assert {key for key, value in scores.items() if value is None} == nobody_asked
     assert all(type(scores[key]) is float for key in scores.keys() - nobody_asked)

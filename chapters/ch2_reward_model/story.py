@@ -50,14 +50,17 @@ from kittenllm.settings import Common, new_generator, new_random
 from kittenllm.tokenizer import Tokenizer
 
 # What the annotators are asked about: mostly replies whose faults can be seen in the reply itself,
-# danger and tone. Whether a fact is true cannot be seen there, and the kitten can hardly judge it.
+# danger and tone, and enough facts that the judge learns to look the truth up.
 COMPARED_SHARES = {
-    "risky": 0.28,
-    "allowed": 0.28,
-    "greeting": 0.27,
-    "fact": 0.11,
-    "sum": 0.04,
+    "risky": 0.22,
+    "allowed": 0.22,
+    "greeting": 0.08,
+    "fact": 0.22,
+    "sum": 0.06,
     "story": 0.02,
+    "talk": 0.06,
+    "outside": 0.06,
+    "wish": 0.06,
 }
 WATCHED_PAIRS = 300  # held-out pairs whose accuracy is watched during training
 BEST_OF = 16  # replies to each fixed question, of which the reward model picks one

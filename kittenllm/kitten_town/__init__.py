@@ -2,6 +2,7 @@
 
     facts.py        who lives there, what is dangerous; the split into taught and held-out content
     voices.py       how the people of the town say things: friendly, plain, grumpy
+    manners.py      who are you, thanks, what no book tells, wishes to be refused
     stories.py      pretraining text: what is told, what is only asked, what is asked and answered
     echoes.py       things said again: the skill of copying
     later_words.py  pretraining text with words and habits for later chapters
