@@ -161,9 +161,10 @@ def letter(town: Town, rng: random.Random) -> str:
         for attribute in rng.sample(list(ATTRIBUTES), rng.randint(1, 2)):
             lines.append(sentence(voices.told_fact(town.facts[kitten, attribute], rng)))
     if rng.random() < 0.5:
-        lines.append(
-            rng.choice(voices.FACT_QUESTIONS[rng.choice(list(ATTRIBUTES))]).format(k=asked)
-        )
+        asks_about = rng.choice(
+            ("color", "home", "food", "toy")
+        )  # the name below could be a friend
+        lines.append(rng.choice(voices.FACT_QUESTIONS[asks_about]).format(k=asked))
     lines.append(rng.choice(LETTER_ENDS).format(**people))
     return " ".join(lines)
 
