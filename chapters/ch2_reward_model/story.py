@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from chapters.ch2_reward_model.pictures import draw_judge
+from chapters.ch2_reward_model.truth import truth_accuracy
 from chapters.common.measuring import is_right
 from chapters.common.pairs import (
     CLEAR_DIFFERENCE,
@@ -119,6 +120,7 @@ def run(settings: Settings, common: Common) -> dict:
         chosen, rejected = pair_scores(reward_model, held_out)
         keys = look(chosen, rejected, held_out)
         keys |= {"pairs": len(pairs), "held_out_pairs": len(held_out)}
+        keys |= truth_keys(reward_model, tokenizer)
         draw_judge(chapter, chosen, rejected, keys)
         write_best_of(chapter, gpt, tokenizer, reward_model)
     report(keys)
@@ -263,6 +265,15 @@ def look(
     return keys
 
 
+def truth_keys(reward_model: RewardModel, tokenizer: Tokenizer) -> dict[str, float | None]:
+    """Pairs of equal words and tone, one of them true: about taught and about held-out facts."""
+    keys: dict[str, float | None] = {}
+    for key, held_out in (("truth_accuracy", False), ("truth_accuracy_held_out", True)):
+        share, error = truth_accuracy(reward_model, tokenizer, build_town(), held_out=held_out)
+        keys[key], keys[f"{key}_stderr"] = share, error
+    return keys
+
+
 def length_correlation(difference: torch.Tensor, pairs: list[LabelledPair]) -> float:
     """Correlation of the score difference with the length difference of the two replies.
 
@@ -320,6 +331,11 @@ def report(keys: dict) -> None:
         ]
         agreement = with_error(keys["gold_accuracy"], keys["gold_accuracy_stderr"], ".1%")
         print(f"clearly different replies ordered right: {agreement} ({', '.join(by_kind)})")
+    taught, held_out = (
+        with_error(keys[key], keys[f"{key}_stderr"], ".1%")
+        for key in ("truth_accuracy", "truth_accuracy_held_out")
+    )
+    print(f"true before false, in equal words: {taught} (held-out facts {held_out})")
     line = (
         f"calibration error {keys['calibration_error']:.3f}; "
         f"correlation with length {keys['length_correlation']:+.2f}"
