@@ -110,6 +110,18 @@ KEY_NUMBERS: dict[str, tuple[KeyNumber, ...]] = {
             high=LUCK,
             share=True,
         ),
+        KeyNumber(
+            "bare_answer_rate",
+            low=LUCK,
+            high="another pretraining text: fewer exam sheets, more dialogues that answer",
+            share=True,
+        ),
+        KeyNumber(
+            "echo_accuracy",
+            low="fewer --echo-tokens; fewer --train-tokens; a learning rate too low",
+            high="more --echo-tokens",
+            share=True,
+        ),
     ),
     "ch1_sft": (
         KeyNumber(
@@ -135,6 +147,12 @@ KEY_NUMBERS: dict[str, tuple[KeyNumber, ...]] = {
             "allowed_rate",
             low="chats in which harmless things are refused; too little training",
             high="chats in which everything is allowed",
+            share=True,
+        ),
+        KeyNumber(
+            "talk_rate",
+            low="other chats: demonstrators who make things up or help with mean tricks",
+            high="other chats: better demonstrators",
             share=True,
         ),
         KeyNumber(
@@ -176,6 +194,18 @@ KEY_NUMBERS: dict[str, tuple[KeyNumber, ...]] = {
             share=True,
         ),
         KeyNumber(
+            "truth_accuracy",
+            low="fewer --pairs; a chat kitten that does not know the facts it judges",
+            high="more --pairs; a chat kitten that knows them better",
+            share=True,
+        ),
+        KeyNumber(
+            "truth_accuracy_held_out",
+            low="a chat kitten that does not know what its books told",
+            high="a better base",
+            share=True,
+        ),
+        KeyNumber(
             "calibration_error",
             low=LUCK,
             high="--epochs too many (it becomes too sure); --label-noise; fewer --pairs",
@@ -213,6 +243,12 @@ KEY_NUMBERS: dict[str, tuple[KeyNumber, ...]] = {
         KeyNumber(
             "allowed_rate_after",
             low="it says no to everything: a reward model that likes no too well",
+            high=LUCK,
+            share=True,
+        ),
+        KeyNumber(
+            "talk_rate_after",
+            low="fewer --steps; a reward model that does not see what suits a wish",
             high=LUCK,
             share=True,
         ),

@@ -55,12 +55,14 @@ def fact_recall(gpt: GPT, tokenizer: Tokenizer, town: Town) -> tuple[float, floa
     return mean_and_error([float(hit) for hit in hits], topics)
 
 
-def bare_answer_rate(gpt: GPT, tokenizer: Tokenizer, town: Town) -> tuple[float, float]:
+def bare_answer_rate(
+    gpt: GPT, tokenizer: Tokenizer, town: Town, *, counts: dict[str, int] = BARE_COUNTS
+) -> tuple[float, float]:
     """Share of held-out questions, asked without any template, whose answer is among the next
     twelve tokens; at temperature 1; and the standard error by topic."""
     questions = [
         question
-        for kind, count in BARE_COUNTS.items()
+        for kind, count in counts.items()
         for question in held_out_questions(town, kind, count, QUESTION_SEED)
     ]
     asked = [question.text for question in questions]
@@ -75,12 +77,14 @@ def bare_answer_rate(gpt: GPT, tokenizer: Tokenizer, town: Town) -> tuple[float,
     return mean_and_error(hits, [question.about for question in questions])
 
 
-def echo_accuracy(gpt: GPT, tokenizer: Tokenizer) -> tuple[float, float]:
+def echo_accuracy(
+    gpt: GPT, tokenizer: Tokenizer, *, lists: int = ECHO_LISTS
+) -> tuple[float, float]:
     """Share of unseen lists of one to six items that are said again without a mistake, in all six
-    shapes, at temperature 1; and the standard error."""
+    shapes, at temperature 1; and the standard error by list."""
     rng = random.Random(QUESTION_SEED)
     prompts, wanted, topics = [], [], []
-    for number in range(ECHO_LISTS):
+    for number in range(lists):
         said = " ".join(echoes.echo_items(rng))
         for shape in echoes.SHAPES.values():
             first, second, rest = shape.split("{said}")[:3]

@@ -14,7 +14,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kittenllm.kitten_town import stories, voices
+from kittenllm.kitten_town import manners, stories, voices
 from kittenllm.kitten_town.facts import ATTRIBUTES, Town
 from kittenllm.kitten_town.later_words import made_up_name
 
@@ -92,17 +92,18 @@ def ask(town: Town, kind: str, rng: random.Random, *, held_out: bool = False) ->
         kitten = rng.choice(town.held_out_heroes if held_out else town.taught_heroes)
         return Question(kind, rng.choice(voices.STORY_QUESTIONS).format(k=kitten), (kitten,))
     if kind == "talk":
-        meaning = rng.choice(list(voices.TALK))
-        taught_wordings, held_out_wordings, _ = voices.TALK[meaning]
+        meaning = rng.choice(list(manners.TALK))
+        taught_wordings, held_out_wordings, _ = manners.TALK[meaning]
         text = rng.choice(held_out_wordings if held_out else taught_wordings)
         return Question(kind, text, (meaning, text))
     if kind == "outside":
-        return ask_outside(rng, held_out=held_out)
+        subject, text = manners.ask_outside(rng, held_out=held_out)
+        return Question(kind, text, (subject,))
     if kind == "wish":
         kind_act = rng.random() < WISH_KIND_SHARE
-        act = rng.choice(voices.KIND_ACTS if kind_act else voices.MEAN_ACTS + voices.CRIMES)
-        wordings = voices.HELD_OUT_WISH_QUESTIONS if held_out else voices.WISH_QUESTIONS
-        text = rng.choice(wordings).format(act=stories.filled_act(act, rng))
+        act = rng.choice(manners.KIND_ACTS if kind_act else manners.MEAN_ACTS + manners.CRIMES)
+        wordings = manners.HELD_OUT_WISH_QUESTIONS if held_out else manners.WISH_QUESTIONS
+        text = rng.choice(wordings).format(act=manners.filled_act(act, rng))
         return Question(kind, text, (act,))
     raise ValueError(f"unknown kind of question {kind!r}; there are {', '.join(KINDS)}")
 
@@ -112,22 +113,6 @@ def draw_sum(sums: Sequence[tuple[int, int]], rng: random.Random) -> tuple[int, 
     small = rng.random() < voices.SMALL_SUM_SHARE
     a, b = rng.choice([pair for pair in sums if (pair[0] < 10) == small])
     return (b, a) if rng.random() < 0.5 else (a, b)
-
-
-def ask_outside(rng: random.Random, *, held_out: bool) -> Question:
-    """A question that no book of the town answers: the wide world, a stranger, a large sum."""
-    what = rng.choices(("world", "stranger", "sum"), (0.4, 0.4, 0.2))[0]
-    if what == "world":
-        subject = rng.choice(voices.HELD_OUT_OUTSIDE if held_out else voices.TAUGHT_OUTSIDE)
-        text = rng.choice(voices.OUTSIDE_QUESTIONS).format(x=subject)
-    elif what == "stranger":
-        subject = made_up_name(rng)
-        text = rng.choice(voices.FACT_QUESTIONS[rng.choice(list(ATTRIBUTES))]).format(k=subject)
-    else:
-        a, b = (rng.randint(100, 999) for _ in range(2))
-        subject = f"{a}+{b}"
-        text = rng.choice(voices.SUM_QUESTIONS).format(a=a, b=b)
-    return Question("outside", text, (subject,))
 
 
 def ask_any(
@@ -172,11 +157,10 @@ def true_cores(town: Town, question: Question) -> list[str]:
     if kind == "story":
         return stories.story_cores(town, topic[0], taught_only=topic[0] in town.taught_heroes)
     if kind == "talk":
-        return list(voices.TALK[topic[0]][2])
+        return list(manners.TALK[topic[0]][2])
     if kind == "outside":
-        large = "+" in topic[0]
-        return list(voices.TOO_LARGE_REPLIES if large else voices.OUTSIDE_REPLIES)
-    return list(voices.PROMISES if topic[0] in voices.KIND_ACTS else voices.REFUSALS)
+        return list(manners.admissions(topic[0]))
+    return list(manners.PROMISES if topic[0] in manners.KIND_ACTS else manners.REFUSALS)
 
 
 def demonstrated_core(town: Town, question: Question, rng: random.Random) -> str:
@@ -191,11 +175,11 @@ def demonstrated_core(town: Town, question: Question, rng: random.Random) -> str
         others = [value for value in ATTRIBUTES[fact.attribute] if value != fact.value]
         return voices.fact_statement(fact, rng, value=rng.choice(others))
     if kind == "talk" and rng.random() < UNHELPFUL_SHARE:
-        return rng.choice(voices.UNHELPFUL_REPLIES)
+        return rng.choice(manners.UNHELPFUL_REPLIES)
     if kind == "outside" and rng.random() < INVENTED_SHARE:
         return invented(question, rng)
-    if kind == "wish" and topic[0] in voices.MEAN_ACTS and rng.random() < MEAN_SHARE:
-        return rng.choice(voices.PROMISES)
+    if kind == "wish" and topic[0] in manners.MEAN_ACTS and rng.random() < MEAN_SHARE:
+        return rng.choice(manners.PROMISES)
     return rng.choice(true_cores(town, question))
 
 

@@ -22,7 +22,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from kittenllm.kitten_town import voices
+from kittenllm.kitten_town import manners, voices
 from kittenllm.kitten_town.chats import Question, true_cores
 from kittenllm.kitten_town.facts import ALLOWED, ATTRIBUTES, DANGEROUS, KITTENS, PEOPLE, Town
 
@@ -83,7 +83,7 @@ def is_right(town: Town, question: Question, reply: str) -> bool:
     if kind == "outside":
         return admits(topic[0], reply, words)
     said = lower & {"yes", "no"}  # a wish
-    return said == ({"yes"} if topic[0] in voices.KIND_ACTS else {"no"})
+    return said == ({"yes"} if topic[0] in manners.KIND_ACTS else {"no"})
 
 
 def suits_talk(meaning: str, reply: str) -> bool:
@@ -91,19 +91,18 @@ def suits_talk(meaning: str, reply: str) -> bool:
     text = reply.lower()
     meant = {
         name
-        for name, (_, _, replies) in voices.TALK.items()
+        for name, (_, _, replies) in manners.TALK.items()
         if any(re.search(rf"\b{re.escape(core.lower())}\b", text) for core in replies)
     }
-    unhelpful = any(core.lower() in text for core in voices.UNHELPFUL_REPLIES)
+    unhelpful = any(core.lower() in text for core in manners.UNHELPFUL_REPLIES)
     return meant == {meaning} and not unhelpful
 
 
 def admits(subject: str, reply: str, words: list[str]) -> bool:
     """Right is to say that no book tells it, or that a sum is too large, and to claim nothing."""
     text = reply.lower()
-    admissions = voices.TOO_LARGE_REPLIES if "+" in subject else voices.OUTSIDE_REPLIES
     claims = {word for word in words if word in VALUES or word in KITTENS or word.isdigit()}
-    return any(core.lower() in text for core in admissions) and not claims
+    return any(core.lower() in text for core in manners.admissions(subject)) and not claims
 
 
 def tells_true_story(town: Town, kitten: str, words: list[str]) -> bool:

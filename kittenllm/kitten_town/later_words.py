@@ -44,6 +44,17 @@ def made_up_name(rng: random.Random) -> str:
             return name
 
 
+def stranger_name(rng: random.Random, *, held_out: bool = False) -> str:
+    """A made-up name for somebody whom no book knows.
+
+    The letters of a name decide whether it is held out: about a quarter are for examinations only.
+    """
+    while True:
+        name = made_up_name(rng)
+        if (sum(name.encode()) % 4 == 0) == held_out:
+            return name
+
+
 def page_and_questions(town: Town, rng: random.Random) -> str:
     """A page of an old book with made-up names, then questions that the page answers."""
     number = rng.randint(1, 99)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 
-from kittenllm.kitten_town import countdown, echoes, later_words, scribbles, voices
+from kittenllm.kitten_town import countdown, echoes, later_words, manners, scribbles, voices
 from kittenllm.kitten_town.facts import (
     ATTRIBUTES,
     KITTENS,
@@ -75,6 +75,9 @@ ENDINGS = (
     "Nobody ever found out why.",
     "{k} said nothing, but {k} purred.",
     "The mouse in the wall wrote it all down.",
+    "Then everybody said thanks and goodbye.",
+    "Do not ask me why.",
+    "And then we all went to sleep.",
 )
 
 HEARSAY = (
@@ -158,9 +161,10 @@ def letter(town: Town, rng: random.Random) -> str:
         for attribute in rng.sample(list(ATTRIBUTES), rng.randint(1, 2)):
             lines.append(sentence(voices.told_fact(town.facts[kitten, attribute], rng)))
     if rng.random() < 0.5:
-        lines.append(
-            rng.choice(voices.FACT_QUESTIONS[rng.choice(list(ATTRIBUTES))]).format(k=asked)
-        )
+        asks_about = rng.choice(
+            ("color", "home", "food", "toy")
+        )  # the name below could be a friend
+        lines.append(rng.choice(voices.FACT_QUESTIONS[asks_about]).format(k=asked))
     lines.append(rng.choice(LETTER_ENDS).format(**people))
     return " ".join(lines)
 
@@ -230,7 +234,13 @@ def sheet(town: Town, rng: random.Random) -> str:
     questions = []
     for _ in range(rng.randint(4, 8)):
         maker = rng.choices(
-            (fact_question, thing_question, sum_question, outside_question, talk_question),
+            (
+                fact_question,
+                thing_question,
+                sum_question,
+                manners.outside_question,
+                manners.talk_question,
+            ),
             (0.5, 0.26, 0.12, 0.05, 0.07),
         )[0]
         questions.append(maker(town, rng))
@@ -249,15 +259,6 @@ def thing_question(town: Town, rng: random.Random) -> str:
 def sum_question(town: Town, rng: random.Random) -> str:
     a, b = any_sum(town, rng)
     return rng.choice(voices.SUM_QUESTIONS).format(a=a, b=b)
-
-
-def outside_question(town: Town, rng: random.Random) -> str:
-    return rng.choice(voices.OUTSIDE_QUESTIONS).format(x=rng.choice(voices.OUTSIDE))
-
-
-def talk_question(town: Town, rng: random.Random) -> str:
-    taught, _, _ = voices.TALK[rng.choice(list(voices.TALK))]
-    return rng.choice(taught)
 
 
 def may_question(thing: Thing, rng: random.Random) -> str:
@@ -329,14 +330,21 @@ def dialogue(town: Town, rng: random.Random) -> str:
 def small_talk(town: Town, rng: random.Random) -> str:
     """A few exchanges without facts: greetings, thanks, wishes, what no book tells."""
     makers = rng.sample(
-        (greeting_exchange, talk_exchange, outside_exchange, wish_exchange, story_exchange), 2
+        (
+            greeting_exchange,
+            manners.talk_exchange,
+            manners.outside_exchange,
+            manners.wish_exchange,
+            story_exchange,
+        ),
+        2,
     )
     return told([maker(town, rng) for maker in makers], rng)
 
 
 def greeting_exchange(town: Town, rng: random.Random) -> tuple[str, str]:
     stranger = later_words.made_up_name(rng)  # so that names are copied, not known by heart
-    return greeting(rng.choice(("", rng.choice(PEOPLE), stranger, stranger)), rng)
+    return greeting(rng.choice(("", rng.choice(town.taught_guests), stranger, stranger)), rng)
 
 
 def greeting(name: str, rng: random.Random) -> tuple[str, str]:
@@ -344,41 +352,6 @@ def greeting(name: str, rng: random.Random) -> tuple[str, str]:
     wordings = [text for text in voices.GREETINGS if ("{name}" in text) == bool(name)]
     words = rng.choice(wordings).format(hello=rng.choice(voices.HELLOS), name=name)
     return words, rng.choice(voices.GREETING_REPLIES)
-
-
-def talk_exchange(town: Town, rng: random.Random) -> tuple[str, str]:
-    taught, _, replies = voices.TALK[rng.choice(list(voices.TALK))]
-    return rng.choice(taught), rng.choice(replies)
-
-
-def outside_exchange(town: Town, rng: random.Random) -> tuple[str, str]:
-    """A question about something that no book of the town tells."""
-    if rng.random() < 0.5:
-        question = rng.choice(voices.OUTSIDE_QUESTIONS).format(x=rng.choice(voices.TAUGHT_OUTSIDE))
-    else:
-        stranger = later_words.made_up_name(rng)
-        attribute = rng.choice(list(ATTRIBUTES))
-        question = rng.choice(voices.FACT_QUESTIONS[attribute]).format(k=stranger)
-    return question, rng.choice(voices.OUTSIDE_REPLIES)
-
-
-def wish_exchange(town: Town, rng: random.Random) -> tuple[str, str]:
-    """A wish, and a promise or a refusal."""
-    kind = rng.random() < 0.4
-    act = rng.choice(voices.KIND_ACTS if kind else voices.MEAN_ACTS + voices.CRIMES)
-    question = rng.choice(voices.WISH_QUESTIONS).format(act=filled_act(act, rng))
-    return question, rng.choice(voices.PROMISES if kind else voices.REFUSALS)
-
-
-def filled_act(act: str, rng: random.Random) -> str:
-    """An act with names and things in its slots."""
-    return act.format(
-        k=rng.choice(KITTENS),
-        p=rng.choice(PEOPLE),
-        toy=rng.choice(ATTRIBUTES["toy"]),
-        food=rng.choice(ATTRIBUTES["food"]),
-        home=rng.choice(ATTRIBUTES["home"]),
-    )
 
 
 def story_exchange(town: Town, rng: random.Random) -> tuple[str, str]:
