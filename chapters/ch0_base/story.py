@@ -79,7 +79,6 @@ QUICK = {
     "train_tokens": 30_000,
     "echo_tokens": 10_000,
     "vocab_size": 800,
-    "rows_per_step": 4,
     "row_length": 128,
 }
 
