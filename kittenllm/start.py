@@ -38,9 +38,9 @@ def wake(gpt: GPT, generator: torch.Generator) -> None:
     common = torch.randn(gpt.config.channels, generator=generator)  # (C,)
     embeddings.mul_(LOUDER_EMBEDDINGS)
     embeddings.add_(embeddings.std() * common.to(embeddings.device))
-    for layer in gpt.layers:
-        layer.self_attn.q_proj.weight.mul_(LOUDER_LOOKS)
-        layer.self_attn.k_proj.weight.mul_(LOUDER_LOOKS)
+    for name, weight in gpt.named_parameters():
+        if name.endswith(("q_proj.weight", "k_proj.weight")):
+            weight.mul_(LOUDER_LOOKS)
     for head in range(gpt.config.heads):
         look_back(gpt, head, TOKENS_BACK[head % len(TOKENS_BACK)])
 
@@ -52,12 +52,14 @@ def look_back(gpt: GPT, head: int, tokens: int) -> None:
     turns it by the angle of its position. The query points to where a key stands that is `tokens`
     behind: minus that many turns.
     """
-    attention, config = gpt.layers[0].self_attn, gpt.config
+    config = gpt.config
     D, half = config.head_channels, config.head_channels // 2
     common = gpt.embed_tokens.weight.mean(dim=0)  # (C,)
     common = common / common.norm() / config.channels**0.5  # of a normalised token it reads about 1
     key = torch.cat([torch.ones(half), torch.zeros(half)]).to(common)  # (D,) 0 degrees
     query = torch.cat([gpt.cos[tokens, :half], -gpt.sin[tokens, :half]])  # (D,)
     kv_head = head * config.kv_heads // config.heads
-    attention.k_proj.weight[kv_head * D : (kv_head + 1) * D] = SHARPNESS * key[:, None] * common
-    attention.q_proj.weight[head * D : (head + 1) * D] = SHARPNESS * query[:, None] * common
+    k_proj = gpt.get_parameter("layers.0.self_attn.k_proj.weight")  # (K D, C)
+    q_proj = gpt.get_parameter("layers.0.self_attn.q_proj.weight")  # (H D, C)
+    k_proj[kv_head * D : (kv_head + 1) * D] = SHARPNESS * key[:, None] * common
+    q_proj[head * D : (head + 1) * D] = SHARPNESS * query[:, None] * common

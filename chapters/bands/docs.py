@@ -74,7 +74,7 @@ TABLE: dict[str, tuple[Row, ...]] = {
         SECONDS,
         Row("validation loss, nats per token", "val_nats_per_token", "3"),
         Row("validation loss, bits per byte", "val_bits_per_byte", "3"),
-        Row("facts told when a text stops before the value", "fact_recall"),
+        Row("facts, when a text stops before the value", "fact_recall"),
         Row("bare held-out questions answered", "bare_answer_rate"),
         Row("unseen lists said after", "echo_accuracy"),
         Row("tokens per second", "tokens_per_second", "0", lesson=True, timed=True),

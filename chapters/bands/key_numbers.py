@@ -21,16 +21,6 @@ class KeyNumber:
     share: bool = False  # it lies in 0 .. 1
 
 
-@dataclass(frozen=True)
-class Curve:
-    """One curve of metrics.jsonl."""
-
-    name: str
-    stage: str
-    key: str
-    unit: str
-
-
 def number_of(summary: dict, key: str) -> float | None:
     """summary["dpo"]["gold_after"] for "dpo.gold_after"; None if there is no number."""
     value = summary
@@ -326,32 +316,5 @@ KEY_NUMBERS: dict[str, tuple[KeyNumber, ...]] = {
             high="longer replies; a lower --max-new-tokens; more --grpo-steps",
             share=True,
         ),
-    ),
-}
-
-CURVES: dict[str, tuple[Curve, ...]] = {
-    "ch0_base": (
-        Curve("loss on unseen text", "train", "val_loss", "nats per token"),
-        Curve("training loss", "train", "loss", "nats per token"),
-    ),
-    "ch1_sft": (
-        Curve("loss on chats", "train", "chat_loss", "nats per trained token"),
-        Curve("loss on pretraining text", "train", "base_bits_per_byte", "bits per byte"),
-    ),
-    "ch2_reward_model": (
-        Curve("training loss", "train", "loss", "nats"),
-        Curve("training accuracy", "train", "accuracy", "share of pairs"),
-    ),
-    "ch3_ppo": (
-        Curve("score of the reward model", "train", "score", "points"),
-        Curve("KL to the chat kitten", "train", "kl", "nats per reply"),
-    ),
-    "ch4_preferences": (
-        Curve("DPO loss", "dpo", "loss", "nats"),
-        Curve("ORPO loss", "orpo", "loss", "nats"),
-    ),
-    "ch5_reasoning": (
-        Curve("right answers while practising", "grpo", "accuracy", "share of replies"),
-        Curve("length of replies", "grpo", "reply_tokens", "tokens"),
     ),
 }

@@ -95,7 +95,7 @@ def echo_accuracy(
     longest = max(len(tokenizer.encode(" " + text)) for text in wanted) + 2
     texts = continued(gpt, tokenizer, prompts, tokens=longest, temperature=1.0)
     hits = [
-        float(text.strip().startswith(said.strip()))
+        float(text.lstrip().startswith(said))  # with the mark or the line's end behind it
         for text, said in zip(texts, wanted, strict=True)
     ]
     return mean_and_error(hits, topics)

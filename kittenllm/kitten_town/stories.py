@@ -75,7 +75,7 @@ ENDINGS = (
     "Nobody ever found out why.",
     "{k} said nothing, but {k} purred.",
     "The mouse in the wall wrote it all down.",
-    "Then everybody said thanks and goodbye.",
+    "Then everybody said hi, thanks and goodbye.",
     "Do not ask me why.",
     "And then we all went to sleep.",
 )
