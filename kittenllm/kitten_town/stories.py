@@ -226,23 +226,6 @@ def any_sum(town: Town, rng: random.Random, *, taught: bool = False) -> tuple[in
     return (b, a) if rng.random() < 0.5 else (a, b)
 
 
-def corrections(town: Town, rng: random.Random) -> str:
-    """The teacher goes over what people wrote: right, or wrong; about taught facts only.
-
-    Whoever reads this learns to hold a sentence against what it knows.
-    """
-    lines = []
-    for _ in range(rng.randint(3, 5)):
-        fact = rng.choice(town.taught_facts)
-        right = rng.random() < 0.5
-        value = fact.value
-        if not right:
-            value = rng.choice([v for v in ATTRIBUTES[fact.attribute] if v != fact.value])
-        said = voices.fact_statement(fact, rng, value=value)
-        lines.append(f"{rng.choice(PEOPLE)} wrote: {sentence(said)} {'Right!' if right else 'Wrong!'}")
-    return " ".join(lines)
-
-
 # ------------------------------------------------------------------------------- what is asked
 
 
@@ -404,18 +387,17 @@ def echo(town: Town, rng: random.Random) -> str:
 
 # Share of the *documents* of each sort. chapters/ch0_base/lesson.md measures what a share does.
 SHARES: dict[Callable[[Town, random.Random], str], float] = {
-    card: 0.07,
+    card: 0.09,
     gossip: 0.07,
-    corrections: 0.06,
     neighbours: 0.04,
     letter: 0.05,
     story: 0.04,
-    warnings: 0.08,
+    warnings: 0.09,
     sum_page: 0.08,
-    sheet: 0.07,
+    sheet: 0.08,
     dialogue: 0.10,
     small_talk: 0.05,
-    number_page: 0.09,
+    number_page: 0.11,
     echo: 0.16,
     later_words.page_and_questions: 0.01,
     later_words.tool_story: 0.02,
