@@ -241,8 +241,8 @@ def update(loss, optimizer):
 
 
 # ----------------------------------------------------------------------------- 1 pretraining
-# Predict the next word, for every word of the book. The GPT then knows the town, but when it is
-# asked a question it only continues the text.
+# Predict the next word, for every word of the book. The GPT then knows the town, but it can only
+# continue a text: it cannot answer a question.
 
 
 def sft_loss(logits, tokens, loss_mask):
@@ -455,11 +455,10 @@ QUICK = {"pretraining": 2, "SFT": 40, "reward model": 2, "PPO": 1, "DPO": 2, "GR
 
 
 def report(number, before, after, gpt, items):
-    """Prints the number of a stage, and what the GPT replies after it to the first of the items."""
+    """Prints the number of a stage, and the reply that the GPT then gives to the first item."""
     [reply] = generate(gpt, items[:1], max_new_tokens=36)[0]
-    verdict = "right" if is_right(reply, items[0]) else "wrong"
-    print(f"{number:<40}{before:6.1%} -> {after:6.1%}")
-    print(textwrap.fill(f"{items[0][0]} | {reply} ({verdict})", 78) + "\n", flush=True)
+    print(f"{number:<32}{before:6.1%} -> {after:6.1%}")
+    print(textwrap.fill(f"{items[0][0]} | {reply}", 78) + "\n", flush=True)
     return {number: (before, after)}
 
 
@@ -478,7 +477,7 @@ def life(seed=0, quick=False):
 
     base = GPT()
     pretrain(base, town, steps["pretraining"])
-    table |= report("pretraining: facts known", facts(GPT()), facts(base), base, questions)
+    table |= report("pretraining: facts known", facts(GPT()), facts(base), base, town.fact_items)
 
     chat = copy.deepcopy(base)
     train_sft(chat, town, steps["SFT"])
