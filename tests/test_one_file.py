@@ -122,7 +122,10 @@ MUTANTS = [
     ("logits[:, :-1].log_softmax", "logits[:, 1:].log_softmax"),
     (".sum() / mask.sum()", ".mean()"),
     ("loss_mask[:, 1:])", "loss_mask[:, :-1])"),
-    ("logsigmoid(chosen_rewards - rejected", "logsigmoid(chosen_rewards + rejected"),
+    (
+        "logsigmoid(chosen_rewards - rejected_rewards)",
+        "logsigmoid(rejected_rewards - chosen_rewards)",
+    ),
     ("kl = torch.where(mask, logprobs - ref_logprobs", "kl = torch.where(mask, ref_logprobs"),
     ("scores[:, None], 0.0) - kl_coef", "scores[:, None], 0.0) + kl_coef"),
     (".flip(1) == 1)", ".flip(1) == 2)"),
@@ -170,7 +173,9 @@ def gpt():
     gpt = one_file.GPT()
     with torch.no_grad():
         for parameter in gpt.parameters():
-            parameter.mul_(3)  # as after a training: no two words are equally likely
+            parameter.mul_(3)  # as after a training, no two words are equally likely
+        gpt.norm.bias[0] = 20
+        gpt.token_embedding[one_file.PAD, 0] = -20  # <pad> is never drawn, as after a training
     return gpt
 
 
@@ -194,7 +199,7 @@ def test_no_token_looks_ahead_and_padding_changes_nothing(gpt):
 def test_a_reply_ends_at_its_end_and_its_logprobs_are_those_of_its_words(gpt):
     items = one_file.Town(0).questions[:64]
     with torch.no_grad():
-        gpt.position_embedding[10:] += 3 * gpt.token_embedding[one_file.END]  # some replies end
+        gpt.norm.bias += 10 * gpt.token_embedding[one_file.END]  # most replies end
     replies, tokens, mask, old_logprobs = one_file.generate(gpt, items, max_new_tokens=20)
     start = one_file.PROMPT_LENGTH
     assert tokens.shape == (64, start + 20) and mask.shape == (64, start + 19)
@@ -203,9 +208,7 @@ def test_a_reply_ends_at_its_end_and_its_logprobs_are_those_of_its_words(gpt):
         words = [one_file.WORDS[token] for token in tokens[row, 1:][mask[row]]]
         assert " ".join(words) == reply and prompt.split()[-1] == "<kitten>"
         assert "<end>" not in words[:-1]
-        if reply.endswith("<end>"):
-            end = tokens[row].tolist().index(one_file.END)
-            assert (tokens[row, end + 1 :] == one_file.PAD).all()
+        assert (tokens[row, start + len(words) :] == one_file.PAD).all()
     expected = one_file.token_logprobs(gpt(tokens), tokens)
     assert torch.equal(old_logprobs, expected)
 

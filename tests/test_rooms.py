@@ -71,6 +71,7 @@ def test_the_rooms_of_the_chapters():
     assert {path.name for path in folders} - {"__pycache__"} == ROOMS
     at_the_door = {path.name for path in (ROOT / "chapters").iterdir() if path.is_file()}
     assert at_the_door <= DOOR
+    assert len([name for name in at_the_door if name.endswith(".py")]) <= 5
     assert len(list((ROOT / "chapters" / "common").glob("*.py"))) <= 10
     for row in CHAPTERS:
         files = {path.name for path in (ROOT / "chapters" / row.name).iterdir()}

@@ -108,7 +108,7 @@ def bands(argv=None) -> None:
         write_text_atomic(output, compact_json(content))
         print(report(content))
     elif arguments.rounding or arguments.only or not (arguments.docs or arguments.one_file):
-        parser.error("give the runs folders, one for each seed, or --docs")
+        parser.error("give the runs folders, one for each seed, or --docs or --one-file")
     if arguments.one_file:
         write_text_atomic(one_file.FILE, compact_json(one_file.measure()))
     if arguments.docs:

@@ -88,10 +88,11 @@ def school(
                 points.append((float(step), float(measure(gpt))))
         read = rows.tokens.clone()  # as on its way to a GPU
         logits = gpt(read, document_ids=rows.document_ids)  # (R, T, V)
-        loss, _ = sft.sft_loss(logits, rows.tokens, rows.loss_mask)
         if all_tokens:
             is_text = rows.document_ids[:, 1:] >= 0  # (R, T-1)
             loss = -logprobs.token_logprobs(logits, rows.tokens)[is_text].mean()
+        else:
+            loss, _ = sft.sft_loss(logits, rows.tokens, rows.loss_mask)
         adam.zero_grad()
         loss.backward()
         adam.step()
