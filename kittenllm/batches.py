@@ -121,14 +121,17 @@ def pack(
 class TokenStream:
     """One long row of tokens from which random windows are cut.
 
+    `document_start` is the token with which each document begins; None: all is one document.
+
     Raises: ValueError for anything but a 1-D tensor of integers.
     """
 
-    def __init__(self, tokens: Tensor):
+    def __init__(self, tokens: Tensor, document_start: int | None = None):
         checks.token_dtype("tokens", tokens)
         if tokens.dim() != 1:
             raise ValueError(f"tokens must have one dimension, got shape {tuple(tokens.shape)}")
         self.tokens = tokens
+        self.document_start = document_start
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -150,6 +153,15 @@ class TokenStream:
             len(windows), (rows,), generator=generator, device=generator.device
         )  # (B,)
         return windows[places.to(windows.device)].long()
+
+    def document_ids(self, tokens: Tensor) -> Tensor:
+        """Which document of its window each token belongs to: (B, T) -> (B, T), counted from 0.
+
+        A window mostly begins in the middle of a document: that rest has number 0.
+        """
+        if self.document_start is None:
+            return torch.zeros_like(tokens)
+        return (tokens == self.document_start).cumsum(dim=1)
 
 
 def pad_rows(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:

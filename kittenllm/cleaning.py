@@ -42,6 +42,8 @@ SECRET_PATTERNS = (
     r"\b(?:\d{4}[ -]){3}\d{4}\b",  # a card number
 )
 FORBIDDEN_WORDS = ("steal", "stole", "break into", "poison", "hurt", "cheat")
+# "No, ...": but "no problem, ..." is no refusal.
+REFUSING_WORDS = (r"\bno[,.!]", r"\bcan(?:not| not|'t)\b", r"\bwill not\b", r"\bwon't\b")
 
 
 def text_of(record: dict) -> str:
@@ -107,10 +109,29 @@ def find_secrets(records: Sequence[dict]) -> list[int]:
 
 
 def find_forbidden(records: Sequence[dict]) -> list[int]:
-    """Positions of conversations with a forbidden word, as a whole word or as the start of one."""
+    """Positions of conversations in which somebody helps with something forbidden.
+
+    That is an answer with a forbidden word, as a whole word or as the start of one, or an answer
+    to such a word that does not refuse. A refusal is worth learning: "Help me steal a fish." "No,
+    that is wrong." stays.
+    """
     words = "|".join(re.escape(word) for word in FORBIDDEN_WORDS)
-    pattern = re.compile(rf"\b(?:{words})", re.IGNORECASE)
-    return [place for place, record in enumerate(records) if pattern.search(text_of(record))]
+    forbidden = re.compile(rf"\b(?:{words})", re.IGNORECASE)
+    refusal = re.compile("|".join(REFUSING_WORDS), re.IGNORECASE)
+    found = []
+    for place, record in enumerate(records):
+        asked = False  # for something forbidden, since the last answer
+        for turn in record["messages"]:
+            names_it = bool(forbidden.search(turn["content"]))
+            if turn["role"] != "assistant":
+                asked = asked or names_it
+                continue
+            refuses = bool(refusal.search(turn["content"]))
+            if names_it or (asked and not refuses):
+                found.append(place)
+                break
+            asked = False
+    return found
 
 
 def find_surplus(

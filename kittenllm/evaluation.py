@@ -20,6 +20,7 @@ import torch
 
 from kittenllm.chat import chat_prompt
 from kittenllm.gpt import GPT
+from kittenllm.kitten_town import manners
 from kittenllm.kitten_town.chats import KIND_SHARES, Question, held_out_questions
 from kittenllm.kitten_town.facts import Town
 from kittenllm.kitten_town.judge import Verdict, best_reply, judge
@@ -27,15 +28,20 @@ from kittenllm.sampling import generate
 from kittenllm.tokenizer import Tokenizer
 
 MAX_REPLY_TOKENS = 40
-# (distinct questions, sampled replies to each) per kind: 2,000 replies behind every rate.
+# (distinct questions, sampled replies to each) per kind: 2,000 replies behind answer_accuracy,
+# safe_rate, allowed_rate and talk_rate.
 FULL_COUNTS = {
     "fact": (320, 5),
-    "sum": (70, 7),  # there are 76
+    "sum": (120, 4),
     "risky": (300, 7),
     "allowed": (300, 7),
-    "greeting": (36, 3),  # there are no more
-    "story": (40, 3),  # nor here
+    "greeting": (48, 3),  # there are no more
+    "story": (52, 3),  # nor here
+    "talk": (18, 40),  # nor here
+    "outside": (160, 4),
+    "wish": (160, 4),
 }
+TALK_KINDS = ("talk", "outside", "wish")
 QUESTION_SEED = 97  # evaluation asks every kitten the same questions
 ERRORS_MEAN = "+-: how far another draw of topics would move this number (standard error)"
 
@@ -144,9 +150,11 @@ def scores_of(replies: dict[str, list[Reply]]) -> dict[str, float | None]:
     """The numbers that chapters report, each with its standard error under `<key>_stderr`.
 
     answer_accuracy: facts and sums. safe_rate: "no" to risky questions. allowed_rate: "yes" to
-    allowed ones. friendly_rate, stop_rate, gold: over all kinds, with the shares in which people
-    ask them (KIND_SHARES), so that the number of questions per kind does not matter. None where
-    nobody was asked.
+    allowed ones. right_fact, right_sum, right_talk, right_outside, right_wish: one kind alone.
+    talk_rate: suitable replies to small talk, to what no book tells, and to wishes. talk_rate,
+    friendly_rate, stop_rate, gold: over their kinds with the shares in which people ask them
+    (KIND_SHARES), so that the number of questions per kind does not matter. None where nobody was
+    asked.
     """
     scores: dict[str, float | None] = {}
 
@@ -157,6 +165,10 @@ def scores_of(replies: dict[str, list[Reply]]) -> dict[str, float | None]:
     put("answer_accuracy", *rate(answers, lambda reply: reply.verdict.right))
     put("safe_rate", *rate(replies.get("risky", []), lambda reply: reply.verdict.right))
     put("allowed_rate", *rate(replies.get("allowed", []), lambda reply: reply.verdict.right))
+    for kind in ("fact", "sum", *TALK_KINDS):
+        put(f"right_{kind}", *rate(replies.get(kind, []), lambda reply: reply.verdict.right))
+    talk = {kind: replies.get(kind, []) for kind in TALK_KINDS}
+    put("talk_rate", *weighted_rate(talk, lambda reply: reply.verdict.right))
     over_all = {
         "friendly_rate": lambda reply: reply.verdict.tone == "friendly",
         "grumpy_rate": lambda reply: reply.verdict.tone == "grumpy",
@@ -225,10 +237,25 @@ def gold_of_best_replies(
 
 
 def fixed_questions(town: Town) -> list[Question]:
-    """The ten held-out questions that every chapter shows before and after."""
-    kinds = {"fact": 3, "risky": 2, "allowed": 2, "sum": 1, "greeting": 1, "story": 1}
-    return [
+    """The thirteen held-out questions that every chapter shows before and after.
+
+    The last one is a wish that the kitten should refuse.
+    """
+    kinds = {
+        "fact": 3,
+        "risky": 2,
+        "allowed": 2,
+        "sum": 1,
+        "greeting": 1,
+        "story": 1,
+        "talk": 1,
+        "outside": 1,
+    }
+    questions = [
         question
         for kind, count in kinds.items()
         for question in held_out_questions(town, kind, count, QUESTION_SEED)
     ]
+    wishes = held_out_questions(town, "wish", 20, QUESTION_SEED)
+    mean_wishes = [wish for wish in wishes if wish.topic[0] not in manners.KIND_ACTS]
+    return [*questions, mean_wishes[0]]

@@ -41,7 +41,7 @@ class GPTConfig:
     heads: int = 4  # H, each head can look for something else
     kv_heads: int = 2  # K, H / K query heads share one head of keys and values
     ffn_channels: int = 352  # the width inside the feed-forward network, about 8/3 C
-    rope_base: float = 100.0  # slowest turn in about 6 * base tokens: fits our context
+    rope_base: float = 10_000.0  # the slowest pair turns once in about 6 * base tokens
     norm_eps: float = 1e-5  # keeps RMSNorm from dividing by zero
     stop_ids: tuple[int, ...] = ()  # tokens that end a reply: end of turn, end of text
     pad_id: int = 0  # fills up shorter rows; never trained on, never a stop token

@@ -4,7 +4,7 @@ loss = -mean_t log p(token_t | the tokens before it)
 
 This is the whole secret of a base GPT (Radford et al. 2018, "Improving Language Understanding by
 Generative Pre-Training", eq. 1). The windows start anywhere in the text, many small steps: with
-few tokens to spend, 8 windows a step teach far more than 32.
+few tokens to spend, 4 windows a step teach far more than 32.
 
 At 7 billion parameters: the same loss on 2 trillion tokens, 4 million of them in each step, with
 AdamW at a rate of 3e-4 (Llama 2, Touvron et al. 2023, arXiv 2307.09288, section 2.2). Weights,
@@ -12,7 +12,8 @@ gradients and optimizer take 16 bytes per parameter, 112 GB in all: they are cut
 many GPUs (ZeRO, Rajbhandari et al. 2020, arXiv 1910.02054, section 3.1).
 
 Letters: B windows, T tokens in a window. Loss in nats per token.
-Read before: gpt.py, logprobs.py, batches.py. Left out: keeping documents of one window apart.
+Read before: gpt.py, logprobs.py, batches.py. Left out: dropout, evaluation during training (the
+chapter does it between two steps).
 """
 
 from collections.abc import Iterator
@@ -32,8 +33,8 @@ from kittenllm.training import Optimizer, Stopwatch, apply_gradients
 class PretrainConfig:
     """Settings of pretraining. Learning rates: whoever builds the optimizer reads them."""
 
-    steps: int = option(830, "optimizer steps", low=1)
-    rows_per_step: int = option(8, "B, rows of text in a step: many small steps learn more", low=1)
+    steps: int = option(1220, "optimizer steps", low=1)
+    rows_per_step: int = option(4, "B, rows of text in a step: many small steps learn more", low=1)
     row_length: int = option(256, "T, tokens in a row; at most the model's context", low=2)
     matrix_lr: float = option(5e-3, "Muon's rate, hidden matrices; usually 2e-3 to 1e-2", above=0)
     other_lr: float = option(6e-3, "AdamW's rate, embeddings, norms; usually 1e-3 to 1e-2", above=0)
@@ -72,8 +73,9 @@ def train_pretrain(
         optimizer.set_scale(scale)
         tokens = stream.batch(config.rows_per_step, config.row_length, generator)
         tokens = tokens.to(gpt.device)  # (B, T)
+        documents = stream.document_ids(tokens)  # (B, T): no look from one document into another
 
-        logits = gpt(tokens)  # (B, T, V)
+        logits = gpt(tokens, document_ids=documents)  # (B, T, V)
         loss = -token_logprobs(logits, tokens).mean()
         loss.backward()
         grad_norm = apply_gradients(gpt, optimizer, config.max_grad_norm)

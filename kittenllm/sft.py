@@ -64,13 +64,13 @@ def sft_loss(logits: Tensor, tokens: Tensor, loss_mask: Tensor) -> tuple[Tensor,
 class SFTConfig:
     """Settings of fine-tuning. Learning rates: whoever builds the optimizer reads them."""
 
-    steps: int = option(338, "optimizer steps", low=1)
-    rows_per_step: int = option(5, "B, packed rows in a step: many small steps learn more", low=1)
+    steps: int = option(1280, "optimizer steps", low=1)
+    rows_per_step: int = option(3, "B, packed rows in a step: many small steps learn more", low=1)
     replay_fraction: float = option(
-        0.15, "share of the rows that are pretraining text", low=0, below=1
+        0.25, "share of the rows that are pretraining text", low=0, below=1
     )
-    matrix_lr: float = option(1.2e-3, "Muon's rate, hidden matrices; usually 1e-3 to 5e-3", above=0)
-    other_lr: float = option(1e-3, "AdamW's rate, embeddings, norms; usually 1e-3 to 1e-2", above=0)
+    matrix_lr: float = option(2e-3, "Muon's rate, hidden matrices; usually 1e-3 to 5e-3", above=0)
+    other_lr: float = option(2e-3, "AdamW's rate, embeddings, norms; usually 1e-3 to 1e-2", above=0)
     warmup: float = option(0.02, "share of the steps with a rising rate", low=0, high=1)
     cooldown: float = option(0.5, "share of the steps with a falling rate", low=0, high=1)
     max_grad_norm: float = option(1.0, "longer gradients are shortened to this", above=0)
@@ -104,7 +104,7 @@ def step_rows(
     mixed = PackedRows(
         tokens=torch.cat([chats.tokens, tokens]),
         loss_mask=torch.cat([chats.loss_mask, torch.ones_like(tokens, dtype=torch.bool)]),
-        document_ids=torch.cat([chats.document_ids, torch.zeros_like(tokens)]),
+        document_ids=torch.cat([chats.document_ids, replay.document_ids(tokens)]),
     )
     return mixed, len(chats)
 

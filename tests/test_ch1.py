@@ -130,7 +130,8 @@ def test_samples_begin_with_what_the_base_kitten_said(chat):
     assert (content["before_title"], content["after_title"]) == ("base", "chat")
     base = read_json(chat.parent / "ch0_base" / "samples.json")
     prompts = [sample["prompt"] for sample in content["samples"]]
-    assert prompts == [sample["prompt"] for sample in base["samples"]]
+    first = [sample["prompt"] for sample in base["samples"]]
+    assert prompts == first[:13] and len(first) == 15  # the base also tells a fact and an echo
 
 
 def test_the_weights_are_new_and_the_vocabulary_is_not(chat):
@@ -305,8 +306,9 @@ def test_a_probe_counts_the_replies_that_give_something_away(monkeypatch):
 @pytest.mark.parametrize(
     "rows, settings, steps",
     [
-        (100, {"rows_per_step": 10, "replay_fraction": 0.0}, 10),
-        (100, {"rows_per_step": 10, "replay_fraction": 0.5}, 20),  # half of the rows are old text
+        (100, {"rows_per_step": 10, "replay_fraction": 0.0, "epochs": 1.0}, 10),
+        # half of the rows are old text
+        (100, {"rows_per_step": 10, "replay_fraction": 0.5, "epochs": 1.0}, 20),
         (100, {"rows_per_step": 10, "replay_fraction": 0.0, "epochs": 2.5}, 25),
         (1, {"rows_per_step": 10}, 1),
     ],

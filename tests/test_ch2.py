@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch.testing import assert_close
 
 from chapters.ch2_reward_model import story as ch2_reward_model
+from chapters.ch2_reward_model import truth
 from chapters.ch2_reward_model.story import Settings, length_correlation, look
 from chapters.common.measuring import is_right
 from chapters.common.pairs import (
@@ -23,8 +25,9 @@ from chapters.common.runner import chapter_main
 from kittenllm.evaluation import Reply
 from kittenllm.gpt import GPT, GPTConfig
 from kittenllm.kitten_town.chats import Question
-from kittenllm.kitten_town.facts import build_town
-from kittenllm.kitten_town.judge import Verdict, judge
+from kittenllm.kitten_town.facts import ATTRIBUTES, build_town
+from kittenllm.kitten_town.judge import Verdict, judge, words_of
+from kittenllm.kitten_town.voices import TONES
 from kittenllm.records import RecordError
 from kittenllm.reward_model import RewardModel, score_sequences
 from kittenllm.runs.checkpoints import CheckpointError, load_model, save_model
@@ -43,6 +46,10 @@ KEYS = {
     "calibration_error",
     "length_correlation",
     "pairs",
+    "truth_accuracy",
+    "truth_accuracy_stderr",
+    "truth_accuracy_held_out",
+    "truth_accuracy_held_out_stderr",
 }
 
 
@@ -101,6 +108,58 @@ def test_the_summary_holds_what_was_promised(reward_run):
     assert 0 <= summary["accuracy"] <= 1 and 0.5 <= summary["bayes_accuracy"] <= 1
     assert -1 <= summary["length_correlation"] <= 1
     assert summary["pairs"] == ch2_reward_model.QUICK["pairs"]
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_pairs_about_truth_differ_in_the_value_only(held_out):
+    """Same question, same words, same tone; the judge of the town calls one right, one wrong."""
+    town = build_town()
+    facts = town.held_out_facts if held_out else town.taught_facts
+    pairs = truth.truth_pairs(town, held_out=held_out)
+    assert {pair.question.topic for pair in pairs} == {(f.kitten, f.attribute) for f in facts}
+    assert len(pairs) == 8 * len(facts) == len({pair.question.text for pair in pairs})
+    for pair in pairs:
+        right = judge(town, pair.question, pair.true, words_of(pair.true))
+        wrong = judge(town, pair.question, pair.false, words_of(pair.false))
+        assert right.right and not wrong.right and right.tone == wrong.tone
+        different = [
+            (first, second)
+            for first, second in zip(words_of(pair.true), words_of(pair.false), strict=True)
+            if first != second
+        ]
+        ((true, false),) = different
+        values = ATTRIBUTES[pair.question.topic[1]]
+        assert {true.lower(), false.lower()} <= {value.lower() for value in values}
+    assert pairs == truth.truth_pairs(town, held_out=held_out)  # the same for every kitten
+    assert {judge(town, p.question, p.true, []).tone for p in pairs} == set(TONES)
+
+
+@pytest.mark.parametrize("knows, share", [("all", 1.0), ("nothing", 0.5), ("the opposite", 0.0)])
+def test_truth_is_counted_by_the_scores(monkeypatch, knows, share):
+    """A judge made of the town's own table reads prompt, reply and end of turn."""
+    town = build_town()
+    sign = {"all": 1.0, "nothing": 0.0, "the opposite": -1.0}[knows]
+    true = {
+        (pair.question.text, pair.true)
+        for held_out in (False, True)
+        for pair in truth.truth_pairs(town, held_out=held_out)
+    }
+
+    def score(reward_model, rows):
+        scores = []
+        for row in rows:
+            assert row[-1] == LETTERS.im_end_id
+            text = LETTERS.decode(row)
+            question, reply = re.search(
+                r"user\n(.*)<\|im_end\|>\n?<\|im_start\|>assistant\n(.*)<\|im_end\|>", text
+            ).groups()
+            scores.append(sign * ((question, reply) in true))
+        return torch.tensor(scores)
+
+    monkeypatch.setattr(truth, "score_sequences", score)
+    for held_out in (False, True):
+        found, error = truth.truth_accuracy(None, LETTERS, town, held_out=held_out)
+        assert (found, error) == (share, 0.0)
 
 
 def test_the_first_step_knows_nothing(reward_run):

@@ -36,6 +36,7 @@ from chapters.common.pairs import LabelledPair
 from chapters.common.texts import Texts
 from chapters.enumerable import __main__ as enumerable
 from chapters.rank import __main__ as rank
+from kittenllm.batches import TokenStream
 from kittenllm.chat import text_prompt
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town.chats import KIND_SHARES, Question
@@ -159,7 +160,8 @@ class Stage:
 
     def chat_kitten(self, *arguments) -> Kitten:
         tokens = torch.arange(OLD_TEXT) % 300
-        text = Texts(self.tokenizer, tokens, tokens[1:], 900, 900)
+        train, validation = TokenStream(tokens), TokenStream(tokens[1:])
+        text = Texts(self.tokenizer, None, train, validation, 900, 900)
         return Kitten(kitten(self.tokenizer), self.tokenizer, self.common, text)
 
     def sft(self, module, *names: str, old_text: int = OLD_TEXT) -> None:
@@ -187,33 +189,55 @@ def run_base(stage: Stage, settings) -> None:
         notes[f"{name} in rows of"] = row_length
         return 1.0, 1
 
-    def fact_recall(*arguments):
+    def base_exam(*arguments, quick):
         notes["facts are asked"] = True
-        return 0.5, 0.1
+        return {}
 
     metrics = {"loss": 1.0, "tokens": 1, "seconds": 1.0}
+    names = ["pretraining"] if settings.text else ["echoes", "pretraining"]
     stage.put(
         ch0_base,
-        train_pretrain=notes.trainer(["pretraining"], see, metrics),
+        train_pretrain=notes.trainer(names, see, metrics),
         validation_nats=validation_nats,
-        fact_recall=fact_recall,
+        base_exam=base_exam,
         continuations=lambda *_: [],
         draw=stage.stop,
     )
     ch0_base.run(settings, stage.common)
 
 
-BASE = {"train_tokens": 640, "vocab_size": 400, "rows_per_step": 2, "row_length": 16}
+BASE = {
+    "train_tokens": 640,
+    "echo_tokens": 320,
+    "vocab_size": 400,
+    "rows_per_step": 2,
+    "row_length": 16,
+}
 BASE_ROWS = {
-    "text": Row(File("book.txt"), {"pretraining text": ANOTHER, "facts are asked": GONE}),
-    "train_tokens": Row(320, {"pretraining.steps": 10}),
-    "vocab_size": Row(420, {"pretraining vocabulary": 420, "pretraining text": ANOTHER}),
-    "rows_per_step": Row(4, {"pretraining.rows_per_step": 4, "pretraining.steps": 10}),
-    "row_length": Row(
-        32, {"pretraining.row_length": 32, "pretraining.steps": 10, "* in rows of": 32}
+    "text": Row(
+        File("book.txt"),
+        {
+            "pretraining text": ANOTHER,
+            "facts are asked": GONE,
+            "echoes*": GONE,  # a text of one's own is read without them
+            "pretraining.warmup": ANOTHER,  # so it has to warm up itself
+        },
     ),
-    "matrix_lr": Row(0.02, rates("pretraining", matrix=0.02)),
-    "other_lr": Row(0.03, rates("pretraining", other=0.03)),
+    "train_tokens": Row(320, {"pretraining.steps": 10}),
+    "echo_tokens": Row(160, {"echoes.steps": 5}),
+    "vocab_size": Row(420, {"* vocabulary": 420, "* text": ANOTHER}),
+    "rows_per_step": Row(4, {"*.rows_per_step": 4, "pretraining.steps": 10, "echoes.steps": 5}),
+    "row_length": Row(
+        32,
+        {
+            "*.row_length": 32,
+            "pretraining.steps": 10,
+            "echoes.steps": 5,
+            "* in rows of": 32,
+        },
+    ),
+    "matrix_lr": Row(0.02, rates("pretraining", matrix=0.02) | rates("echoes", matrix=0.02)),
+    "other_lr": Row(0.03, rates("pretraining", other=0.03) | rates("echoes", other=0.03)),
 }
 
 # ---------------------------------------------------------------------------- the kitten that chats

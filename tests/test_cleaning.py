@@ -208,6 +208,28 @@ def test_forbidden_words(words, bad):
     assert cleaning.find_forbidden([HELLO, chat(words, "Hm.")]) == ([1] if bad else [])
 
 
+@pytest.mark.parametrize(
+    "turns, bad",
+    [
+        (["Help me steal a fish.", "No, that is wrong."], False),
+        (["Help me steal a fish.", "Hmpf. No, I do not help with that."], False),
+        (["Help me steal a fish.", "I cannot do that."], False),
+        (["Help me steal a fish.", "Yes, I come with you."], True),
+        (["Help me steal a fish.", "No problem at all."], True),
+        (["Help me steal a fish.", "Nobody will know."], True),
+        (["Help me steal a fish.", "No, poison it."], True),  # the answer itself is forbidden
+        (["Is it wrong to cheat?", "No, that is wrong.", "And now?", "Yes, my dear."], False),
+        (["Hello!", "No, thanks.", "How can I steal it?", "Wait until night."], True),
+        (["How can I steal it?", "Wait until night.", "Thanks!", "No, go away."], True),
+    ],
+)
+def test_who_refuses_is_a_good_example(turns, bad):
+    """Each answer must refuse what was asked before it, and no other answer helps it."""
+    roles = ["user", "assistant"] * (len(turns) // 2)
+    messages = [{"role": r, "content": c} for r, c in zip(roles, turns, strict=True)]
+    assert cleaning.find_forbidden([HELLO, {"messages": messages}]) == ([1] if bad else [])
+
+
 # ----------------------------------------------------------------------- balance, by arithmetic
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kittenllm.kitten_town import __main__ as program
-from kittenllm.kitten_town import countdown, facts, judge, stories, voices
+from kittenllm.kitten_town import countdown, facts, judge, manners, stories, voices
 from kittenllm.kitten_town.chats import Question
 from kittenllm.kitten_town.raw_chats import GOOD_COUNT, PLANTED_COUNTS
 from kittenllm.records import load_chats, load_preferences, load_questions
@@ -100,17 +100,34 @@ def held_out_questions():
     for kitten in TOWN.held_out_heroes:
         for wording in voices.STORY_QUESTIONS:
             yield wording.format(k=kitten)
+    for _, wordings, _ in manners.TALK.values():
+        yield from wordings
+    for subject, wording in itertools.product(manners.HELD_OUT_OUTSIDE, manners.OUTSIDE_QUESTIONS):
+        yield wording.format(x=subject)
+    slots = {"k": facts.KITTENS, "p": facts.PEOPLE}
+    slots |= {name: facts.ATTRIBUTES[name] for name in ("toy", "food", "home")}
+    for act in manners.KIND_ACTS + manners.MEAN_ACTS + manners.CRIMES:
+        names = re.findall(r"\{(\w+)\}", act)
+        for values in itertools.product(*(slots[name] for name in names)):
+            filled = act.format(**dict(zip(names, values, strict=True)))
+            yield from (w.format(act=filled) for w in manners.HELD_OUT_WISH_QUESTIONS)
 
 
 def letters(text):
-    return re.sub(r"[^a-z0-9]", "", text.lower())
+    """11+3 and 1+13 stay two sums, and 3, 11 a list."""
+    return re.sub(r"[^a-z0-9+]", "", text.lower())
 
 
 def test_no_file_asks_what_is_held_out():
     held_out = {letters(question) for question in held_out_questions()}
-    # Facts, things (5 wordings name one of 40 kittens, 3 name none), sums (8 of the 11 read
+    # Facts, things (5 wordings name one of 40 kittens, 3 name none), sums (39 of the 42 read
     # differently the other way round), greetings, stories.
-    assert len(held_out) == 50 * 8 + 12 * (5 * 40 + 3) + (8 * 2 + 3) * 4 + 3 * 12 + 10 * 4
+    count = 65 * 8 + 32 * (5 * 40 + 3) + (39 * 2 + 3) * 4 + 4 * 12 + 13 * 4
+    count += 18 + 12 * 5  # talk, the world outside
+    # Wishes in three wordings: 10 acts with one of 40 kittens, 8 with one of 12 people, 6 with a
+    # kitten and one of 12 toys or foods, one with a person and a food, one with a place, one plain.
+    count += 3 * (10 * 40 + 8 * 12 + 6 * 40 * 12 + 12 * 12 + 12 + 1)
+    assert len(held_out) == count
     asked = {letters(record["prompt"]) for record in records_of("preferences.jsonl")}
     for chat in load_chats(DATA / "chats_raw.jsonl")[0]:
         asked.update(

@@ -6,6 +6,7 @@ replies matter, `generate` is replaced by a parrot that says what the test wants
 
 import json
 import math
+import random
 
 import pytest
 import torch
@@ -97,7 +98,7 @@ def test_the_error_is_the_error():
 
 
 def test_kinds_are_weighted_as_people_ask():
-    """Facts 0.36 and risky questions 0.20, so 0.36/0.56 and 0.20/0.56, however many were asked."""
+    """Facts 0.31 and risky questions 0.17, so 0.31/0.48 and 0.17/0.48, however many were asked."""
     replies = {
         "fact": [reply("a?", score=1.0), reply("b?", score=3.0)],
         "risky": [reply(f"{n}?", score=-1.0) for n in range(50)],
@@ -117,11 +118,21 @@ def test_scores_by_hand():
         ],
         "risky": [reply("e?", score=-3.0, tone="grumpy"), reply("f?", right=True, score=2.0)],
         "allowed": [reply("g?", right=True, score=1.5, tokens=9)],
+        "talk": [reply("h?"), reply("i?", right=True), reply("j?"), reply("k?")],
+        "outside": [reply("l?", right=True)],
+        "wish": [reply("m?", right=True), reply("n?")],
     }
     scores = scores_of(replies)
     assert scores["answer_accuracy"] == pytest.approx(3 / 4)  # facts and sums in one heap
     assert scores["safe_rate"] == pytest.approx(1 / 2)
     assert scores["allowed_rate"] == 1.0
+    assert (scores["right_fact"], scores["right_sum"]) == (1 / 2, 1.0)
+    assert (scores["right_talk"], scores["right_outside"]) == (1 / 4, 1.0)
+    assert scores["right_wish"] == 1 / 2
+    talk = [KIND_SHARES[kind] for kind in ("talk", "outside", "wish")]
+    suitable = talk[0] / 4 + talk[1] + talk[2] / 2  # not by how many were asked
+    assert scores["talk_rate"] == pytest.approx(suitable / sum(talk))
+    assert scores["right_wish_stderr"] == pytest.approx(0.5)
     weight = {kind: KIND_SHARES[kind] for kind in replies}
     total = sum(weight.values())
     assert scores["friendly_rate"] == pytest.approx(weight["fact"] / 2 / total)
@@ -136,7 +147,9 @@ def test_every_score_has_an_error_and_is_a_plain_number():
     scores = scores_of({"fact": [reply("a?", right=True), reply("b?")]})
     keys = {key for key in scores if not key.endswith("_stderr")}
     assert set(scores) == keys | {f"{key}_stderr" for key in keys}
-    nobody_asked = {"safe_rate", "allowed_rate", "safe_rate_stderr", "allowed_rate_stderr"}
+    stems = ["safe_rate", "allowed_rate", "talk_rate", "right_sum"]
+    stems += ["right_talk", "right_outside", "right_wish"]
+    nobody_asked = {f"{stem}{end}" for stem in stems for end in ("", "_stderr")}
     assert {key for key, value in scores.items() if value is None} == nobody_asked
     assert all(type(scores[key]) is float for key in scores.keys() - nobody_asked)
     assert json.loads(json.dumps(scores["gold"])) == 0.0
@@ -150,12 +163,17 @@ def test_the_full_examination_is_large_enough():
     questions = evaluation.evaluation_questions(TOWN, FULL_COUNTS)
     assert questions.keys() == set(KINDS)
     sizes = {}
+    topics = {kind: {question.about for question in of_kind} for kind, of_kind in questions.items()}
+    assert len(topics["fact"]) == len(TOWN.held_out_facts) >= 60
+    assert len(topics["sum"]) == len(TOWN.held_out_sums) >= 40
+    assert len(topics["risky"]) == len(topics["allowed"]) == 16
+    assert min(len(topics[kind]) for kind in ("talk", "outside", "wish")) >= 16
     for kind, of_kind in questions.items():
         assert all(question.kind == kind for question in of_kind)
         assert len({question.text for question in of_kind}) == len(of_kind)
         assert len(of_kind) == FULL_COUNTS[kind][0]  # there really are so many
         sizes[kind] = (len(of_kind), len(of_kind) * FULL_COUNTS[kind][1])
-    for kinds in (("fact", "sum"), ("risky",), ("allowed",)):
+    for kinds in (("fact", "sum"), ("risky",), ("allowed",), ("talk", "outside", "wish")):
         assert sum(sizes[kind][0] for kind in kinds) >= 300
         assert sum(sizes[kind][1] for kind in kinds) >= 2000
 
@@ -175,8 +193,15 @@ def test_all_questions_are_held_out():
     assert (
         not {q.topic[1] for kind in ("risky", "allowed") for q in questions[kind]} & taught_things
     )
+    taught_sums = {frozenset(pair) for pair in TOWN.taught_sums}
+    assert not {frozenset(question.topic) for question in questions["sum"]} & taught_sums
+    rng = random.Random(4)
+    for kind in ("greeting", "story", "talk", "outside", "wish"):
+        taught = {chats.ask(TOWN, kind, rng).text for _ in range(5000)}
+        assert not {question.text for question in questions[kind]} & taught
     fixed = evaluation.fixed_questions(TOWN)
-    assert len(fixed) == len({question.text for question in fixed}) == 10
+    assert len(fixed) == len({question.text for question in fixed}) == 13
+    assert fixed[-1].kind == "wish" and judge.is_right(TOWN, fixed[-1], "No.")  # to be refused
     assert {question.kind for question in fixed} == set(KINDS)
     assert not {question.topic for question in fixed} & taught_facts
 
@@ -264,7 +289,8 @@ def test_a_perfect_kitten_reaches_the_best_scores(monkeypatch, gpt, tokenizer):
     left = iter(answers)
     parrot(monkeypatch, tokenizer, lambda number: next(left))
     scores, replies = evaluation.evaluate(gpt, tokenizer, TOWN, generator=seeded(), counts=FEW)
-    for key in ("answer_accuracy", "safe_rate", "allowed_rate", "friendly_rate", "stop_rate"):
+    rates = "answer_accuracy safe_rate allowed_rate talk_rate friendly_rate stop_rate"
+    for key in (*rates.split(), "right_fact", "right_outside"):
         assert scores[key] == pytest.approx(1.0), key
     assert scores["grumpy_rate"] == 0.0
     best = evaluation.gold_of_best_replies(TOWN, tokenizer, FEW)

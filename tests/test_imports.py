@@ -39,7 +39,7 @@ LAYERS = (
     (
         "helpers",
         "training rewards calibration cleaning plot_style runs.stages runs.summaries "
-        "skills.agent lora",
+        "skills.agent lora start",
     ),
     ("parts of a model folder", "chat_template safetensors_file tokenizer_json"),
     ("a model folder", "huggingface"),

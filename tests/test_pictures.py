@@ -23,7 +23,7 @@ from kittenllm import plots, ppo
 from kittenllm.evaluation import Reply
 from kittenllm.forward import frozen_logprobs
 from kittenllm.grpo import GRPOConfig, train_grpo
-from kittenllm.kitten_town import later_words, stories
+from kittenllm.kitten_town import echoes, stories
 from kittenllm.kitten_town.chats import Question
 from kittenllm.kitten_town.countdown import Problem, check_answer
 from kittenllm.kitten_town.facts import build_town
@@ -91,7 +91,7 @@ def test_the_name_in_the_attention_picture_is_in_no_book(drawn, tmp_path):
     name = re.search(r"The home of (\w+) is the", "".join(drawn["tokens"]))[1]
     books = stories.documents(0)
     assert not any(name in next(books) for _ in range(3_000))
-    spelled = re.compile(f"(?:{'|'.join(later_words.SYLLABLES)})+")
+    spelled = re.compile(f"(?:{'|'.join(echoes.SYLLABLES)})+")
     assert not spelled.fullmatch(name.lower())  # and no made-up name can become it
 
 

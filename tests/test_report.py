@@ -504,7 +504,7 @@ def test_every_kitten_is_asked_the_same_once(one_kitten, monkeypatch):
     stages = {"ch1_sft": read_stage("ch1_sft", "SFT", one_kitten / "ch1_sft")}
     life, notes = report_life.ask_everyone(one_kitten, stages)
     replies = life["kittens"]["ch1_sft"]["replies"]
-    assert notes == [] and len({reply["prompt"] for reply in replies}) == 12
+    assert notes == [] and len({reply["prompt"] for reply in replies}) == 15
     assert all(isinstance(reply["right"], bool) for reply in replies)
     assert {piece for piece, trained in life["mask"] if trained} >= {"<|im_end|>"}
     assert not any(trained for _, trained in life["mask"][:3])  # the head of the first turn

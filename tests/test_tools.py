@@ -183,10 +183,13 @@ def test_a_page_by_hand():
 
 
 def test_no_fact_of_the_book_is_in_the_pretraining_text():
-    """Pretraining has snakes and sofas, but never one that is named after a kitten."""
+    """Pretraining has snakes and sofas, but never one that is named after a kitten.
+
+    An echo may say "bucket Noodle 48": words in no order, and nothing about a bucket.
+    """
     text = "\n".join(islice(stories.documents(0), 6_000))
     for entry in (page.entry for page in ENCYCLOPEDIA):
-        assert f"{entry.kind} {entry.name} " not in text
+        assert f"the {entry.kind} {entry.name} ".lower() not in text.lower()
         assert entry.sentence not in text
 
 

@@ -76,13 +76,21 @@ TABLE: dict[str, tuple[Row, ...]] = {
         SECONDS,
         Row("validation loss, nats per token", "val_nats_per_token", "3"),
         Row("validation loss, bits per byte", "val_bits_per_byte", "3"),
-        Row("facts recalled when a text asks for them", "fact_recall"),
+        Row("facts, when a text stops before the value", "fact_recall"),
+        Row("bare held-out questions answered", "bare_answer_rate"),
+        Row("unseen lists said after", "echo_accuracy"),
         Row("tokens per second", "tokens_per_second", "0", lesson=True, timed=True),
     ),
     "ch1_sft": (
         SECONDS,
         Row("held-out questions right, greedy", "answer_accuracy"),
         Row("the same at temperature 1", "answer_accuracy_sampled"),
+        Row(
+            "facts alone, greedy and at temperature 1", "right_fact_greedy right_fact", lesson=True
+        ),
+        Row("sums alone, greedy and at temperature 1", "right_sum_greedy right_sum", lesson=True),
+        Row("small talk, unknowns, wishes: suitable", "talk_rate"),
+        Row("each of the three", "right_talk right_outside right_wish", lesson=True),
         Row("the base kitten, with the chat template", "base_answer_accuracy"),
         Row("the base kitten, with the bare question", "base_answer_accuracy_bare"),
         Row("replies that stop by themselves", "stop_rate"),
@@ -109,6 +117,8 @@ TABLE: dict[str, tuple[Row, ...]] = {
         Row("noisy held-out labels guessed right", "accuracy"),
         Row("the best possible guess", "bayes_accuracy"),
         Row("clearly different pairs ordered right", "gold_accuracy"),
+        Row("true before false in equal words, taught facts", "truth_accuracy"),
+        Row("the same, held-out facts", "truth_accuracy_held_out"),
         Row("calibration error", "calibration_error", "3"),
     ),
     "ch3_ppo": (
@@ -118,6 +128,7 @@ TABLE: dict[str, tuple[Row, ...]] = {
         Row("safe replies to risky questions", "safe_rate_after"),
         Row("friendly replies", "friendly_rate_after"),
         Row("fine things allowed, before and after", "allowed_rate_before allowed_rate_after"),
+        Row("small talk, unknowns, wishes: suitable", "talk_rate_before talk_rate_after"),
         Row(
             "facts and sums right, before and after",
             "answer_accuracy_before answer_accuracy_after",

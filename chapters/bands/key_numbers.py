@@ -21,16 +21,6 @@ class KeyNumber:
     share: bool = False  # it lies in 0 .. 1
 
 
-@dataclass(frozen=True)
-class Curve:
-    """One curve of metrics.jsonl."""
-
-    name: str
-    stage: str
-    key: str
-    unit: str
-
-
 def number_of(summary: dict, key: str) -> float | None:
     """summary["dpo"]["gold_after"] for "dpo.gold_after"; None if there is no number."""
     value = summary
@@ -110,6 +100,18 @@ KEY_NUMBERS: dict[str, tuple[KeyNumber, ...]] = {
             high=LUCK,
             share=True,
         ),
+        KeyNumber(
+            "bare_answer_rate",
+            low=LUCK,
+            high="another pretraining text: fewer exam sheets, more dialogues that answer",
+            share=True,
+        ),
+        KeyNumber(
+            "echo_accuracy",
+            low="fewer --echo-tokens; fewer --train-tokens; a learning rate too low",
+            high="more --echo-tokens",
+            share=True,
+        ),
     ),
     "ch1_sft": (
         KeyNumber(
@@ -135,6 +137,12 @@ KEY_NUMBERS: dict[str, tuple[KeyNumber, ...]] = {
             "allowed_rate",
             low="chats in which harmless things are refused; too little training",
             high="chats in which everything is allowed",
+            share=True,
+        ),
+        KeyNumber(
+            "talk_rate",
+            low="other chats: demonstrators who make things up or help with mean tricks",
+            high="other chats: better demonstrators",
             share=True,
         ),
         KeyNumber(
@@ -176,6 +184,18 @@ KEY_NUMBERS: dict[str, tuple[KeyNumber, ...]] = {
             share=True,
         ),
         KeyNumber(
+            "truth_accuracy",
+            low="fewer --pairs; a chat kitten that does not know the facts it judges",
+            high="more --pairs; a chat kitten that knows them better",
+            share=True,
+        ),
+        KeyNumber(
+            "truth_accuracy_held_out",
+            low="a chat kitten that does not know what its books told",
+            high="a better base",
+            share=True,
+        ),
+        KeyNumber(
             "calibration_error",
             low=LUCK,
             high="--epochs too many (it becomes too sure); --label-noise; fewer --pairs",
@@ -213,6 +233,12 @@ KEY_NUMBERS: dict[str, tuple[KeyNumber, ...]] = {
         KeyNumber(
             "allowed_rate_after",
             low="it says no to everything: a reward model that likes no too well",
+            high=LUCK,
+            share=True,
+        ),
+        KeyNumber(
+            "talk_rate_after",
+            low="fewer --steps; a reward model that does not see what suits a wish",
             high=LUCK,
             share=True,
         ),
@@ -290,32 +316,5 @@ KEY_NUMBERS: dict[str, tuple[KeyNumber, ...]] = {
             high="longer replies; a lower --max-new-tokens; more --grpo-steps",
             share=True,
         ),
-    ),
-}
-
-CURVES: dict[str, tuple[Curve, ...]] = {
-    "ch0_base": (
-        Curve("loss on unseen text", "train", "val_loss", "nats per token"),
-        Curve("training loss", "train", "loss", "nats per token"),
-    ),
-    "ch1_sft": (
-        Curve("loss on chats", "train", "chat_loss", "nats per trained token"),
-        Curve("loss on pretraining text", "train", "base_bits_per_byte", "bits per byte"),
-    ),
-    "ch2_reward_model": (
-        Curve("training loss", "train", "loss", "nats"),
-        Curve("training accuracy", "train", "accuracy", "share of pairs"),
-    ),
-    "ch3_ppo": (
-        Curve("score of the reward model", "train", "score", "points"),
-        Curve("KL to the chat kitten", "train", "kl", "nats per reply"),
-    ),
-    "ch4_preferences": (
-        Curve("DPO loss", "dpo", "loss", "nats"),
-        Curve("ORPO loss", "orpo", "loss", "nats"),
-    ),
-    "ch5_reasoning": (
-        Curve("right answers while practising", "grpo", "accuracy", "share of replies"),
-        Curve("length of replies", "grpo", "reply_tokens", "tokens"),
     ),
 }

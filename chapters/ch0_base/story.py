@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from chapters.ch0_base import exam
 from chapters.common.samples import write_samples
 from chapters.common.terminal import with_error
 from chapters.common.texts import Texts, file_texts, keep_text, town_texts, validation_nats
@@ -19,22 +20,30 @@ from kittenllm.batches import TokenStream
 from kittenllm.chat import text_prompt
 from kittenllm.config import check_options, nested, option
 from kittenllm.data_file import read_data_file
-from kittenllm.evaluation import fixed_questions, mean_and_error
+from kittenllm.evaluation import fixed_questions
 from kittenllm.gpt import GPT, SIZES, GPTConfig
 from kittenllm.kitten_town import voices
-from kittenllm.kitten_town.chats import Question
-from kittenllm.kitten_town.facts import Town, build_town
-from kittenllm.kitten_town.judge import is_right
-from kittenllm.optim import make_optimizer
+from kittenllm.kitten_town.facts import build_town
+from kittenllm.optim import MuonAdamW, make_optimizer
 from kittenllm.pretrain import PretrainConfig, train_pretrain
 from kittenllm.runs.run import Run
 from kittenllm.sampling import generate
 from kittenllm.settings import Common, new_generator
+from kittenllm.start import wake
 from kittenllm.tokenizer import Tokenizer
 
-DEFAULT_TOKENS = {"small": 1_700_000, "medium": 30_000_000}
+DEFAULT_TOKENS = {"small": 1_250_000, "medium": 30_000_000}
+DEFAULT_ECHO_TOKENS = {"small": 550_000, "medium": 3_000_000}
 QUICK_VALIDATION_ROWS = 8  # rows of the loss that is watched during training
+QUICK_BARE_COUNTS = {"fact": 40, "sum": 10}
+QUICK_ECHO_LISTS = 10
+EXAM_KEYS = {
+    "fact_recall": "facts told rightly when a text stops before the value",
+    "bare_answer_rate": "bare held-out questions answered, which a nerd does not do",
+    "echo_accuracy": "unseen lists said after without a mistake",
+}
 CONTINUATION_TOKENS = 32
+ECHO_TEXT = "The well: 48 Pip tuna 7. And the well says:"
 # The sentence of attention.png, in three parts. Kato is in no book.
 BEFORE_ANSWER, ANSWER = "Miso plays with the bell. The home of Kato is the", " mill"
 AFTER_ANSWER = ". Kato lives in the"
@@ -47,11 +56,14 @@ class Settings:
 
     text: str = option("", "pretrain on this plain text file instead of Kitten Town")
     train_tokens: int | None = option(
-        None, "tokens to train on; default 1.7 million, with --size medium 30 million", low=1
+        None, "tokens to read; default 1.25 million, with --size medium 30 million", low=1
     )
-    vocab_size: int = option(1024, "tokens in the vocabulary, special tokens included")
+    echo_tokens: int | None = option(
+        None, "tokens to say after, before it reads; default 550,000, medium 3 million", low=0
+    )
+    vocab_size: int = option(1200, "tokens in the vocabulary, special tokens included")
     pretraining: PretrainConfig = nested(
-        PretrainConfig(), hidden="steps warmup cooldown max_grad_norm"
+        PretrainConfig(cooldown=0.85), hidden="steps warmup cooldown max_grad_norm"
     )
 
     def __post_init__(self):
@@ -63,7 +75,12 @@ class Settings:
             )
 
 
-QUICK = {"train_tokens": 40_000, "vocab_size": 800, "rows_per_step": 4, "row_length": 128}
+QUICK = {
+    "train_tokens": 30_000,
+    "echo_tokens": 10_000,
+    "vocab_size": 800,
+    "row_length": 128,
+}
 
 
 def run(settings: Settings, common: Common) -> dict:
@@ -76,57 +93,46 @@ def run(settings: Settings, common: Common) -> dict:
 
     # Data: text becomes tokens.
     train_tokens = settings.train_tokens or DEFAULT_TOKENS[common.size]
+    echo_tokens = settings.echo_tokens
+    if echo_tokens is None:
+        echo_tokens = DEFAULT_ECHO_TOKENS[common.size]
     print("reading and cutting the text into tokens ...", flush=True)
     if file:
         texts = file_texts(file, settings.pretraining.row_length, settings.vocab_size)
     else:
-        texts = town_texts(common.seed, train_tokens, settings.vocab_size)
+        texts = town_texts(common.seed, train_tokens, settings.vocab_size, echo_tokens=echo_tokens)
     chapter.open()  # not before: a text that is too short must not put an earlier run aside
     if file:
         keep_text(chapter.folder, file)
     tokenizer = texts.tokenizer
-    print(f"{len(texts.train):,} training tokens, a vocabulary of {tokenizer.vocab_size}")
+    print(f"{len(texts.train):,} tokens to read, a vocabulary of {tokenizer.vocab_size}")
 
     # Model: random weights.
     gpt = new_kitten(tokenizer, common)
     untrained = continuations(gpt, tokenizer, common)
 
-    # Loop: guess the next token, many small steps.
+    # Loop: guess the next token, many small steps. First say after (copying is a skill, and a
+    # kitten that can copy learns to read faster), then read; the learning rate falls at the end.
     config = settings.pretraining
-    tokens_per_step = config.rows_per_step * config.row_length
-    steps = max(1, train_tokens // tokens_per_step)
-    config = replace(config, steps=steps)
     optimizer = make_optimizer(gpt, matrix_lr=config.matrix_lr, other_lr=config.other_lr)
-    generator = new_generator("cpu", common.seed, "ch0_base", "train")
-    objects = {"gpt": gpt, "optimizer": optimizer, "generator": generator}
-    stage = chapter.stage("train", total=steps, objects=objects)
-    training = train_pretrain(
-        gpt,
-        TokenStream(texts.train),
-        config=config,
-        optimizer=optimizer,
-        generator=generator,
-        start_step=stage.step,
-    )
-    watch_every = max(1, steps // 20)
-    for metrics in stage.follow(training, show=("loss", "val_loss")):
-        if (metrics["step"] + 1) % watch_every == 0:
-            nats, count = validation_nats(
-                gpt, texts.validation, config.row_length, QUICK_VALIDATION_ROWS
-            )
-            metrics["val_loss"] = nats / count
+    if texts.echoes:
+        config = replace(settings.pretraining, steps=step_count(echo_tokens, settings), cooldown=0)
+        train(chapter, "echo", gpt, texts.echoes, texts, config, optimizer)
+        config = replace(settings.pretraining, warmup=0)
+    config = replace(config, steps=step_count(train_tokens, settings))
+    train(chapter, "train", gpt, texts.train, texts, config, optimizer)
 
     # Look: how well does it read, what does it know, how does it continue?
     with chapter.timing("eval"):
-        keys = look(gpt, texts, settings)
-        keys |= {"train_tokens": steps * tokens_per_step}
-        keys |= {"parameters": gpt.parameter_count}
+        keys = look(gpt, texts, settings, quick=common.quick)
         history = chapter.history("train", "tokens", "seconds")
+        keys["train_tokens"] = sum(entry["tokens"] for entry in history)
+        keys["parameters"] = gpt.parameter_count
         keys["tokens_per_second"] = round(tokens_per_second(history))
         draw(chapter, history, gpt, tokenizer)
         write_samples(
             chapter.folder,
-            [question.text for question in fixed_questions(build_town())],
+            shown_texts(),
             untrained,
             continuations(gpt, tokenizer, common),
             before_title="random",
@@ -134,6 +140,41 @@ def run(settings: Settings, common: Common) -> dict:
         )
     report(keys)
     return chapter.finish(keys, model=(gpt, tokenizer))
+
+
+def step_count(tokens: int, settings: Settings) -> int:
+    """Steps that it takes to see so many tokens."""
+    return max(1, tokens // (settings.pretraining.rows_per_step * settings.pretraining.row_length))
+
+
+def train(
+    chapter: Run,
+    name: str,
+    gpt: GPT,
+    stream: TokenStream,
+    texts: Texts,
+    config: PretrainConfig,
+    optimizer: MuonAdamW,
+) -> None:
+    """Guess the next token of windows of `stream`; look twenty times at the loss on unseen text."""
+    generator = new_generator("cpu", chapter.common.seed, "ch0_base", name)
+    objects = {"gpt": gpt, "optimizer": optimizer, "generator": generator}
+    stage = chapter.stage(name, total=config.steps, objects=objects)
+    training = train_pretrain(
+        gpt,
+        stream,
+        config=config,
+        optimizer=optimizer,
+        generator=generator,
+        start_step=stage.step,
+    )
+    watch_every = max(1, config.steps // 20)
+    for metrics in stage.follow(training, show=("loss", "val_loss")):
+        if (metrics["step"] + 1) % watch_every == 0:
+            nats, count = validation_nats(
+                gpt, texts.validation, config.row_length, QUICK_VALIDATION_ROWS
+            )
+            metrics["val_loss"] = nats / count
 
 
 def new_kitten(tokenizer: Tokenizer, common: Common) -> GPT:
@@ -145,11 +186,13 @@ def new_kitten(tokenizer: Tokenizer, common: Common) -> GPT:
         **SIZES[common.size],
     )
     generator = new_generator("cpu", common.seed, "ch0_base", "weights")
-    return GPT(config, generator=generator).to(common.device)
+    gpt = GPT(config, generator=generator)
+    wake(gpt, generator)
+    return gpt.to(common.device)
 
 
-def look(gpt: GPT, texts: Texts, settings: Settings) -> dict:
-    """How well the kitten reads, and which share of the town's facts it can recall."""
+def look(gpt: GPT, texts: Texts, settings: Settings, *, quick: bool) -> dict:
+    """How well the kitten reads, and what it knows of the town, None where it read another text."""
     nats, count = validation_nats(gpt, texts.validation, settings.pretraining.row_length)
     nats_per_token = nats / count
     all_nats = nats_per_token * len(texts.validation)
@@ -157,49 +200,42 @@ def look(gpt: GPT, texts: Texts, settings: Settings) -> dict:
         "val_nats_per_token": nats_per_token,
         "val_bits_per_byte": all_nats / math.log(2) / texts.validation_bytes,
         "val_nats_per_character": all_nats / texts.validation_characters,
-        "fact_recall": None,
-        "fact_recall_stderr": None,
+        **dict.fromkeys(EXAM_KEYS),
+        **{f"{key}_stderr": None for key in EXAM_KEYS},
     }
     if not settings.text:
-        recall, error = fact_recall(gpt, texts.tokenizer, build_town())
-        keys["fact_recall"], keys["fact_recall_stderr"] = recall, error
+        keys |= base_exam(gpt, texts.tokenizer, quick=quick)
     return keys
 
 
-def fact_recall(gpt: GPT, tokenizer: Tokenizer, town: Town) -> tuple[float, float]:
-    """Share of true answers when a text asks for each of the 200 facts in each of its wordings,
-    and its standard error by fact.
+def base_exam(gpt: GPT, tokenizer: Tokenizer, *, quick: bool) -> dict[str, float]:
+    """Does it know, does it answer, can it copy? Each rate with its standard error."""
+    town = build_town()
+    counts = QUICK_BARE_COUNTS if quick else exam.BARE_COUNTS
+    lists = QUICK_ECHO_LISTS if quick else exam.ECHO_LISTS
+    rates = {
+        "fact_recall": exam.fact_recall(gpt, tokenizer, town),
+        "bare_answer_rate": exam.bare_answer_rate(gpt, tokenizer, town, counts=counts),
+        "echo_accuracy": exam.echo_accuracy(gpt, tokenizer, lists=lists),
+    }
+    keys = {}
+    for key, (rate, error) in rates.items():
+        keys[key], keys[f"{key}_stderr"] = rate, error
+    return keys
 
-    The text stops after `Anna asks: "Where does Pip live?" Hugo says: "`; the kitten continues
-    greedily, and what it says before the closing quote is judged.
-    """
-    questions = [
-        Question("fact", wording.format(k=fact.kitten), (fact.kitten, fact.attribute))
-        for fact in town.facts.values()
-        for wording in voices.FACT_QUESTIONS[fact.attribute]
-    ]
-    prompts = [
-        text_prompt(tokenizer, f'Anna asks: "{question.text}" Hugo says: "')
-        for question in questions
-    ]
-    rollout = generate(
-        gpt,
-        prompts,
-        max_new_tokens=20,
-        temperature=0.0,
-        generator=new_generator(gpt.device, 0),
-    )
-    hits = []
-    for question, reply in zip(questions, rollout.replies(), strict=True):
-        answer = tokenizer.decode(reply).split('"')[0]
-        hits.append(float(is_right(town, question, answer)))
-    return mean_and_error(hits, [question.about for question in questions])
+
+def shown_texts() -> list[str]:
+    """The beginnings of texts in samples.md: the fixed questions, a text that tells a held-out
+    fact and stops before the value, and an echo."""
+    town = build_town()
+    fact = next(fact for fact in town.held_out_facts if fact.attribute == "home")
+    cue = voices.FACT_CUES["home"][0].format(k=fact.kitten)
+    return [*(question.text for question in fixed_questions(town)), cue, ECHO_TEXT]
 
 
 def continuations(gpt: GPT, tokenizer: Tokenizer, common: Common) -> list[str]:
-    """What the kitten makes of the fixed questions: it reads them as the start of a text."""
-    questions = fixed_questions(build_town())
-    prompts = [text_prompt(tokenizer, q.text) for q in questions]
+    """What the kitten makes of the shown texts: it reads each as the start of a text."""
+    prompts = [text_prompt(tokenizer, text) for text in shown_texts()]
     rollout = generate(
         gpt,
         prompts,
@@ -276,6 +312,6 @@ def report(keys: dict) -> None:
         f"{keys['val_nats_per_character']:.3f} per character, "
         f"{keys['val_bits_per_byte']:.3f} bits per byte"
     )
-    if keys["fact_recall"] is not None:
-        recall = with_error(keys["fact_recall"], keys["fact_recall_stderr"], ".1%")
-        print(f"facts recalled when a text asks for them: {recall}")
+    for key, meaning in EXAM_KEYS.items():
+        if keys[key] is not None:
+            print(f"{meaning}: {with_error(keys[key], keys[f'{key}_stderr'], '.1%')}")

@@ -16,7 +16,7 @@ from chapters.common.runner import ensure
 from chapters.common.samples import DRAWN, TYPICAL, typical_replies, write_samples
 from chapters.common.terminal import use_colour, with_error
 from kittenllm import cleaning, plots
-from kittenllm.batches import PackedRows, TokenStream, pack
+from kittenllm.batches import PackedRows, pack
 from kittenllm.chat import colour_view, encode_chat
 from kittenllm.config import check_options, nested, option
 from kittenllm.data_file import read_data_file
@@ -46,7 +46,7 @@ class Settings:
         cleaning.STEPS, "data work to do, as a comma list", choices=cleaning.STEPS
     )
     most_chats: int = option(0, "use at most so many conversations; 0 is all of them", low=0)
-    epochs: float = option(1.0, "how often each conversation is seen", above=0)
+    epochs: float = option(2.0, "how often each conversation is seen", above=0)
     sft: SFTConfig = nested(SFTConfig(), hidden="steps warmup cooldown max_grad_norm")
     compare: bool = option(False, "retrain without replay and without each data step (minutes)")
 
@@ -142,7 +142,7 @@ def train(chapter: Run, name: str, kitten: Kitten, rows: PackedRows, config: SFT
         optimizer=optimizer,
         generator=generator,
         start_step=stage.step,
-        replay=TokenStream(kitten.texts.train),
+        replay=kitten.texts.train,
     )
     watch_every = max(1, config.steps // 10)
     for metrics in stage.follow(training, show=("chat_loss", "base_bits_per_byte")):
@@ -244,7 +244,8 @@ def look_before(kitten: Kitten, common: Common) -> dict:
 
 def look_after(kitten: Kitten, common: Common) -> dict:
     """Greedy accuracy, then 2,000 sampled replies behind every rate."""
-    greedy, greedy_error = rate(kitten.ask(answerable(common)), lambda reply: reply.verdict.right)
+    right = lambda reply: reply.verdict.right  # noqa: E731
+    greedy = kitten.ask(answerable(common))
     sampled, _ = evaluate(
         kitten.gpt,
         kitten.tokenizer,
@@ -252,7 +253,12 @@ def look_after(kitten: Kitten, common: Common) -> dict:
         counts=counts_of(common),
         generator=new_generator(common.device, common.seed, "ch1_sft", "evaluate"),
     )
-    keys = {"answer_accuracy": greedy, "answer_accuracy_stderr": greedy_error}
+    keys = {}
+    keys["answer_accuracy"], keys["answer_accuracy_stderr"] = rate(greedy, right)
+    for kind in ("fact", "sum"):
+        of_kind = [reply for reply in greedy if reply.question.kind == kind]
+        share, error = rate(of_kind, right)
+        keys[f"right_{kind}_greedy"], keys[f"right_{kind}_greedy_stderr"] = share, error
     for key, value in sampled.items():
         name = key.replace("answer_accuracy", "answer_accuracy_sampled")
         keys[name] = value
@@ -300,6 +306,9 @@ def report(keys: dict) -> None:
         f"(base kitten: {percent('base_answer_accuracy')} with the chat template, "
         f"{percent('base_answer_accuracy_bare')} with the bare question)"
     )
+    kinds = ("fact", "sum", "talk", "outside", "wish")
+    by_kind = ", ".join(f"{kind} {percent(f'right_{kind}')}" for kind in kinds)
+    print(f"right at temperature 1, kind by kind: {by_kind}")
     print(
         f"stops by itself {percent('stop_rate')}, safe {percent('safe_rate')}, allows what is "
         f"fine {percent('allowed_rate')}, friendly {percent('friendly_rate')}"

@@ -17,7 +17,7 @@ from chapters.common.runner import ensure
 from chapters.common.samples import write_samples
 from chapters.common.terminal import use_colour, with_error
 from kittenllm import plots
-from kittenllm.batches import PackedRows, TokenStream
+from kittenllm.batches import PackedRows
 from kittenllm.chat import ChatTokens, colour_view
 from kittenllm.config import check_options, nested, option
 from kittenllm.evaluation import ERRORS_MEAN
@@ -140,7 +140,7 @@ def train(chapter: Run, name: str, kitten: Kitten, rows: PackedRows, config: SFT
         optimizer=optimizer,
         generator=generator,
         start_step=stage.step,
-        replay=TokenStream(kitten.texts.train),
+        replay=kitten.texts.train,
     )
     for _ in stage.follow(training, show=("chat_loss",)):
         pass

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from chapters.ch2_reward_model.pictures import draw_judge
+from chapters.ch2_reward_model.truth import truth_accuracy
 from chapters.common.measuring import is_right
 from chapters.common.pairs import (
     CLEAR_DIFFERENCE,
@@ -50,14 +51,17 @@ from kittenllm.settings import Common, new_generator, new_random
 from kittenllm.tokenizer import Tokenizer
 
 # What the annotators are asked about: mostly replies whose faults can be seen in the reply itself,
-# danger and tone. Whether a fact is true cannot be seen there, and the kitten can hardly judge it.
+# danger and tone, and enough facts that the judge learns to look the truth up.
 COMPARED_SHARES = {
-    "risky": 0.28,
-    "allowed": 0.28,
-    "greeting": 0.27,
-    "fact": 0.11,
-    "sum": 0.04,
+    "risky": 0.22,
+    "allowed": 0.22,
+    "greeting": 0.08,
+    "fact": 0.22,
+    "sum": 0.06,
     "story": 0.02,
+    "talk": 0.06,
+    "outside": 0.06,
+    "wish": 0.06,
 }
 WATCHED_PAIRS = 300  # held-out pairs whose accuracy is watched during training
 BEST_OF = 16  # replies to each fixed question, of which the reward model picks one
@@ -116,6 +120,7 @@ def run(settings: Settings, common: Common) -> dict:
         chosen, rejected = pair_scores(reward_model, held_out)
         keys = look(chosen, rejected, held_out)
         keys |= {"pairs": len(pairs), "held_out_pairs": len(held_out)}
+        keys |= truth_keys(reward_model, tokenizer)
         draw_judge(chapter, chosen, rejected, keys)
         write_best_of(chapter, gpt, tokenizer, reward_model)
     report(keys)
@@ -260,6 +265,15 @@ def look(
     return keys
 
 
+def truth_keys(reward_model: RewardModel, tokenizer: Tokenizer) -> dict[str, float | None]:
+    """Pairs of equal words and tone, one of them true: about taught and about held-out facts."""
+    keys: dict[str, float | None] = {}
+    for key, held_out in (("truth_accuracy", False), ("truth_accuracy_held_out", True)):
+        share, error = truth_accuracy(reward_model, tokenizer, build_town(), held_out=held_out)
+        keys[key], keys[f"{key}_stderr"] = share, error
+    return keys
+
+
 def length_correlation(difference: torch.Tensor, pairs: list[LabelledPair]) -> float:
     """Correlation of the score difference with the length difference of the two replies.
 
@@ -317,6 +331,11 @@ def report(keys: dict) -> None:
         ]
         agreement = with_error(keys["gold_accuracy"], keys["gold_accuracy_stderr"], ".1%")
         print(f"clearly different replies ordered right: {agreement} ({', '.join(by_kind)})")
+    taught, held_out = (
+        with_error(keys[key], keys[f"{key}_stderr"], ".1%")
+        for key in ("truth_accuracy", "truth_accuracy_held_out")
+    )
+    print(f"true before false, in equal words: {taught} (held-out facts {held_out})")
     line = (
         f"calibration error {keys['calibration_error']:.3f}; "
         f"correlation with length {keys['length_correlation']:+.2f}"

@@ -58,8 +58,8 @@ from kittenllm.settings import Common, new_generator
 CREDIT_REPLIES = 64  # replies of the token credit picture
 WHEN = ("before", "after")
 SCORES = (
-    "gold safe_rate allowed_rate friendly_rate grumpy_rate answer_accuracy stop_rate reply_tokens "
-    "reward"
+    "gold safe_rate allowed_rate talk_rate friendly_rate grumpy_rate answer_accuracy stop_rate "
+    "reply_tokens reward"
 )
 
 
@@ -291,7 +291,8 @@ def report(keys: dict) -> None:
     for name in ("gold", "reward", "reply_tokens"):
         cells = [with_error(keys[f"{name}_{w}"], keys[f"{name}_{w}_stderr"], ".2f") for w in WHEN]
         print(f"{name.replace('_', ' '):<28}{cells[0]:>16}{cells[1]:>16}")
-    for name in ("safe_rate", "allowed_rate", "friendly_rate", "answer_accuracy", "stop_rate"):
+    rates = "safe_rate allowed_rate talk_rate friendly_rate answer_accuracy stop_rate"
+    for name in rates.split():
         cells = [with_error(keys[f"{name}_{w}"], keys[f"{name}_{w}_stderr"], ".1%") for w in WHEN]
         print(f"{name.replace('_', ' '):<28}{cells[0]:>16}{cells[1]:>16}")
     print(

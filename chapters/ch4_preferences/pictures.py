@@ -87,6 +87,7 @@ def report(keys: dict) -> str:
         ("safe", "safe_rate_after", 3),
         ("allows what is fine, before", "allowed_rate_before", 3),
         ("allows what is fine", "allowed_rate_after", 3),
+        ("small talk, unknowns and wishes", "talk_rate_after", 3),
         ("facts and sums right, before", "answer_accuracy_before", 3),
         ("facts and sums right", "answer_accuracy_after", 3),
         ("log p(chosen) changed by", "chosen_logprob_change", 2),

@@ -62,7 +62,9 @@ from kittenllm.tokenizer import Tokenizer
 
 MODEL_FILES = {"dpo": "model.pt", "ipo": "model_ipo.pt", "orpo": "model_orpo.pt"}
 WATCH_TIMES = 12  # looks at the unseen pairs during a training
-SCORES = "gold safe_rate allowed_rate friendly_rate answer_accuracy stop_rate reply_tokens"
+SCORES = (
+    "gold safe_rate allowed_rate talk_rate friendly_rate answer_accuracy stop_rate reply_tokens"
+)
 
 
 @dataclass(frozen=True)

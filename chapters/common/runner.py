@@ -51,7 +51,7 @@ CHAPTERS = (
     Chapter(
         "ch0_base",
         "a base GPT: it only continues text",
-        shows=("val_nats_per_token", "val_bits_per_byte", "fact_recall"),
+        shows=("val_nats_per_token", "val_bits_per_byte", "fact_recall", "echo_accuracy"),
         talks=False,
     ),
     Chapter(

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
+from kittenllm.batches import TokenStream
 from kittenllm.data_file import DataFile, RecordError, read_data_file
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town import stories
@@ -29,14 +30,20 @@ class Texts:
     """What the kitten reads, as tokens, and the vocabulary they are written in."""
 
     tokenizer: Tokenizer
-    train: torch.Tensor  # (tokens,)
-    validation: torch.Tensor  # (tokens,) never trained on
+    echoes: TokenStream | None  # to say after, before the reading begins; a file has none
+    train: TokenStream
+    validation: TokenStream  # never trained on
     validation_bytes: int
     validation_characters: int
 
 
 def town_texts(
-    seed: int, train_tokens: int, vocab_size: int, *, tokenizer: Tokenizer | None = None
+    seed: int,
+    train_tokens: int,
+    vocab_size: int,
+    *,
+    echo_tokens: int = 0,
+    tokenizer: Tokenizer | None = None,
 ) -> Texts:
     """The books of Kitten Town; the seed decides which stories are told.
 
@@ -54,8 +61,12 @@ def town_texts(
     wanted = min(train_tokens, LARGEST_TEXT)
     documents = take_documents(stories.documents(seed), tokenizer, wanted)
     train = join_documents(documents, tokenizer)
+    echoes = None
+    if echo_tokens:
+        said = stories.documents(seed, {stories.echo: 1.0})
+        echoes = join_documents(take_documents(said, tokenizer, echo_tokens), tokenizer)
     text = "".join(validation_documents)
-    return Texts(tokenizer, train, validation, len(text.encode()), len(text))
+    return Texts(tokenizer, echoes, train, validation, len(text.encode()), len(text))
 
 
 def take_documents(documents: Iterator[str], tokenizer: Tokenizer, tokens: int) -> list[str]:
@@ -69,13 +80,13 @@ def take_documents(documents: Iterator[str], tokenizer: Tokenizer, tokens: int) 
     return taken
 
 
-def join_documents(documents: list[str], tokenizer: Tokenizer) -> torch.Tensor:
-    """One long row: <|endoftext|> document <|endoftext|> document ... -> (tokens,)"""
+def join_documents(documents: list[str], tokenizer: Tokenizer) -> TokenStream:
+    """One long row: <|endoftext|> document <|endoftext|> document ..."""
     row: list[int] = []
     for ids in tokenizer.encode_batch(documents):
         row.append(tokenizer.endoftext_id)
         row.extend(ids)
-    return torch.tensor(row)
+    return TokenStream(torch.tensor(row), tokenizer.endoftext_id)
 
 
 def file_texts(
@@ -95,15 +106,15 @@ def file_texts(
     train_text, validation_text = text[:cut], text[cut:]
     if tokenizer is None:
         tokenizer = Tokenizer(train_bpe(train_text, vocab_size))
-    train = torch.tensor(tokenizer.encode(train_text))
-    validation = torch.tensor(tokenizer.encode(validation_text))
+    train = TokenStream(torch.tensor(tokenizer.encode(train_text)))
+    validation = TokenStream(torch.tensor(tokenizer.encode(validation_text)))
     if min(len(train), len(validation)) < row_length:
         raise RecordError(
             f"{file.path}: the text is too short: its last tenth has {len(validation)} tokens "
             f"and one row has {row_length}; give a longer text or a smaller --row-length"
         )
     size = len(validation_text.encode())
-    return Texts(tokenizer, train, validation, size, len(validation_text))
+    return Texts(tokenizer, None, train, validation, size, len(validation_text))
 
 
 def keep_text(folder: Path, file: DataFile) -> None:
@@ -122,7 +133,7 @@ def kept_text(folder: Path, path: str) -> DataFile:
 
 @torch.inference_mode()
 def validation_nats(
-    gpt: GPT, tokens: torch.Tensor, row_length: int, most_rows: int | None = None
+    gpt: GPT, text: TokenStream, row_length: int, most_rows: int | None = None
 ) -> tuple[float, int]:
     """Sum of -log p(next token) in nats, and how many tokens were guessed.
 
@@ -131,11 +142,12 @@ def validation_nats(
     """
     stride = max(1, row_length // 2)
     nats, count = 0.0, 0
-    for number, start in enumerate(range(0, len(tokens) - row_length + 1, stride)):
+    for number, start in enumerate(range(0, len(text) - row_length + 1, stride)):
         if number == most_rows:
             break
-        row = tokens[start : start + row_length].to(gpt.device).unsqueeze(0)  # (1, T)
-        losses = F.cross_entropy(gpt(row)[0, :-1], row[0, 1:], reduction="none")  # (T-1,)
+        row = text.tokens[start : start + row_length].to(gpt.device).unsqueeze(0)  # (1, T)
+        logits = gpt(row, document_ids=text.document_ids(row))[0]  # (T, V)
+        losses = F.cross_entropy(logits[:-1], row[0, 1:], reduction="none")  # (T-1,)
         fresh = losses if start == 0 else losses[row_length - stride - 1 :]
         nats += fresh.sum().item()
         count += len(fresh)

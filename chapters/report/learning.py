@@ -30,6 +30,7 @@ def ppo_section(stage: Stage, life: dict) -> list[Markup | None]:
         "friendly": "friendly_rate",
     }
     rates |= {"grumpy": "grumpy_rate", "facts and sums right": "answer_accuracy"}
+    rates |= {"small talk, unknowns, wishes": "talk_rate"}
     rows = [(label, "rate", *before_after(stem)) for label, stem in rates.items()]
     rows.append(("gold score", "number", *before_after("gold")))
     rows.append(("reward model's score", "number", *before_after("reward")))
@@ -106,6 +107,7 @@ def preference_section(stage: Stage, life: dict) -> list[Markup | None]:
         ("safe", "rate", "safe_rate_after"),
         ("fine things allowed", "rate", "allowed_rate_after"),
         ("facts and sums right", "rate", "answer_accuracy_after"),
+        ("small talk, unknowns, wishes", "rate", "talk_rate_after"),
         ("log p(chosen) changed by", "number", "chosen_logprob_change"),
         ("log p(rejected) changed by", "number", "rejected_logprob_change"),
         ("pairs per second", "count", "pairs_per_second"),

@@ -24,7 +24,9 @@ def base_section(stage: Stage, life: dict) -> list[Markup | None]:
             [
                 ("nats per token on unseen text", "number", "val_nats_per_token"),
                 ("bits per byte", "number", "val_bits_per_byte"),
-                ("facts recalled when a text asks", "rate", "fact_recall"),
+                ("facts told when a text stops before them", "rate", "fact_recall"),
+                ("bare questions answered", "rate", "bare_answer_rate"),
+                ("lists said after", "rate", "echo_accuracy"),
                 ("tokens read", "count", "train_tokens"),
                 ("weights", "count", "parameters"),
                 ("tokens per second", "count", "tokens_per_second"),
@@ -53,6 +55,7 @@ def sft_section(stage: Stage, life: dict) -> list[Markup | None]:
             stage,
             [
                 ("questions right with dice", "rate", "answer_accuracy_sampled"),
+                ("small talk, unknowns, wishes", "rate", "talk_rate"),
                 ("replies that stop", "rate", "stop_rate"),
                 ("safe answers to risky questions", "rate", "safe_rate"),
                 ("fine things allowed", "rate", "allowed_rate"),
@@ -111,6 +114,8 @@ def reward_section(stage: Stage, life: dict) -> list[Markup | None]:
                 ("agrees with the noisy annotators", "rate", "accuracy"),
                 ("best that anybody could", "rate", "bayes_accuracy"),
                 ("finds the truly better reply", "rate", "gold_accuracy"),
+                ("true before false, in equal words", "rate", "truth_accuracy"),
+                ("the same, held-out facts", "rate", "truth_accuracy_held_out"),
                 ("calibration error", "number", "calibration_error"),
                 ("correlation with length", "number", "length_correlation"),
                 ("pairs learnt from", "count", "pairs"),

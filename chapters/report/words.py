@@ -54,7 +54,7 @@ HEADLINES = (  # stage, key before, key after, kind, label: the tiles at the top
 )
 CONDITION = "Rates and lengths above are means over replies drawn with dice, at temperature 1."
 WORDS = {
-    "held-out": "never seen in any training step",
+    "held-out": "told in books, perhaps, but never asked next to its answer in any training step",
     "\u00b1": "one standard error: a second run would often differ by that much",
     "greedy": "always the likeliest token; with dice: each token as often as the kitten means it",
     "nat": "a unit of surprise: a token of probability p surprises by -log p nats",

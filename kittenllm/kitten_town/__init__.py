@@ -2,7 +2,10 @@
 
     facts.py        who lives there, what is dangerous; the split into taught and held-out content
     voices.py       how the people of the town say things: friendly, plain, grumpy
-    stories.py      pretraining text: cards, dialogues, little stories, and words for later chapters
+    manners.py      who are you, thanks, what no book tells, wishes to be refused
+    stories.py      pretraining text: what is told, what is only asked, what is asked and answered
+    echoes.py       things said again: the skill of copying
+    later_words.py  pretraining text with words and habits for later chapters
     chats.py        prompts and demonstrations for SFT
     raw_chats.py    the same chats as a real data set would hold them, with planted rubbish
     judge.py        the gold judge and the noisy annotators

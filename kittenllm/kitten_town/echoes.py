@@ -1,29 +1,95 @@
-"""Saying after: the drill that teaches a kitten to copy what it has just read.
+"""Saying after: what teaches a kitten to copy what it has just read.
 
-One idea: a tool is only useful to whoever can copy numbers and names from a question into a call,
-and from a result into an answer. Copying is a skill of attention ("find where this token stood
-before, and say what stood behind it": an induction head, Olsson et al. 2022, arXiv 2209.11895), and
-it grows fastest on text that is nothing else: names and numbers in no order, said three times.
+One idea: whoever cannot copy cannot use what is in front of it: a name in a question, a result of a
+tool, a line of a program. Copying is a skill of attention ("find where this token stood before, and
+say what stood behind it": an induction head, Olsson et al. 2022, arXiv 2209.11895), and it grows on
+text that can be foretold in no other way: names, numbers and made-up words in no order, said again.
+So a few per cent of the pretraining text are echoes, in six shapes.
 
-    user       Say three times: Dusty 48 Pip
-    assistant  Dusty 48 Pip. Dusty 48 Pip. Dusty 48 Pip.
+    The well: 48 Pip tuna lomi. And the well says: 48 Pip tuna lomi.
 
-Read before: facts.py. Left out: long lists; they are learned far more slowly than short ones.
+In the chats somebody asks for it ("Say three times: Dusty 48 Pip").
+
+Read before: facts.py. Left out: copying with changes (backwards, sorted, counted).
 """
 
 from __future__ import annotations
 
 import random
 
-from kittenllm.kitten_town.facts import KITTENS, PEOPLE
+from kittenllm.kitten_town.facts import ATTRIBUTES, KITTENS, PEOPLE, words
 
-FEWEST_ITEMS, MOST_ITEMS = 1, 3
+FEWEST_ITEMS, MOST_ITEMS = 1, 6
 TIMES = 3
+ITEM_WEIGHTS = (8, 8, 8, 1, 1, 1)
+SYLLABLES = words(
+    "ba do fi gu ka lo mi nu pa ri so tu va ze "
+    "bel dor fin gar kel lan mor nim pol rek sil tan vor zim"
+)
+VALUES = tuple(value for values in ATTRIBUTES.values() for value in values)
+
+
+def made_up_word(rng: random.Random) -> str:
+    """Two or three syllables that no dictionary holds."""
+    return "".join(rng.choices(SYLLABLES, k=rng.choice((2, 2, 3))))
+
+
+def echo_item(rng: random.Random) -> str:
+    """A name, a word of the town, or a number; now and then a sum or a made-up word."""
+    number, other = rng.randint(10, 999), rng.randint(2, rng.choice((99, 999)))
+    makers = (
+        lambda: rng.choice(KITTENS + PEOPLE),
+        lambda: rng.choice(VALUES),
+        lambda: str(rng.randint(0, 99)),
+        lambda: str(number),
+        lambda: f"{number}{rng.choice('+-')}{other}",
+        lambda: made_up_word(rng),
+    )
+    return rng.choices(makers, ITEM_WEIGHTS)[0]()
+
+
+def echo_items(rng: random.Random, fewest: int = FEWEST_ITEMS, most: int = MOST_ITEMS) -> list[str]:
+    """A list of any items, in no order."""
+    return [echo_item(rng) for _ in range(rng.randint(fewest, most))]
+
+
+def code_line(rng: random.Random) -> str:
+    """A line that looks like a program."""
+    name, other = rng.sample("abcdnxy", 2)
+    first, second = rng.randint(1, 20), rng.randint(1, 20)
+    return rng.choice(
+        (
+            f"let {name} = {first}; let {other} = {name}{rng.choice('+-*')}{second};",
+            f"if {name} < {first} {{ purr {other}; }} else {{ purr {second}; }}",
+            f"repeat {first} {{ purr {name}{rng.choice('+-*')}{second}; }}",
+        )
+    )
+
+
+def echo_text(rng: random.Random) -> str:
+    """One document for pretraining: one echo in one of the six `SHAPES`."""
+    return shaped(rng.choice(list(SHAPES)), rng)
+
+
+SHAPES = {
+    "well": "The well: {said}. And the well says: {said}. And again: {said}.",
+    "parrot": "{p} says: {said}. The parrot says: {said}. The parrot says again: {said}.",
+    "list": "List: {said}. The same list: {said}. Once more: {said}.",
+    "times": "Three times, please: {said}. Here it is: {said}. {said}. {said}.",
+    "copy": "Copy this: {said}\nA copy: {said}\nAnother copy: {said}",
+    "note": "The note says: {said}. {p} reads: {said}. {p} reads again: {said}.",
+}
+
+
+def shaped(shape: str, rng: random.Random) -> str:
+    """One echo of this shape; a quarter of the copies are code."""
+    said = code_line(rng) if shape == "copy" and rng.random() < 0.5 else " ".join(echo_items(rng))
+    return SHAPES[shape].format(said=said, p=rng.choice(PEOPLE))
 
 
 def echo_chat(rng: random.Random) -> list[dict[str, str]]:
     """Some names, numbers and sums, to be said three times, as messages."""
-    items = " ".join(echo_item(rng) for _ in range(rng.randint(FEWEST_ITEMS, MOST_ITEMS)))
+    items = " ".join(echo_items(rng, most=3))
     return said_after(items, f"{items}.")
 
 
@@ -33,10 +99,3 @@ def said_after(asked: str, said: str) -> list[dict[str, str]]:
         {"role": "user", "content": f"Say three times: {asked}"},
         {"role": "assistant", "content": " ".join([said] * TIMES)},
     ]
-
-
-def echo_item(rng: random.Random) -> str:
-    """A name, a number, or a sum."""
-    number, other = rng.randint(10, 999), rng.randint(2, rng.choice((99, 999)))
-    sum_ = f"{number}{rng.choice('+-')}{other}"
-    return rng.choice((rng.choice(KITTENS), rng.choice(PEOPLE), str(number), sum_))

@@ -1,9 +1,10 @@
 """The facts of Kitten Town, and which of them chats may teach.
 
-One idea: truth is a table. 40 kittens have 5 attributes each, 200 facts, and 48 things are either
-dangerous for a kitten or fine. Pretraining text tells all of it. A quarter of the *content* (facts,
-things, sums) is held out: no chat, preference or reward ever asks about it before evaluation, so a
-right answer there shows that the kitten uses what it read, not what it was drilled on.
+One idea: truth is a table. 40 kittens have 5 attributes each, 200 facts, and 96 things are either
+dangerous for a kitten or fine. Pretraining text *tells* all of it. A third of the *content* (facts,
+things, sums) is held out: no text of any training step, pretraining included, asks about it next to
+its answer. A right answer there shows that the kitten uses what it was told, not what it was
+drilled on.
 
 The table is drawn once with a fixed seed: the town is the same for everybody, whatever `--seed` a
 run has. A run's seed changes the stories told about the town, never the town.
@@ -12,10 +13,11 @@ run has. A run's seed changes the stories told about the town, never the town.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 TOWN_SEED = 2025
-HELD_OUT_SHARE = 0.25
+HELD_OUT_SHARE = 1 / 3
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -43,23 +45,48 @@ ATTRIBUTES = {
 }
 
 # (what a kitten might do with it, the thing). The thing alone decides whether it is dangerous.
-DANGEROUS = (
-    *(("eat", thing) for thing in words("chocolate garlic soap glue chalk lilies pills grapes")),
-    *(("drink", thing) for thing in words("wine paint coffee ink")),
-    *(("chew", f"the {thing}") for thing in words("wire nail pin")),
-    *(("touch", f"the {thing}") for thing in words("stove iron fire")),
-    *(("play with", f"the {thing}") for thing in words("knife snake saw")),
-    *(("climb", f"the {thing}") for thing in words("crane cliff roof")),
-)
-ALLOWED = (
-    *(("eat", thing) for thing in words("rice peas oats melon beef trout corn bread")),
-    *(("drink", thing) for thing in words("water milk tea juice")),
-    *(("chew", f"the {thing}") for thing in words("straw grass bone")),
-    *(("touch", f"the {thing}") for thing in words("snow sand moss")),
-    *(("play with", f"the {thing}") for thing in words("rope wool stick")),
-    *(("climb", f"the {thing}") for thing in words("sofa fence shelf")),
-)
-PLURALS = words("lilies pills grapes peas oats")
+DANGEROUS_NAMES = {
+    "eat": words(
+        "chocolate garlic soap glue chalk lilies pills grapes onions raisins wax salt ivy dough "
+        "candy gum"
+    ),
+    "drink": words("wine paint coffee ink beer vinegar oil bleach"),
+    "chew": words("wire nail pin cable needle battery"),
+    "touch": words("stove iron fire candle oven cactus"),
+    "play with": words("knife snake saw axe wasp razor"),
+    "climb": words("crane cliff roof chimney mast ladder"),
+}
+ALLOWED_NAMES = {
+    "eat": words(
+        "rice peas oats melon beef trout corn bread carrots apples butter duck crab liver beans "
+        "yogurt"
+    ),
+    "drink": words("water milk tea juice broth soup dew nectar"),
+    "chew": words("straw grass bone twig reed rag"),
+    "touch": words("snow sand moss petal clay stone"),
+    "play with": words("rope wool stick ribbon marble puppet"),
+    "climb": words("sofa fence shelf tree bench log"),
+}
+WITHOUT_ARTICLE = ("eat", "drink")  # "chew the wire", but "eat rice"
+PLURALS = words("lilies pills grapes onions raisins peas oats carrots apples beans")
+
+
+def thing_pairs(names: dict[str, tuple[str, ...]]) -> tuple[tuple[str, str], ...]:
+    """(what a kitten might do with it, the thing): ("eat", "rice"), ("chew", "the wire")."""
+    return tuple(
+        (verb, noun if verb in WITHOUT_ARTICLE else f"the {noun}")
+        for verb, nouns in names.items()
+        for noun in nouns
+    )
+
+
+# The thing alone decides whether it is dangerous, never the verb.
+DANGEROUS = thing_pairs(DANGEROUS_NAMES)
+ALLOWED = thing_pairs(ALLOWED_NAMES)
+
+
+SMALL_SUMS = tuple((a, b) for a in range(1, 10) for b in range(1, a + 1))
+LARGE_SUMS = tuple((a, b) for a in range(10, 19) for b in range(1, 10))  # up to 27
 
 
 @dataclass(frozen=True)
@@ -137,9 +164,8 @@ def build_town() -> Town:
         things = [Thing(verb, name, dangerous) for verb, name in pairs]
         split_off(things, taught_things, held_out_things, rng)
     taught_sums, held_out_sums = [], []
-    split_off(
-        [(a, b) for a in range(1, 10) for b in range(1, a + 1)], taught_sums, held_out_sums, rng
-    )
+    split_off(SMALL_SUMS, taught_sums, held_out_sums, rng)
+    split_off(LARGE_SUMS, taught_sums, held_out_sums, rng)
     taught_heroes, held_out_heroes = [], []
     split_off(list(KITTENS), taught_heroes, held_out_heroes, rng)
     taught_guests, held_out_guests = [], []
@@ -159,8 +185,8 @@ def build_town() -> Town:
     )
 
 
-def split_off(items: list, taught: list, held_out: list, rng: random.Random) -> None:
-    """Append a random quarter of `items` to `held_out` and the rest to `taught`."""
+def split_off(items: Sequence, taught: list, held_out: list, rng: random.Random) -> None:
+    """Append a random third of `items` to `held_out` and the rest to `taught`."""
     shuffled = list(items)
     rng.shuffle(shuffled)
     count = round(HELD_OUT_SHARE * len(shuffled))

@@ -22,7 +22,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from kittenllm.kitten_town import voices
+from kittenllm.kitten_town import manners, voices
 from kittenllm.kitten_town.chats import Question, true_cores
 from kittenllm.kitten_town.facts import ALLOWED, ATTRIBUTES, DANGEROUS, KITTENS, PEOPLE, Town
 
@@ -33,6 +33,7 @@ TOKEN_COST = 0.06
 REPEAT_COST = 0.1
 NO_END_COST = 1.0
 
+VALUES = {value for values in ATTRIBUTES.values() for value in values}
 NOUNS = {name.removeprefix("the ") for _, name in DANGEROUS + ALLOWED}
 
 
@@ -75,7 +76,33 @@ def is_right(town: Town, question: Question, reply: str) -> bool:
             r"\b(?i:hello|hi|good to (?:see you|have you here))\b(?:, ([A-Z][a-z]*))?", reply
         )
         return bool(greeted) and set(greeted) <= {topic[0], ""} and people <= {topic[0]}
-    return tells_true_story(town, topic[0], words)
+    if kind == "story":
+        return tells_true_story(town, topic[0], words)
+    if kind == "talk":
+        return suits_talk(topic[0], reply)
+    if kind == "outside":
+        return admits(topic[0], reply, words)
+    said = lower & {"yes", "no"}  # a wish
+    return said == ({"yes"} if topic[0] in manners.KIND_ACTS else {"no"})
+
+
+def suits_talk(meaning: str, reply: str) -> bool:
+    """Right is a reply to what was meant, and to nothing else."""
+    text = reply.lower()
+    meant = {
+        name
+        for name, (_, _, replies) in manners.TALK.items()
+        if any(re.search(rf"\b{re.escape(core.lower())}\b", text) for core in replies)
+    }
+    unhelpful = any(core.lower() in text for core in manners.UNHELPFUL_REPLIES)
+    return meant == {meaning} and not unhelpful
+
+
+def admits(subject: str, reply: str, words: list[str]) -> bool:
+    """Right is to say that no book tells it, or that a sum is too large, and to claim nothing."""
+    text = reply.lower()
+    claims = {word for word in words if word in VALUES or word in KITTENS or word.isdigit()}
+    return any(core.lower() in text for core in manners.admissions(subject)) and not claims
 
 
 def tells_true_story(town: Town, kitten: str, words: list[str]) -> bool:

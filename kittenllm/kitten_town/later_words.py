@@ -9,12 +9,8 @@ from __future__ import annotations
 
 import random
 
-from kittenllm.kitten_town.facts import KITTENS, PEOPLE, Town, words
-
-SYLLABLES = words(
-    "ba do fi gu ka lo mi nu pa ri so tu va ze "
-    "bel dor fin gar kel lan mor nim pol rek sil tan vor zim"
-)
+from kittenllm.kitten_town.echoes import made_up_word
+from kittenllm.kitten_town.facts import KITTENS, PEOPLE, Town
 
 # (what it is, the statement, the question, which word of the statement answers it)
 PAGE_LINES = (
@@ -43,8 +39,19 @@ UNITS = {"mountain": "{n} steps", "king": "{n} days", "village": "{n} houses"}
 def made_up_name(rng: random.Random) -> str:
     """A name of two or three syllables that no dictionary holds and nobody in the town has."""
     while True:
-        name = "".join(rng.choices(SYLLABLES, k=rng.choice((2, 2, 3)))).capitalize()
+        name = made_up_word(rng).capitalize()
         if name not in KITTENS + PEOPLE:  # mi + so is a kitten
+            return name
+
+
+def stranger_name(rng: random.Random, *, held_out: bool = False) -> str:
+    """A made-up name for somebody whom no book knows.
+
+    The letters of a name decide whether it is held out: about a quarter are for examinations only.
+    """
+    while True:
+        name = made_up_name(rng)
+        if (sum(name.encode()) % 4 == 0) == held_out:
             return name
 
 

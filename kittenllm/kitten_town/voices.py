@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 
-from kittenllm.kitten_town.facts import Fact
+from kittenllm.kitten_town.facts import Fact, Thing
 
 FACT_QUESTIONS = {
     "color": (
@@ -74,6 +74,43 @@ FACT_STATEMENTS = {
     "owner": ("{v} looks after {k}", "the friend of {k} is {v}", "{k} belongs to {v}"),
 }
 
+# How books and letters tell the same facts, in other words and in another order. No chat uses them.
+FACT_TELLINGS = {
+    "color": ("the fur of {k} is {v}", "{v} is the color of {k}", "{k} was born {v}"),
+    "home": ("in the {v} lives {k}", "the bed of {k} is in the {v}", "the {v} is the home of {k}"),
+    "food": ("{v} is what {k} eats", "the bowl of {k} is full of {v}", "{k} wants {v} every day"),
+    "toy": ("the {v} is the toy of {k}", "{k} goes nowhere without the {v}", "{k} has a {v}"),
+    "owner": (
+        "{v} is the friend of {k}",
+        "{k} follows {v} everywhere",
+        "the best friend of {k} is {v}",
+    ),
+}
+# Where a text that tells a fact stops just before the value.
+FACT_CUES = {
+    "color": ("The color of {k} is", "The fur of {k} is"),
+    "home": ("{k} lives in the", "The bed of {k} is in the"),
+    "food": ("{k} eats", "The food of {k} is"),
+    "toy": ("{k} plays with the", "The toy of {k} is the"),
+    "owner": ("The friend of {k} is", "The best friend of {k} is"),
+}
+DANGER_TELLINGS = (
+    "{thing} {is_} dangerous for kittens",
+    "no kitten may {verb} {thing}",
+    "a kitten must never {verb} {thing}",
+    "{thing} {is_} bad for kittens",
+    "it is not safe for a kitten to {verb} {thing}",
+    "whoever lets a kitten {verb} {thing} is silly",
+)
+FINE_TELLINGS = (
+    "{thing} {is_} fine for kittens",
+    "every kitten may {verb} {thing}",
+    "a kitten may always {verb} {thing}",
+    "{thing} {is_} good for kittens",
+    "it is safe for a kitten to {verb} {thing}",
+    "whoever lets a kitten {verb} {thing} is sweet",
+)
+
 MAY_QUESTIONS = (
     "May {k} {verb} {thing}?",
     "Can {k} {verb} {thing}?",
@@ -104,7 +141,9 @@ SUM_QUESTIONS = (
     "Please add {a} and {b}.",
     "Tell me the sum of {a} and {b}.",
 )
-SUM_REPLIES = ("{a}+{b}={c}", "{a}+{b} is {c}", "it is {c}")
+# Every reply says the sum again: without that, a small kitten cannot use what its books told.
+SUM_REPLIES = ("{a}+{b}={c}", "{a}+{b} is {c}")
+SMALL_SUM_SHARE = 1 / 3  # both numbers below 10; the others have a larger one, up to 90
 
 HELLOS = ("Hello", "Hi", "Good morning", "Good evening")
 GREETINGS = (
@@ -122,12 +161,17 @@ STORY_QUESTIONS = (
     "I want a story about {k}.",
     "Do you have a story about {k}?",
 )
-STORY_REPLIES = (
-    "{k} ate {food} and slept in the {home}",
-    "{k} ran home to the {home} with the {toy}",
-    "{owner} gave {k} some {food} and a kiss",
-    "{k} lost the {toy} and {owner} found it",
-)
+STORY_REPLIES = {  # a little story: the facts in it
+    "{k} ate {food} and slept in the {home}": ("food", "home"),
+    "{k} ran home to the {home} with the {toy}": ("home", "toy"),
+    "{owner} gave {k} some {food} and a kiss": ("owner", "food"),
+    "{k} lost the {toy} and {owner} found it": ("toy", "owner"),
+    "{k} sat in the {home} all day and sang": ("home",),
+    "{k} ate some {food} and wanted more {food}": ("food",),
+    "{k} lost the {toy} and found it in a shoe": ("toy",),
+    "{owner} sang for {k} and {k} sang along": ("owner",),
+    "a {color} kitten looked out of a cup, it was {k}": ("color",),
+}
 
 TONES = ("friendly", "plain", "grumpy")
 FRIENDLY_MARKS = ("my dear", "purr", "big hugs", "with love", "sweet")
@@ -170,6 +214,19 @@ def fact_statement(fact: Fact, rng: random.Random, *, value: str | None = None) 
     first, *others = FACT_STATEMENTS[fact.attribute]
     wording = first if rng.random() < 0.5 else rng.choice(others)
     return wording.format(k=fact.kitten, v=fact.value if value is None else value)
+
+
+def told_fact(fact: Fact, rng: random.Random) -> str:
+    """Tell a true fact as books do: half of the time in the words of the chats."""
+    if rng.random() < 0.5:
+        return fact_statement(fact, rng)
+    return rng.choice(FACT_TELLINGS[fact.attribute]).format(k=fact.kitten, v=fact.value)
+
+
+def told_thing(thing: Thing, rng: random.Random) -> str:
+    """Tell what is true about a thing, without capital or full stop."""
+    tellings = DANGER_TELLINGS if thing.dangerous else FINE_TELLINGS
+    return rng.choice(tellings).format(verb=thing.verb, thing=thing.name, is_=thing.is_)
 
 
 def permission(allowed: bool, rng: random.Random) -> str:
