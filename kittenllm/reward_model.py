@@ -8,6 +8,14 @@ loss = -mean log sigmoid(r_chosen - r_rejected)        (Ouyang et al. 2022, arXi
 
 Only differences count, so the scores have no zero of their own.
 
+Can a judge see whether a reply is *true*? It would have to look the truth up and to compare, all in
+one pass, and models find that hard even where they know the fact (Allen-Zhu and Li 2023, arXiv
+2309.14402). But the kitten shows what it knows in another way: a false word surprises it (Kadavath
+et al. 2022, "Language Models (Mostly) Know What They Know", arXiv 2207.05221). So the score has a
+second part, a learned weight times log p(reply). It starts at zero as well:
+
+score = head . hidden_at_the_end + likelihood_weight * log p(reply | prompt)
+
 At 7 billion parameters: the same loss, and one pass over the pairs, because a second one overfits.
 Llama 2 had over a million comparisons, 512 pairs a step, a rate of 1e-5. Its loss also knew how
 *clearly* a reply was better, and it had two reward models, one for helpfulness and one for safety
@@ -28,9 +36,9 @@ from torch import Tensor, nn
 from kittenllm import checks
 from kittenllm.batches import pad_rows
 from kittenllm.config import check_options, option
-from kittenllm.forward import hidden_at
+from kittenllm.forward import hidden_at, to_action_frame
 from kittenllm.gpt import GPT
-from kittenllm.logprobs import widen
+from kittenllm.logprobs import pick_logprobs, sequence_logprobs, widen
 from kittenllm.optim import learning_rate_scale
 from kittenllm.pairs import compared_together, pairs_of_step
 from kittenllm.training import Optimizer, Stopwatch, apply_gradients
@@ -39,7 +47,7 @@ from kittenllm.training import Optimizer, Stopwatch, apply_gradients
 class RewardModel(nn.Module):
     """A GPT whose head gives one number instead of V: hand over a *copy* of the chat model.
 
-    The head starts at zero: before training every reply scores exactly 0, no random opinion.
+    Head and weight start at zero: before training every reply scores exactly 0, no random opinion.
     """
 
     def __init__(self, gpt: GPT):
@@ -47,6 +55,7 @@ class RewardModel(nn.Module):
         self.gpt = gpt
         zeros = torch.zeros(gpt.config.channels, device=gpt.device, dtype=gpt.dtype)
         self.head = nn.Parameter(zeros)  # (C,)
+        self.likelihood_weight = nn.Parameter(zeros[0].clone())  # 0-d, score per nat
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Score of each sequence, read at its last real token: (B, T), (B,) -> (B,).
@@ -65,8 +74,29 @@ class RewardModel(nn.Module):
         column = torch.arange(tokens.shape[1], device=tokens.device)
         is_last = column == lengths[:, None] - 1  # (B, T) one True per row
         checks.token_ids("tokens", tokens[column < lengths[:, None]], self.gpt.config.vocab_size)
-        last_hidden = hidden_at(self.gpt, tokens, is_last)  # (B, C)
-        return last_hidden @ self.head
+
+        in_reply = last_turn(tokens, lengths, self.gpt.config.stop_ids)  # (B, T-1) action frame
+        producing = F.pad(in_reply, (0, 1))  # (B, T) the same places; the last produces nothing
+        wanted = is_last | producing
+        hidden = hidden_at(self.gpt, tokens, wanted)  # (n, C)
+        last_hidden = hidden[is_last[wanted]]  # (B, C)
+        logits = self.gpt.logits(hidden[producing[wanted]])  # (m, V)
+        logprobs = to_action_frame(pick_logprobs(logits, tokens[:, 1:][in_reply]), in_reply)
+        likelihood = sequence_logprobs(logprobs, in_reply, reduce="sum")  # (B,) nats
+        return last_hidden @ self.head + self.likelihood_weight * likelihood.to(hidden.dtype)
+
+
+def last_turn(tokens: Tensor, lengths: Tensor, stop_ids: Sequence[int]) -> Tensor:
+    """True where a token of the last turn is produced: (B, T), (B,) -> (B, T-1).
+
+    The last turn begins behind the last stop token that is not itself the end of the row. A row
+    without one is a single turn.
+    """
+    column = torch.arange(tokens.shape[1], device=tokens.device)
+    stops = torch.tensor(stop_ids, dtype=tokens.dtype, device=tokens.device)
+    ends_a_turn = torch.isin(tokens, stops) & (column < lengths[:, None] - 1)  # (B, T)
+    before = torch.where(ends_a_turn, column, -1).amax(dim=1, keepdim=True)  # (B, 1)
+    return (column[1:] > before) & (column[1:] < lengths[:, None])
 
 
 def bradley_terry_loss(

@@ -25,7 +25,7 @@ from kittenllm.runs.checkpoints import CheckpointError, load_head, load_model, s
 from kittenllm.sampling import Rollout
 from kittenllm.tokenizer import Tokenizer
 
-HEAD = "reward_head"
+HEAD = "reward_head"  # the weights beside the GPT, by name
 ROWS_AT_ONCE = 512
 
 
@@ -36,7 +36,9 @@ def new_reward_model(gpt: GPT) -> RewardModel:
 
 def reward_extra(reward_model: RewardModel) -> dict:
     """What a model file needs beside the GPT: the `extra` of `save_model`."""
-    return {HEAD: reward_model.head.detach().cpu(), "chat": False}
+    weights = reward_model.state_dict()
+    head = {name: weight.cpu() for name, weight in weights.items() if not name.startswith("gpt.")}
+    return {HEAD: head, "chat": False}
 
 
 def save_reward_model(path, reward_model: RewardModel, tokenizer: Tokenizer) -> None:
@@ -75,7 +77,7 @@ def _with_head(path, gpt: GPT, extra: dict) -> RewardModel:
         )
     reward_model = RewardModel(gpt)
     try:
-        load_head(reward_model, {"head": extra[HEAD]})
+        load_head(reward_model, extra[HEAD])
     except ValueError as error:
         raise CheckpointError(f"{path}: not a reward model ({error}). Train it again.") from error
     return reward_model

@@ -397,7 +397,9 @@ def run_reward_model(stage: Stage, settings) -> None:
         notes["measured on"] = len(pairs)
         raise Enough
 
-    see = lambda model, pairs, *, generator: {"pairs": mark(pairs)}  # noqa: E731
+    def see(model, pairs, *, generator):
+        return {"pairs": mark(pairs), "weight moves": model.likelihood_weight.requires_grad}
+
     training = notes.trainer(["reward model"], see, {"loss": 1.0, "accuracy": 0.5})
     stage.put(ch2_reward_model, train_reward_model=training, look=look)
     ch2_reward_model.run(settings, stage.common)
@@ -427,6 +429,7 @@ REWARD_MODEL_ROWS = {
     "pairs_per_step": Row(6, {"reward model.pairs_per_step": 6, "reward model.steps": 2}),
     "matrix_lr": Row(0.02, rates("reward model", matrix=0.02)),
     "other_lr": Row(0.03, rates("reward model", other=0.03)),
+    "likelihood": Row(False, {"reward model weight moves": False}),
 }
 
 # -------------------------------------------------------------------------------------------- PPO

@@ -527,8 +527,24 @@ def test_a_bomb_is_not_unpacked(tmp_path):
         load_model(path)
 
 
+WEIGHT = torch.zeros(())
+
+
 @pytest.mark.parametrize(
-    "head", [torch.ones(3), torch.ones(16).long(), "meow", None, torch.full((16,), float("nan"))]
+    "head",
+    [
+        "meow",
+        None,
+        torch.ones(16),
+        {},
+        {"head": torch.ones(16)},
+        {"head": torch.ones(16), "likelihood_weight": WEIGHT, "more": WEIGHT},
+        {"head": torch.ones(16), "likelihood_weight": torch.zeros(1)},
+        {"head": torch.ones(16), "likelihood_weight": torch.tensor(float("inf"))},
+        {"head": torch.ones(3), "likelihood_weight": WEIGHT},
+        {"head": torch.ones(16).long(), "likelihood_weight": WEIGHT},
+        {"head": torch.full((16,), float("nan")), "likelihood_weight": WEIGHT},
+    ],
 )
 def test_a_hostile_reward_head(tmp_path, gpt, tokenizer, head):
     save_model(tmp_path / "model.pt", gpt, tokenizer, extra={"reward_head": head})

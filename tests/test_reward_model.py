@@ -18,6 +18,7 @@ from kittenllm.reward_model import (
     RewardModel,
     RewardModelConfig,
     bradley_terry_loss,
+    last_turn,
     ranking_to_pairs,
     score_sequences,
     train_reward_model,
@@ -79,7 +80,10 @@ def test_reading_elsewhere_is_noticed(reward_model):
             check_read_at_the_last_real_token(reward_model, wrong)
 
 
-def test_what_stands_behind_the_end_never_matters(reward_model):
+@pytest.mark.parametrize("likelihood_weight", [0.0, 0.3])
+def test_what_stands_behind_the_end_never_matters(reward_model, likelihood_weight):
+    with torch.no_grad():
+        reward_model.likelihood_weight.fill_(likelihood_weight)
     tokens, lengths = pad_rows(SEQUENCES, 0)
     tokens, lengths = tokens.to(reward_model.gpt.device), lengths.to(reward_model.gpt.device)
     scores = reward_model(tokens, lengths)
@@ -96,6 +100,58 @@ def test_what_stands_behind_the_end_never_matters(reward_model):
 def test_a_fresh_head_has_no_opinion(tiny_gpt):
     model = RewardModel(tiny_gpt)
     assert torch.equal(score_sequences(model, SEQUENCES).cpu(), torch.zeros(4))
+
+
+def test_the_last_turn_by_hand():
+    """Stop tokens 1 and 2. Index t is about producing token t + 1, as everywhere."""
+    tokens = torch.tensor(
+        [
+            [5, 1, 6, 7, 1, 0],  # question, stop, reply, stop, padding
+            [5, 1, 6, 2, 7, 8],  # two turns before the last one, which did not end
+            [5, 6, 7, 8, 1, 1],  # one turn; the stop behind its end is not read
+            [1, 0, 0, 0, 0, 0],  # a lonely stop
+        ]
+    )
+    lengths = torch.tensor([5, 6, 4, 1])
+    expected = [
+        [False, True, True, True, False],  # 6, 7 and the stop
+        [False, False, False, True, True],  # 7 and 8
+        [True, True, True, False, False],  # 6, 7, 8
+        [False] * 5,
+    ]
+    assert last_turn(tokens, lengths, (1, 2)).tolist() == expected
+    assert last_turn(tokens, lengths, ()).sum(dim=1).tolist() == [4, 5, 3, 0]
+
+
+def test_the_second_part_is_the_log_prob_of_the_reply(reward_model):
+    """score = head . h + weight * log p(reply), the sum over the last turn, each row alone."""
+    sequences = [[3, 1, 5, 6, 1], [9, 4, 2, 11, 12, 13], [7, 8, 9]]
+    starts = [2, 3, 1]  # where the reply begins
+    plain = score_sequences(reward_model, sequences)
+    with torch.no_grad():
+        reward_model.likelihood_weight.fill_(0.5)
+    both = score_sequences(reward_model, sequences)
+    for row, (sequence, start) in enumerate(zip(sequences, starts, strict=True)):
+        tokens = torch.tensor([sequence], device=both.device)
+        logprobs = reward_model.gpt(tokens)[0].log_softmax(dim=-1)  # (T, V)
+        nats = sum(logprobs[t - 1, sequence[t]] for t in range(start, len(sequence)))
+        assert_close(both[row] - plain[row], 0.5 * nats.detach(), atol=1e-4, rtol=0)
+    assert_close(score_sequences(reward_model, [sequences[1]])[0], both[1], atol=1e-4, rtol=0)
+
+
+def test_a_false_word_costs_a_judge_that_knows_better(tiny_gpt):
+    """Head and weight start at zero; pairs that the kitten finds likelier make the weight rise."""
+    model = RewardModel(tiny_gpt)
+    prompt = [3, 4, 1]
+    with torch.no_grad():
+        likely = tiny_gpt(torch.tensor([prompt], device=tiny_gpt.device))[0, -1].argsort().tolist()
+    chosen, rejected = score_sequences(model, [[*prompt, likely[-1], 1], [*prompt, likely[0], 1]])
+    assert chosen == rejected == 0
+    tokens, lengths = pad_rows([[*prompt, likely[-1], 1], [*prompt, likely[0], 1]], 0)
+    rewards = model(tokens.to(tiny_gpt.device), lengths.to(tiny_gpt.device))
+    loss, _ = bradley_terry_loss(rewards[:1], rewards[1:])
+    loss.backward()
+    assert model.likelihood_weight.grad < 0  # a step against the gradient raises it
 
 
 @pytest.mark.parametrize("length", [0, -1, 9])

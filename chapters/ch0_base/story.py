@@ -33,7 +33,7 @@ from kittenllm.start import wake
 from kittenllm.tokenizer import Tokenizer
 
 DEFAULT_TOKENS = {"small": 1_250_000, "medium": 30_000_000}
-DEFAULT_ECHO_TOKENS = {"small": 550_000, "medium": 3_000_000}
+DEFAULT_ECHO_TOKENS = {"small": 620_000, "medium": 3_000_000}
 QUICK_VALIDATION_ROWS = 8  # rows of the loss that is watched during training
 QUICK_BARE_COUNTS = {"fact": 40, "sum": 10}
 QUICK_ECHO_LISTS = 10

@@ -77,6 +77,7 @@ class Settings:
     reward_model: RewardModelConfig = nested(
         RewardModelConfig(), hidden="steps warmup cooldown max_grad_norm"
     )
+    likelihood: bool = option(True, "the judge also sees how likely the kitten finds a reply")
 
     def __post_init__(self):
         check_options(self)
@@ -111,6 +112,7 @@ def run(settings: Settings, common: Common) -> dict:
 
     # Model: a copy of the chat kitten with a new head that starts at zero.
     reward_model = new_reward_model(gpt)
+    reward_model.likelihood_weight.requires_grad_(settings.likelihood)  # without: it stays 0
 
     # Loop: make the preferred reply score higher.
     train(chapter, reward_model, pairs, held_out, settings)

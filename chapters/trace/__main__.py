@@ -128,6 +128,7 @@ def trace_reward(seed: int) -> Walk:
     reward_model = RewardModel(GPT(config, generator=generator))
     with torch.no_grad():
         reward_model.head.copy_(torch.randn(config.channels, generator=generator))
+        reward_model.likelihood_weight.fill_(0.1)
         for matrix in (p for p in reward_model.gpt.parameters() if p.ndim == 2):
             matrix.mul_(20)  # as after training; fresh weights treat all replies alike
     tokens, mask = new_pairs(generator)  # (2P, T), (2P, T-1)

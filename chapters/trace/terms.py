@@ -82,7 +82,7 @@ TERMS: dict[str, Function] = {
         },
     ),
     "RewardModel.forward": Function(
-        "r(x, y) = hidden state at the last real token, times the head",
+        "r(x, y) = hidden state at the last real token, times the head, + weight * log p(y | x)",
         "Ouyang et al. 2022, arXiv 2203.02155, section 3.5",
         {
             "tokens": Term("x, y", "prompt and reply; first all chosen rows, then all rejected"),
@@ -90,7 +90,14 @@ TERMS: dict[str, Function] = {
             "length": ONLY_CHECKS,
             "column": Term("t", "the places of a row"),
             "is_last": Term("t = length - 1", "the place where the score is read"),
+            "in_reply": Term("t in y", "True where a token of the reply is produced"),
+            "producing": Term("t in y", "the same places among all tokens"),
+            "wanted": Term("t in y or t = length - 1", "where hidden states are needed"),
+            "hidden": Term("h_t", "the hidden states there, row after row"),
             "last_hidden": Term("h_last", "what the model knows when it has read everything"),
+            "logits": Term("z_t", "what the model expected before each token of the reply"),
+            "logprobs": Term("log p(y_t | x, y_<t)", "how likely it found that token, nats"),
+            "likelihood": Term("log p(y | x)", "their sum: how likely it finds the reply"),
         },
         results=("r(x, y)",),
     ),

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 TOWN_SEED = 2025
 HELD_OUT_SHARE = 1 / 3
+HELD_OUT_SUM_SHARE = 0.42
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -86,7 +87,7 @@ ALLOWED = thing_pairs(ALLOWED_NAMES)
 
 
 SMALL_SUMS = tuple((a, b) for a in range(1, 10) for b in range(1, a + 1))
-LARGE_SUMS = tuple((a, b) for a in range(10, 19) for b in range(1, 10))  # up to 27
+LARGE_SUMS = tuple((a, b) for a in range(10, 16) for b in range(1, 10))  # up to 24
 
 
 @dataclass(frozen=True)
@@ -164,8 +165,8 @@ def build_town() -> Town:
         things = [Thing(verb, name, dangerous) for verb, name in pairs]
         split_off(things, taught_things, held_out_things, rng)
     taught_sums, held_out_sums = [], []
-    split_off(SMALL_SUMS, taught_sums, held_out_sums, rng)
-    split_off(LARGE_SUMS, taught_sums, held_out_sums, rng)
+    split_off(SMALL_SUMS, taught_sums, held_out_sums, rng, HELD_OUT_SUM_SHARE)
+    split_off(LARGE_SUMS, taught_sums, held_out_sums, rng, HELD_OUT_SUM_SHARE)
     taught_heroes, held_out_heroes = [], []
     split_off(list(KITTENS), taught_heroes, held_out_heroes, rng)
     taught_guests, held_out_guests = [], []
@@ -185,10 +186,16 @@ def build_town() -> Town:
     )
 
 
-def split_off(items: Sequence, taught: list, held_out: list, rng: random.Random) -> None:
-    """Append a random third of `items` to `held_out` and the rest to `taught`."""
+def split_off(
+    items: Sequence,
+    taught: list,
+    held_out: list,
+    rng: random.Random,
+    share: float = HELD_OUT_SHARE,
+) -> None:
+    """Append a random `share` of `items` to `held_out` and the rest to `taught`."""
     shuffled = list(items)
     rng.shuffle(shuffled)
-    count = round(HELD_OUT_SHARE * len(shuffled))
+    count = round(share * len(shuffled))
     held_out.extend(shuffled[:count])
     taught.extend(shuffled[count:])

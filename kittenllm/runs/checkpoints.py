@@ -253,8 +253,9 @@ def load_head(model: torch.nn.Module, head: dict) -> None:
     """
     state = model.state_dict()
     expected = {name for name in state if not name.startswith("gpt.")}
-    if set(head) != expected:
-        raise ValueError(f"a head of {printable(sorted(map(str, head)))}, not {sorted(expected)}")
+    if not isinstance(head, dict) or set(head) != expected:
+        names = printable(sorted(map(str, head))) if isinstance(head, dict) else type(head).__name__
+        raise ValueError(f"a head of {names}, not {sorted(expected)}")
     for name, weight in head.items():
         if not isinstance(weight, torch.Tensor) or weight.is_meta:
             raise ValueError(f"{name} is no tensor")
