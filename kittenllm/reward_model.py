@@ -142,10 +142,10 @@ def score_sequences(reward_model: RewardModel, sequences: Sequence[Sequence[int]
 class RewardModelConfig:
     """Settings of the reward model. Learning rates: whoever builds the optimizer reads them."""
 
-    steps: int = option(542, "optimizer steps", low=1)
+    steps: int = option(708, "optimizer steps", low=1)
     pairs_per_step: int = option(24, "P, pairs in a step: many small steps learn more", low=1)
-    matrix_lr: float = option(1.5e-3, "Muon's rate, hidden matrices; usually 5e-4 to 3e-3", above=0)
-    other_lr: float = option(1e-3, "AdamW's rate, for the rest; usually 5e-4 to 5e-3", above=0)
+    matrix_lr: float = option(7e-4, "Muon's rate, hidden matrices; usually 5e-4 to 3e-3", above=0)
+    other_lr: float = option(5e-4, "AdamW's rate, for the rest; usually 5e-4 to 5e-3", above=0)
     warmup: float = option(0.05, "share of the steps with a rising rate", low=0, high=1)
     cooldown: float = option(0.5, "share of the steps with a falling rate", low=0, high=1)
     max_grad_norm: float = option(1.0, "longer gradients are shortened to this", above=0)

@@ -32,8 +32,8 @@ from kittenllm.settings import Common, new_generator
 from kittenllm.start import wake
 from kittenllm.tokenizer import Tokenizer
 
-DEFAULT_TOKENS = {"small": 1_250_000, "medium": 30_000_000}
-DEFAULT_ECHO_TOKENS = {"small": 620_000, "medium": 3_000_000}
+DEFAULT_TOKENS = {"small": 1_500_000, "medium": 30_000_000}
+DEFAULT_ECHO_TOKENS = {"small": 560_000, "medium": 3_000_000}
 QUICK_VALIDATION_ROWS = 8  # rows of the loss that is watched during training
 QUICK_BARE_COUNTS = {"fact": 40, "sum": 10}
 QUICK_ECHO_LISTS = 10
@@ -56,10 +56,10 @@ class Settings:
 
     text: str = option("", "pretrain on this plain text file instead of Kitten Town")
     train_tokens: int | None = option(
-        None, "tokens to read; default 1.25 million, with --size medium 30 million", low=1
+        None, "tokens to read; default 1.5 million, with --size medium 30 million", low=1
     )
     echo_tokens: int | None = option(
-        None, "tokens to say after, before it reads; default 550,000, medium 3 million", low=0
+        None, "tokens to say after, before it reads; default 560,000, medium 3 million", low=0
     )
     vocab_size: int = option(1200, "tokens in the vocabulary, special tokens included")
     pretraining: PretrainConfig = nested(

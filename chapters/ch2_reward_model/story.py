@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from chapters.ch2_reward_model import truth
 from chapters.ch2_reward_model.pictures import draw_judge
-from chapters.ch2_reward_model.truth import truth_accuracy
 from chapters.common.measuring import is_right
 from chapters.common.pairs import (
     CLEAR_DIFFERENCE,
@@ -53,12 +53,12 @@ from kittenllm.tokenizer import Tokenizer
 # What the annotators are asked about: mostly replies whose faults can be seen in the reply itself,
 # danger and tone, and enough facts that the judge learns to look the truth up.
 COMPARED_SHARES = {
-    "risky": 0.22,
-    "allowed": 0.22,
-    "greeting": 0.08,
+    "risky": 0.18,
+    "allowed": 0.26,
+    "greeting": 0.06,
     "fact": 0.22,
-    "sum": 0.06,
-    "story": 0.02,
+    "sum": 0.07,
+    "story": 0.03,
     "talk": 0.06,
     "outside": 0.06,
     "wish": 0.06,
@@ -71,7 +71,10 @@ BEST_OF = 16  # replies to each fixed question, of which the reward model picks 
 class Settings:
     """What can be changed on the command line."""
 
-    data: PairSettings = nested(PairSettings())
+    data: PairSettings = nested(PairSettings(pairs=17_000))
+    one_word_share: float = option(
+        0.12, "share of the pairs in which one word makes the difference", low=0, below=1
+    )
     held_out_pairs: int = option(5_000, "pairs about held-out questions to measure with", low=1)
     epochs: float = option(1.0, "how often each pair is seen", above=0)
     reward_model: RewardModelConfig = nested(
@@ -146,7 +149,10 @@ def split_file(
 def draw_pairs(
     chapter: Run, gpt: GPT, tokenizer: Tokenizer, settings: Settings
 ) -> tuple[list[LabelledPair], list[LabelledPair]]:
-    """Pairs of the kitten's own replies to learn from and to measure with, on other questions."""
+    """Pairs of the kitten's own replies to learn from and to measure with, on other questions.
+
+    A few of the first ones are made of true replies in which one word was changed.
+    """
     print("the chat kitten answers, the annotators compare ...", flush=True)
     asked = {
         "annotators": settings.data.annotators,
@@ -154,13 +160,21 @@ def draw_pairs(
         "shares": COMPARED_SHARES,
     }
     town = build_town()
-    pairs = saved_pairs(
+    one_word_pairs = truth.draw_pairs(
+        town,
+        tokenizer,
+        round(settings.one_word_share * settings.data.pairs),
+        new_random(chapter.common.seed, "ch2_reward_model", "one word"),
+        annotators=settings.data.annotators,
+        label_noise=settings.data.label_noise,
+    )
+    pairs = one_word_pairs + saved_pairs(
         chapter,
         "pairs",
         gpt,
         tokenizer,
         town,
-        count=settings.data.pairs,
+        count=settings.data.pairs - len(one_word_pairs),
         **asked,
     )
     held_out = saved_pairs(
@@ -271,7 +285,9 @@ def truth_keys(reward_model: RewardModel, tokenizer: Tokenizer) -> dict[str, flo
     """Pairs of equal words and tone, one of them true: about taught and about held-out facts."""
     keys: dict[str, float | None] = {}
     for key, held_out in (("truth_accuracy", False), ("truth_accuracy_held_out", True)):
-        share, error = truth_accuracy(reward_model, tokenizer, build_town(), held_out=held_out)
+        share, error = truth.truth_accuracy(
+            reward_model, tokenizer, build_town(), held_out=held_out
+        )
         keys[key], keys[f"{key}_stderr"] = share, error
     return keys
 

@@ -5,7 +5,10 @@ friendly replies tend to be true. So question, wording and tone are the same her
 difference is the value: "Pip lives in the mill." beside "Pip lives in the barn."
 
 Taught facts are those that the pairs of its training were about. Facts that are held out it can
-only judge by what its books told. Used by story.py.
+only judge by what its books told. Some pairs of the training look like this as well (`draw_pairs`):
+the chat kitten knows the taught facts so well that its own replies are nearly all true.
+
+Used by story.py.
 """
 
 import random
@@ -14,13 +17,17 @@ from typing import NamedTuple
 import torch
 
 from chapters.common.measuring import is_right
+from chapters.common.pairs import LabelledPair, best_guess_accuracy
 from kittenllm.chat import chat_prompt
 from kittenllm.evaluation import QUESTION_SEED, mean_and_error
 from kittenllm.kitten_town import voices
-from kittenllm.kitten_town.chats import Question
-from kittenllm.kitten_town.facts import ATTRIBUTES, Town
+from kittenllm.kitten_town.chats import Question, ask
+from kittenllm.kitten_town.facts import ATTRIBUTES, Fact, Town
+from kittenllm.kitten_town.judge import judge, prefers_first
 from kittenllm.reward_model import RewardModel, score_sequences
 from kittenllm.tokenizer import Tokenizer
+
+SUM_SHARE = 0.25  # of the pairs to learn from
 
 
 class TruthPair(NamedTuple):
@@ -34,19 +41,76 @@ class TruthPair(NamedTuple):
 def truth_pairs(town: Town, *, held_out: bool) -> list[TruthPair]:
     """One pair for each fact in each wording of its question, the same ones for every kitten."""
     rng = random.Random(QUESTION_SEED)
+    return [
+        truth_pair(fact, wording, rng)
+        for fact in (town.held_out_facts if held_out else town.taught_facts)
+        for wording in voices.FACT_QUESTIONS[fact.attribute]
+    ]
+
+
+def truth_pair(fact: Fact, wording: str, rng: random.Random) -> TruthPair:
+    """A question about `fact` in this wording, and two replies with any statement and tone."""
+    question = Question("fact", wording.format(k=fact.kitten), (fact.kitten, fact.attribute))
+    others = [value for value in ATTRIBUTES[fact.attribute] if value != fact.value]
+    statement = rng.choice(voices.FACT_STATEMENTS[fact.attribute])
+    tone = rng.choice(voices.TONE_WORDINGS[rng.choice(voices.TONES)])
+    true, false = (
+        reply_of(statement.format(k=fact.kitten, v=value), tone)
+        for value in (fact.value, rng.choice(others))
+    )
+    return TruthPair(question, true, false)
+
+
+def sum_pair(town: Town, rng: random.Random) -> TruthPair:
+    """A question about a taught sum; the false reply is one or two off."""
+    question = ask(town, "sum", rng)
+    a, b = question.topic
+    statement = rng.choice(voices.SUM_REPLIES)
+    tone = rng.choice(voices.TONE_WORDINGS[rng.choice(voices.TONES)])
+    true, false = (
+        reply_of(statement.format(a=a, b=b, c=result), tone)
+        for result in (a + b, a + b + rng.choice((-2, -1, 1, 2)))
+    )
+    return TruthPair(question, true, false)
+
+
+def draw_pairs(
+    town: Town,
+    tokenizer: Tokenizer,
+    count: int,
+    rng: random.Random,
+    *,
+    annotators: str,
+    label_noise: float,
+) -> list[LabelledPair]:
+    """`count` pairs about taught facts and sums that differ in one word, labelled by annotators."""
     pairs = []
-    for fact in town.held_out_facts if held_out else town.taught_facts:
-        others = [value for value in ATTRIBUTES[fact.attribute] if value != fact.value]
-        for wording in voices.FACT_QUESTIONS[fact.attribute]:
-            text = wording.format(k=fact.kitten)
-            question = Question("fact", text, (fact.kitten, fact.attribute))
-            statement = rng.choice(voices.FACT_STATEMENTS[fact.attribute])
-            tone = rng.choice(voices.TONE_WORDINGS[rng.choice(voices.TONES)])
-            true, false = (
-                reply_of(statement.format(k=fact.kitten, v=value), tone)
-                for value in (fact.value, rng.choice(others))
+    for _ in range(count):
+        fact = rng.choice(town.taught_facts)
+        if rng.random() < SUM_SHARE:
+            pair = sum_pair(town, rng)
+        else:
+            pair = truth_pair(fact, rng.choice(voices.FACT_QUESTIONS[fact.attribute]), rng)
+        replies = [tokenizer.encode(text) for text in (pair.true, pair.false)]
+        golds = [
+            judge(town, pair.question, text, reply).score
+            for text, reply in zip((pair.true, pair.false), replies, strict=True)
+        ]
+        better = (
+            0 if prefers_first(*golds, rng, annotators=annotators, label_noise=label_noise) else 1
+        )
+        ended = [[*reply, tokenizer.im_end_id] for reply in replies]
+        pairs.append(
+            LabelledPair(
+                pair.question,
+                chat_prompt(tokenizer, pair.question.messages()),
+                ended[better],
+                ended[1 - better],
+                golds[better],
+                golds[1 - better],
+                best_guess_accuracy(*golds, annotators=annotators, label_noise=label_noise),
             )
-            pairs.append(TruthPair(question, true, false))
+        )
     return pairs
 
 

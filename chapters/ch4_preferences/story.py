@@ -75,7 +75,7 @@ class Settings:
     # Careless kittens say yes too often, so "no" wins nearly always, and "yes" seldom has to. Asked
     # about both equally often, all three methods learn that "no" is always safe.
     allowed_weight: float = option(
-        2.5, "how much oftener than usual fine things are asked about", above=0
+        3.5, "how much oftener than usual fine things are asked about", above=0
     )
     watched_pairs: int = option(
         300, "more pairs, about other topics, to watch the training with", low=1

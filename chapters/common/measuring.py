@@ -8,7 +8,7 @@ Used by the chapters that chat. Letters: N replies, T tokens.
 """
 
 import statistics
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -32,7 +32,7 @@ from kittenllm.evaluation import (
 )
 from kittenllm.forward import frozen_logprobs
 from kittenllm.gpt import GPT
-from kittenllm.kitten_town.chats import Question, ask_any
+from kittenllm.kitten_town.chats import KIND_SHARES, Question, ask_any
 from kittenllm.kitten_town.facts import build_town
 from kittenllm.kitten_town.judge import judge
 from kittenllm.logprobs import kl_k1, sequence_logprobs
@@ -63,10 +63,12 @@ def counts_of(
     return QUICK_COUNTS if common.quick else full
 
 
-def taught_questions(common: Common, count: int, salt: str) -> list[Question]:
-    """Questions of all kinds that may be trained on."""
+def taught_questions(
+    common: Common, count: int, salt: str, shares: Mapping[str, float] = KIND_SHARES
+) -> list[Question]:
+    """Questions of all kinds that may be trained on, as often as `shares` says."""
     rng, town = new_random(common.seed, "ch3_ppo", salt), build_town()
-    return [ask_any(town, rng) for _ in range(count)]
+    return [ask_any(town, rng, shares=shares) for _ in range(count)]
 
 
 def answers(policy: GPT, start: Kitten, questions: list[Question], salt: str) -> Rollout:

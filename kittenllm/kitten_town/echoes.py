@@ -21,7 +21,10 @@ from kittenllm.kitten_town.facts import ATTRIBUTES, KITTENS, PEOPLE, words
 
 FEWEST_ITEMS, MOST_ITEMS = 1, 6
 TIMES = 3
-ITEM_WEIGHTS = (8, 8, 8, 1, 1, 1)
+ITEM_WEIGHTS = (8, 8, 8, 1, 1, 1)  # see echo_item
+# What is practised is harder than what is asked: longer lists, and oftener made-up words.
+PRACTICE_ITEMS = 8
+PRACTICE_WEIGHTS = (7, 7, 7, 1, 1, 4)
 SYLLABLES = words(
     "ba do fi gu ka lo mi nu pa ri so tu va ze "
     "bel dor fin gar kel lan mor nim pol rek sil tan vor zim"
@@ -34,7 +37,7 @@ def made_up_word(rng: random.Random) -> str:
     return "".join(rng.choices(SYLLABLES, k=rng.choice((2, 2, 3))))
 
 
-def echo_item(rng: random.Random) -> str:
+def echo_item(rng: random.Random, weights: tuple[int, ...] = ITEM_WEIGHTS) -> str:
     """A name, a word of the town, or a number; now and then a sum or a made-up word."""
     number, other = rng.randint(10, 999), rng.randint(2, rng.choice((99, 999)))
     makers = (
@@ -45,12 +48,17 @@ def echo_item(rng: random.Random) -> str:
         lambda: f"{number}{rng.choice('+-')}{other}",
         lambda: made_up_word(rng),
     )
-    return rng.choices(makers, ITEM_WEIGHTS)[0]()
+    return rng.choices(makers, weights)[0]()
 
 
-def echo_items(rng: random.Random, fewest: int = FEWEST_ITEMS, most: int = MOST_ITEMS) -> list[str]:
+def echo_items(
+    rng: random.Random,
+    fewest: int = FEWEST_ITEMS,
+    most: int = MOST_ITEMS,
+    weights: tuple[int, ...] = ITEM_WEIGHTS,
+) -> list[str]:
     """A list of any items, in no order."""
-    return [echo_item(rng) for _ in range(rng.randint(fewest, most))]
+    return [echo_item(rng, weights) for _ in range(rng.randint(fewest, most))]
 
 
 def code_line(rng: random.Random) -> str:
@@ -75,15 +83,17 @@ SHAPES = {
     "well": "The well: {said}. And the well says: {said}. And again: {said}.",
     "parrot": "{p} says: {said}. The parrot says: {said}. The parrot says again: {said}.",
     "list": "List: {said}. The same list: {said}. Once more: {said}.",
-    "times": "Three times, please: {said}. Here it is: {said}. {said}. {said}.",
+    "please": "Again, please: {said}. Here it is: {said}. And here: {said}.",
     "copy": "Copy this: {said}\nA copy: {said}\nAnother copy: {said}",
     "note": "The note says: {said}. {p} reads: {said}. {p} reads again: {said}.",
 }
 
 
 def shaped(shape: str, rng: random.Random) -> str:
-    """One echo of this shape; a quarter of the copies are code."""
-    said = code_line(rng) if shape == "copy" and rng.random() < 0.5 else " ".join(echo_items(rng))
+    """One echo of this shape; half of the copies are code."""
+    said = " ".join(echo_items(rng, most=PRACTICE_ITEMS, weights=PRACTICE_WEIGHTS))
+    if shape == "copy" and rng.random() < 0.5:
+        said = code_line(rng)
     return SHAPES[shape].format(said=said, p=rng.choice(PEOPLE))
 
 

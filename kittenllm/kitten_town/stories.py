@@ -388,9 +388,9 @@ def echo(town: Town, rng: random.Random) -> str:
 # Share of the *documents* of each sort. chapters/ch0_base/lesson.md measures what a share does.
 SHARES: dict[Callable[[Town, random.Random], str], float] = {
     card: 0.14,
-    gossip: 0.09,
+    gossip: 0.08,
     neighbours: 0.05,
-    letter: 0.04,
+    letter: 0.03,
     story: 0.03,
     warnings: 0.09,
     sum_page: 0.10,
@@ -398,7 +398,7 @@ SHARES: dict[Callable[[Town, random.Random], str], float] = {
     dialogue: 0.11,
     small_talk: 0.05,
     number_page: 0.06,
-    echo: 0.12,
+    echo: 0.14,
     later_words.page_and_questions: 0.01,
     later_words.tool_story: 0.02,
     later_words.program: 0.01,
