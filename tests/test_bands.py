@@ -431,6 +431,9 @@ def test_a_block_is_written_from_the_file(two_threads, tmp_path):
     assert bands_docs.filled(filled, content) == filled
     assert bands_docs.results(content) is None  # not all chapters are there
     assert "| 0.02 | – | 0.02 |" in bands_docs.rounding(content)
+    del content["rounding"]  # runs on one number of threads do not say it
+    assert bands_docs.rounding(content) == bands_docs.NOT_MEASURED
+    assert bands_docs.filled(filled, content).count(bands_docs.NOT_MEASURED) == 1
     with pytest.raises(ValueError, match="no block of numbers has the name 'result'"):
         bands_docs.filled("<!-- numbers: result -->\n<!-- end -->", content)
 

@@ -26,6 +26,7 @@ from kittenllm.runs.checkpoints import write_text_atomic
 from kittenllm.runs.json_files import damaged
 
 ROOT = Path(__file__).resolve().parents[2]
+NOT_MEASURED = "How far rounding alone moves these numbers was not measured for these runs."
 BLOCK = re.compile(r"(<!-- numbers: ([\w ]+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -333,7 +334,7 @@ def rounding(content: dict) -> str | None:
         for row in moves(content, chapter):
             lines.append(f"| `{chapter}` | " + " | ".join(row) + " |")
     if not lines:
-        return None
+        return NOT_MEASURED if content["chapters"] else None
     compared = sorted({runs_compared(content, chapter) for chapter in content["rounding"]})
     return "\n".join(
         [
@@ -373,7 +374,7 @@ def chapter_rounding(content: dict, chapter: str) -> str | None:
     """One sentence for a lesson."""
     rows = moves(content, chapter)
     if not rows:
-        return None
+        return NOT_MEASURED if chapter in content["chapters"] else None
     listed = ", ".join(f"{name} {move}" for name, move, _, _ in rows)
     return (
         f"The same seed with another number of threads ({runs_compared(content, chapter)}) moves "
