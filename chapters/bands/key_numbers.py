@@ -185,14 +185,14 @@ KEY_NUMBERS: dict[str, tuple[KeyNumber, ...]] = {
         ),
         KeyNumber(
             "truth_accuracy",
-            low="--no-likelihood; a smaller --one-word-share; fewer --pairs; a chat kitten that "
+            low="no --likelihood; a smaller --one-word-share; fewer --pairs; a chat kitten that "
             "does not know the facts it judges",
             high="more --pairs; a chat kitten that knows them better",
             share=True,
         ),
         KeyNumber(
             "truth_accuracy_held_out",
-            low="--no-likelihood; a chat kitten that does not know what its books told",
+            low="no --likelihood; a chat kitten that does not know what its books told",
             high="a better base",
             share=True,
         ),
