@@ -37,7 +37,9 @@ PROGRAMS = {
     "rank": rank,
     "enumerable": enumerable,
 }
-WRITTEN_DOWN = json.loads((Path(__file__).parent / "cases" / "flags.json").read_text(encoding="utf-8"))
+WRITTEN_DOWN = json.loads(
+    (Path(__file__).parent / "cases" / "flags.json").read_text(encoding="utf-8")
+)
 
 
 def parse(name: str, line: str = ""):
