@@ -1,7 +1,7 @@
 """The command line of every chapter: its flags, what they mean, and what they refuse.
 
-tests/cases/flags.json holds each flag with its default and, if it has one, its value of --quick, as
-they were before the flags were made from the algorithms' configs.
+tests/cases/flags.json holds each flag with its default and, if it has one, its value of --quick,
+written down once more: a default that changes by mistake is seen.
 """
 
 import dataclasses
@@ -37,7 +37,9 @@ PROGRAMS = {
     "rank": rank,
     "enumerable": enumerable,
 }
-EARLIER = json.loads((Path(__file__).parent / "cases" / "flags.json").read_text(encoding="utf-8"))
+WRITTEN_DOWN = json.loads(
+    (Path(__file__).parent / "cases" / "flags.json").read_text(encoding="utf-8")
+)
 
 
 def parse(name: str, line: str = ""):
@@ -50,8 +52,8 @@ def values_of(settings) -> dict:
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_flags_defaults_and_quick_values_are_those_of_before(name):
-    rows = EARLIER[name]
+def test_flags_defaults_and_quick_values_are_those_written_down(name):
+    rows = WRITTEN_DOWN[name]
     assert values_of(parse(name)) == {flag: row[0] for flag, row in rows.items()}
     assert values_of(parse(name, "--quick")) == {flag: row[-1] for flag, row in rows.items()}
 

@@ -538,6 +538,7 @@ WEIGHT = torch.zeros(())
         torch.ones(16),
         {},
         {"head": torch.ones(16)},
+        {"likelihood_weight": WEIGHT},
         {"head": torch.ones(16), "likelihood_weight": WEIGHT, "more": WEIGHT},
         {"head": torch.ones(16), "likelihood_weight": torch.zeros(1)},
         {"head": torch.ones(16), "likelihood_weight": torch.tensor(float("inf"))},

@@ -22,9 +22,11 @@ from kittenllm.chat import chat_prompt, encode_chat
 from kittenllm.chat_template import OTHERS, read_template, write_template
 from kittenllm.gpt import GPT, GPTConfig
 from kittenllm.huggingface import load_folder, read_safetensors, save_folder, write_safetensors
+from kittenllm.reward_model import RewardModel
 from kittenllm.runs.checkpoints import load_model, save_model, weight_shapes
 from kittenllm.runs.summaries import write_summary
 from kittenllm.sampling import generate
+from kittenllm.scorer import reward_extra
 from kittenllm.tokenizer import SPLIT_PATTERNS, Tokenizer, last_merges, train_bpe
 from kittenllm.tokenizer_json import check_merges, split_steps
 from tests.byte_kitten import TOKENIZER, new_gpt, small_config
@@ -795,8 +797,8 @@ def test_export_overwrites_nothing(exported, runs, tmp_path, capsys):
 
 def test_a_reward_model_is_not_exported(runs, tmp_path, capsys):
     gpt, tokenizer, _ = load_model(runs / "ch1_sft" / "model.pt")
-    head = {"reward_head": torch.zeros(gpt.config.channels), "chat": False}
-    save_model(runs / "ch1_sft" / "model.pt", gpt, tokenizer, extra=head)
+    extra = reward_extra(RewardModel(gpt))
+    save_model(runs / "ch1_sft" / "model.pt", gpt, tokenizer, extra=extra)
     assert export_program.main(["ch1_sft", "--runs", str(runs), "--to", str(tmp_path / "x")]) == 1
     assert "cannot speak" in capsys.readouterr().err
 
