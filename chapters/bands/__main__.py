@@ -25,6 +25,7 @@ from chapters.bands.building import build, rounding
 from chapters.bands.docs import TABLE, compact_json, write_documents
 from chapters.bands.file import FILE, read_bands
 from chapters.bands.key_numbers import KEY_NUMBERS
+from chapters.bands.rounding import threads_text
 from chapters.common.runner import exit_code
 from kittenllm.door import Parser, path_argument
 from kittenllm.runs.checkpoints import write_text_atomic
@@ -39,7 +40,7 @@ def report(content: dict) -> str:
     for chapter, band in content["chapters"].items():
         seeds, numbers = band["seeds"], len(band["numbers"])
         note = "" if len(seeds) >= ENOUGH_SEEDS else f" (better {ENOUGH_SEEDS})"
-        threads = f" on {band['threads']} threads" if band.get("threads") else ""
+        threads = f" on {threads_text(band['threads'])}" if band.get("threads") else ""
         lines.append(f"{chapter:<18}{numbers:>3} numbers from seeds {seeds}{threads}{note}")
     missing = [chapter for chapter in KEY_NUMBERS if chapter not in content["chapters"]]
     return "\n".join(lines + [f"{chapter:<18}not finished in any folder" for chapter in missing])

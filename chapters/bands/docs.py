@@ -22,6 +22,7 @@ from pathlib import Path
 from chapters.bands import one_file
 from chapters.bands.anchors import anchored, texts
 from chapters.bands.key_numbers import KEY_NUMBERS, digits, number_of
+from chapters.bands.rounding import threads_text
 from kittenllm.runs.checkpoints import write_text_atomic
 from kittenllm.runs.json_files import damaged
 
@@ -240,13 +241,6 @@ def head(columns: list[str], seeds: list[int]) -> list[str]:
     names = [*columns, *(f"seed {seed}" for seed in seeds)]
     rules = ["---"] * len(columns) + ["---:"] * len(seeds)
     return ["| " + " | ".join(names) + " |", "|" + "|".join(rules) + "|"]
-
-
-def threads_text(count: int | None) -> str:
-    """ "one thread", "2 threads"."""
-    if count is None:
-        return "an unknown number of threads"
-    return "one thread" if count == 1 else f"{count} threads"
 
 
 def errors_line(bands: list[dict]) -> str:

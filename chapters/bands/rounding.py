@@ -17,6 +17,13 @@ def threads_of(summary: dict) -> int | None:
     return threads if isinstance(threads, int) else None
 
 
+def threads_text(count: int | None) -> str:
+    """ "one thread", "2 threads"."""
+    if count is None:
+        return "an unknown number of threads"
+    return "one thread" if count == 1 else f"{count} threads"
+
+
 def common_threads(chapter: str, summaries: dict[int, dict]) -> int | None:
     """On how many threads all seeds ran; None for runs that do not say it (an earlier version).
 

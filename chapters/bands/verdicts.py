@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from chapters.bands.file import CurveBand, read_bands
 from chapters.bands.key_numbers import KEY_NUMBERS, KeyNumber, number_of, shown
+from chapters.bands.rounding import threads_text
 from chapters.common.terminal import wrap
 from kittenllm.runs.json_files import DamagedFile
 from kittenllm.runs.run import differences
@@ -81,7 +82,7 @@ def print_verdicts(chapter: str, summary: dict, bands: dict | None = None) -> No
         return
     count, threads = len(band["seeds"]), band.get("threads")
     seeds = "1 other seed" if count == 1 else f"{count} seeds"
-    seeds += f" on {threads} threads" if threads else ""
+    seeds += f" on {threads_text(threads)}" if threads else ""
     lines = [f"{chapter} beside the runs of {seeds}:"]
     if changed := changed_settings(band, summary):
         lines.append(f"other settings than theirs ({changed}), so take it as a yardstick only")
