@@ -31,7 +31,7 @@ SUM_SHARE = 0.25  # of the pairs to learn from
 
 
 class TruthPair(NamedTuple):
-    """A question about a fact and two replies with the same words but for the value."""
+    """A question about a fact or a sum, and two replies with the same words but for the value."""
 
     question: Question
     true: str
@@ -96,19 +96,18 @@ def draw_pairs(
             judge(town, pair.question, text, reply).score
             for text, reply in zip((pair.true, pair.false), replies, strict=True)
         ]
-        better = (
-            0 if prefers_first(*golds, rng, annotators=annotators, label_noise=label_noise) else 1
-        )
+        labels = {"annotators": annotators, "label_noise": label_noise}
+        better, worse = (0, 1) if prefers_first(*golds, rng, **labels) else (1, 0)
         ended = [[*reply, tokenizer.im_end_id] for reply in replies]
         pairs.append(
             LabelledPair(
                 pair.question,
                 chat_prompt(tokenizer, pair.question.messages()),
                 ended[better],
-                ended[1 - better],
+                ended[worse],
                 golds[better],
-                golds[1 - better],
-                best_guess_accuracy(*golds, annotators=annotators, label_noise=label_noise),
+                golds[worse],
+                best_guess_accuracy(*golds, **labels),
             )
         )
     return pairs
