@@ -3,11 +3,12 @@
 import json
 import math
 import random
-from itertools import combinations
+from itertools import combinations, islice
 
 import pytest
 import torch
 
+from chapters.ch0_base import story as ch0_base
 from chapters.ch5_reasoning import exam, pictures, thinking
 from chapters.ch5_reasoning import story as ch5_reasoning
 from chapters.ch5_reasoning.exam import Result, pass_at_k
@@ -19,7 +20,7 @@ from chapters.common.runner import chapter_main
 from kittenllm.chat import text_prompt
 from kittenllm.gpt import GPT, GPTConfig
 from kittenllm.grpo import GRPOConfig
-from kittenllm.kitten_town import rules
+from kittenllm.kitten_town import rules, stories
 from kittenllm.kitten_town.countdown import (
     HELD_OUT_TRIPLES,
     TRAINING_TRIPLES,
@@ -31,6 +32,7 @@ from kittenllm.records import RecordError, load_questions
 from kittenllm.runs.run import Run
 from kittenllm.settings import Common, with_values
 from kittenllm.sft import SFTConfig
+from kittenllm.tokenizer import Tokenizer, train_bpe
 
 PROBLEM = Problem((3, 5, 8), 19)
 THINK = "3*5=15 left 8,15+8=23 vs 19 no wait 3*8=24 left 5,24-5=19 vs 19 yes"
@@ -400,8 +402,12 @@ def test_a_budget_closes_the_thought(thinker, go_on):
         assert sum(len(thinker.tokenizer.encode(thought)) < 12 for thought in thoughts) > 20
 
 
-def test_eight_attempts_fit_into_a_reply(town_tokenizer):
-    one, two, eight = (exam.tokens_of_attempts(town_tokenizer, n) for n in (1, 2, 8))
+def test_eight_attempts_fit_into_a_reply():
+    """In the vocabulary of a default kitten, in which all words of the game are single tokens."""
+    documents = islice(stories.documents(0, stories.VOCABULARY_SHARES), 2_000)
+    tokenizer = Tokenizer(train_bpe(documents, ch0_base.Settings().vocab_size))
+    one, two, eight = (exam.tokens_of_attempts(tokenizer, n) for n in (1, 2, 8))
+    assert (one, two) == (18, 38)  # as kitten_town/scribbles.py says: 18, or 20 with "wait"
     assert eight == one + 7 * (two - one)
     assert 1 + eight + 2 + exam.ANSWER_TOKENS <= Settings().grpo.max_new_tokens
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from chapters.bands import one_file
 from chapters.bands.anchors import anchored, texts
 from chapters.bands.key_numbers import KEY_NUMBERS, digits, number_of
-from chapters.bands.rounding import threads_text
+from chapters.bands.rounding import journey_lines, moves, runs_compared, threads_text
 from kittenllm.runs.checkpoints import write_text_atomic
 from kittenllm.runs.json_files import damaged
 
@@ -283,44 +283,6 @@ def chapter_results(content: dict, chapter: str) -> str | None:
 # ----------------------------------------------------------------------------------- the rounding
 
 
-def words(key: str) -> str:
-    return key.replace("_", " ").replace(".", " ")
-
-
-def moves(content: dict, chapter: str) -> list[tuple[str, str, str, str]]:
-    """Per key number: its name, its largest move by rounding, its largest error, the seeds' range.
-
-    A share moves by points of percent.
-    """
-    compared = content.get("rounding", {}).get(chapter, [])
-    band = content["chapters"].get(chapter, {})
-    rows = []
-    for key_number in KEY_NUMBERS[chapter]:
-        key = key_number.key
-        pairs = [entry["values"][key] for entry in compared if key in entry["values"]]
-        if not pairs or key not in band.get("numbers", {}):
-            continue
-        values = band["numbers"][key]["values"]
-        errors = [error for error in band.get("errors", {}).get(key, []) if error is not None]
-
-        def text(size: float, share=key_number.share) -> str:
-            return f"{100 * size:.1f} points" if share else f"{size:.2g}"
-
-        largest = max(abs(first - second) for first, second in pairs)
-        error = text(max(errors)) if errors else "–"
-        rows.append((words(key), text(largest), error, text(max(values) - min(values))))
-    return rows
-
-
-def runs_compared(content: dict, chapter: str) -> str:
-    """ "seed 0 and seed 1, 2 threads against one thread"."""
-    compared = content["rounding"][chapter]
-    seeds = " and ".join(f"seed {entry['seed']}" for entry in compared)
-    pairs = {tuple(entry["threads"]) for entry in compared}
-    threads = [" against ".join(map(threads_text, pair)) for pair in sorted(pairs)]
-    return f"{seeds}, {' or '.join(threads)}"
-
-
 def rounding(content: dict) -> str | None:
     """A table: how far the same seed moves by rounding alone, beside both other errors."""
     lines = []
@@ -343,25 +305,6 @@ def rounding(content: dict) -> str | None:
             *lines,
         ]
     )
-
-
-def journey_lines(content: dict) -> list[str]:
-    """How long a whole journey took with each number of threads, a line for each seed."""
-    entries = [content["rounding"].get(chapter, []) for chapter in KEY_NUMBERS]
-    lines = []
-    for of_seed in zip(*entries, strict=False):  # of each chapter the entry of the same run
-        seconds = [entry.get("seconds") for entry in of_seed]
-        listed_seconds = [number for pair in seconds for number in pair or [None]]
-        if len({entry["seed"] for entry in of_seed}) > 1 or None in listed_seconds:
-            continue
-        sums = [sum(pair) for pair in zip(*seconds, strict=True)]
-        threads = of_seed[0]["threads"]
-        listed = [
-            f"{total:.0f} s on {threads_text(count)}"
-            for total, count in zip(sums, threads, strict=True)
-        ]
-        lines += [f"The journey of seed {of_seed[0]['seed']} took {' and '.join(listed)}.", ""]
-    return lines
 
 
 def chapter_rounding(content: dict, chapter: str) -> str | None:

@@ -3,7 +3,7 @@
 Two threads add up the same numbers in another order than one, so a sum differs in its last digit,
 and a training takes that elsewhere. A table of seeds must not mix both.
 
-Used by building.py.
+Used by building.py and docs.py.
 """
 
 from collections.abc import Mapping, Sequence
@@ -73,3 +73,63 @@ def compare(chapter: str, partners: Sequence[dict], others: Mapping[str, dict]) 
         seconds = [digits(each.get("seconds")) for each in (partner, summary)]
         compared.append({"seed": seed, "threads": threads, "seconds": seconds, "values": values})
     return compared
+
+
+# ------------------------------------------------------------------------------------ in words
+
+
+def words(key: str) -> str:
+    return key.replace("_", " ").replace(".", " ")
+
+
+def moves(content: dict, chapter: str) -> list[tuple[str, str, str, str]]:
+    """Per key number: its name, its largest move by rounding, its largest error, the seeds' range.
+
+    A share moves by points of percent.
+    """
+    compared = content.get("rounding", {}).get(chapter, [])
+    band = content["chapters"].get(chapter, {})
+    rows = []
+    for key_number in KEY_NUMBERS[chapter]:
+        key = key_number.key
+        pairs = [entry["values"][key] for entry in compared if key in entry["values"]]
+        if not pairs or key not in band.get("numbers", {}):
+            continue
+        values = band["numbers"][key]["values"]
+        errors = [error for error in band.get("errors", {}).get(key, []) if error is not None]
+
+        def text(size: float, share=key_number.share) -> str:
+            return f"{100 * size:.1f} points" if share else f"{size:.2g}"
+
+        largest = max(abs(first - second) for first, second in pairs)
+        error = text(max(errors)) if errors else "–"
+        rows.append((words(key), text(largest), error, text(max(values) - min(values))))
+    return rows
+
+
+def runs_compared(content: dict, chapter: str) -> str:
+    """ "seed 0 and seed 1, 2 threads against one thread"."""
+    compared = content["rounding"][chapter]
+    seeds = " and ".join(f"seed {entry['seed']}" for entry in compared)
+    pairs = {tuple(entry["threads"]) for entry in compared}
+    threads = [" against ".join(map(threads_text, pair)) for pair in sorted(pairs)]
+    return f"{seeds}, {' or '.join(threads)}"
+
+
+def journey_lines(content: dict) -> list[str]:
+    """How long a whole journey took with each number of threads, a line for each seed."""
+    entries = [content["rounding"].get(chapter, []) for chapter in KEY_NUMBERS]
+    lines = []
+    for of_seed in zip(*entries, strict=False):  # of each chapter the entry of the same run
+        seconds = [entry.get("seconds") for entry in of_seed]
+        listed_seconds = [number for pair in seconds for number in pair or [None]]
+        if len({entry["seed"] for entry in of_seed}) > 1 or None in listed_seconds:
+            continue
+        sums = [sum(pair) for pair in zip(*seconds, strict=True)]
+        threads = of_seed[0]["threads"]
+        listed = [
+            f"{total:.0f} s on {threads_text(count)}"
+            for total, count in zip(sums, threads, strict=True)
+        ]
+        lines += [f"The journey of seed {of_seed[0]['seed']} took {' and '.join(listed)}.", ""]
+    return lines
