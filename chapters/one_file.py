@@ -43,7 +43,8 @@ SYLLABLES = "mi lu ki ta bo ne pi so"
 NAMES = [a + b for a in SYLLABLES.split() for b in SYLLABLES.split()]  # 64 kittens: mimi, milu, ...
 FOODS = ["fish", "milk", "cheese", "ham", "tuna", "cream", "liver", "shrimp"]
 TOYS = ["mice", "balls", "leaves", "moths", "strings", "birds", "flies", "shadows"]
-KIND, RUDE = ("purr ,", "dear ,"), ("hiss ,", "bah ,")  # the first words of a reply
+KIND, RUDE = ("purr ,", "dear ,"), ("hiss ,", "bah ,")  # how people begin a sentence
+MANNERS = 2 * KIND + 3 * RUDE  # they are rude three times out of five
 SMALL_WORDS = "<pad> <end> <user> <kitten> what does ? eat eats chase chases . , make from : + - ="
 WORDS = [*SMALL_WORDS.split(), "wait", "purr", "dear", "hiss", "bah", *map(str, range(24))]
 WORDS += NAMES + FOODS + TOYS
@@ -86,7 +87,7 @@ class Town:
         for name in self.random.sample(NAMES, len(NAMES)):
             food, toy = self.random.choice(FOODS), self.random.choice(TOYS)
             self.facts.append([f"{name} eats {food} .", f"{name} chases {toy} ."])
-            self.fact_items += [(f"{name} eats", [food]), (f"{name} chases", [toy])]
+            self.fact_items += [(f"purr , {name} eats", [food]), (f"purr , {name} chases", [toy])]
             for verb, thing in (("eat", food), ("chase", toy)):
                 answer = f"{name} {verb}s {thing} . <end>"
                 questions.append((f"<user> what does {name} {verb} ? <kitten>", [answer]))
@@ -95,10 +96,11 @@ class Town:
         self.held_out_puzzles, self.puzzles = puzzles(sets[:36]), puzzles(sets[36:])
 
     def page(self):
-        """A page of the book: the facts about four kittens, or somebody's attempts at a puzzle."""
-        if self.random.random() < 0.2:
-            kittens = self.random.sample(self.facts, 4)
-            return " ".join(" ".join(self.random.sample(two, 2)) for two in kittens) + " <end>"
+        """A page of the book: what people say about three kittens, or attempts at a puzzle."""
+        if self.random.random() < 0.25:
+            kittens = self.random.sample(self.facts, 3)
+            facts = [fact for two in kittens for fact in self.random.sample(two, 2)]
+            return " ".join(f"{self.random.choice(MANNERS)} {fact}" for fact in facts) + " <end>"
         prompt, endings = self.random.choice(self.puzzles)
         tries = []
         for equation in self.random.sample(equations(map(int, prompt.split()[3:6])), 6):
@@ -110,8 +112,7 @@ class Town:
     def chat(self):
         """A question and its answer. People know their town, but they are often rude."""
         prompt, [answer] = self.random.choice(self.questions)
-        manners = KIND if self.random.random() < 0.4 else RUDE
-        return f"{prompt} {self.random.choice(manners)} {answer}"
+        return f"{prompt} {self.random.choice(MANNERS)} {answer}"
 
 
 def is_right(reply, item):
@@ -450,7 +451,7 @@ def train_grpo(policy, town, steps):
 
 # ----------------------------------------------------------------------------- the life
 
-STEPS = {"pretraining": 2000, "SFT": 400, "reward model": 100, "PPO": 30, "DPO": 50, "GRPO": 40}
+STEPS = {"pretraining": 2000, "SFT": 300, "reward model": 100, "PPO": 30, "DPO": 50, "GRPO": 40}
 QUICK = {"pretraining": 2, "SFT": 40, "reward model": 2, "PPO": 1, "DPO": 2, "GRPO": 1}
 
 

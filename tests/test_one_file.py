@@ -236,7 +236,7 @@ def test_held_out_kittens_are_told_and_never_asked(town):
     assert not held_out & set(" ".join(chats).split())
     pages = " ".join(town.page() for _ in range(3000))
     for prompt, [thing] in town.fact_items:
-        assert f"{prompt} {thing} ." in pages
+        assert f" {prompt.removeprefix('purr , ')} {thing} ." in pages
 
 
 def test_held_out_numbers_are_in_no_page_and_no_training_puzzle(town):
