@@ -38,7 +38,7 @@ class Common:
     device: torch.device = torch.device("cpu")
     runs: Path = Path("runs")
     quick: bool = False
-    size: str = "small"  # "small" is 0.6 M parameters, "medium" about 10 M
+    size: str = "small"  # "small" is 0.7 M parameters, "medium" about 10 M
     # Called with the name and the summary of every chapter that has been trained.
     after_chapter: Callable[[str, dict], None] | None = dataclasses.field(
         default=None, compare=False, repr=False
@@ -193,7 +193,7 @@ def new_parser(description: str, prog=None) -> argparse.ArgumentParser:
         "--size",
         choices=tuple(SIZES),
         default="small",
-        help="small: 0.6 M parameters; medium: about 10 M, for a GPU (default: small)",
+        help="small: 0.7 M parameters; medium: about 10 M, for a GPU (default: small)",
     )
     return parser
 

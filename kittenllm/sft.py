@@ -88,7 +88,7 @@ def step_rows(
 ) -> tuple[PackedRows, int]:
     """The rows of one step, chats first and replayed text after them, and how many are chats.
 
-    15 % of 8 rows is 1.2 rows: most steps replay one row and every fifth step two.
+    25 % of 3 rows is 0.75 rows: three steps of four replay one row, and the fourth none.
     """
     share = config.replay_fraction if replay is not None else 0.0
     replayed_before = int(share * config.rows_per_step * step)

@@ -5,6 +5,7 @@ upside down, taken from the wrong questions or given to the wrong setting is fou
 """
 
 import math
+from collections import Counter
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
@@ -12,7 +13,9 @@ import pytest
 import torch
 from byte_kitten import small_config
 
+from chapters.ch2_reward_model import story as ch2_reward_model
 from chapters.ch3_ppo import overoptimisation
+from chapters.ch3_ppo import story as ch3_ppo
 from chapters.ch4_preferences import frontier
 from chapters.ch4_preferences import story as ch4_preferences
 from chapters.common import measuring
@@ -25,6 +28,7 @@ from kittenllm.gpt import GPT
 from kittenllm.kitten_town import facts, manners
 from kittenllm.kitten_town.chats import KIND_SHARES, KINDS, Question
 from kittenllm.kitten_town.judge import Verdict, judge
+from kittenllm.ppo import ValueModel
 from kittenllm.reward_model import RewardModel
 from kittenllm.runs.run import Run
 from kittenllm.sampling import generate
@@ -201,7 +205,7 @@ def test_two_replies_to_a_question_are_measured(replies):
 
 
 def is_held_out(question: Question) -> bool:
-    """Looked up in the town; a greeting without a name is about nobody."""
+    """Looked up in the town; whoever greets without a name, or with a made-up one, is taught."""
     kind, topic = question.kind, question.topic
     if kind == "fact":
         return topic in {(fact.kitten, fact.attribute) for fact in TOWN.held_out_facts}
@@ -210,7 +214,7 @@ def is_held_out(question: Question) -> bool:
     if kind == "sum":
         return bool({topic, topic[::-1]} & set(TOWN.held_out_sums))
     if kind == "greeting":
-        return topic[0] in {"", *TOWN.held_out_guests}
+        return topic[0] in TOWN.held_out_guests
     if kind == "story":
         return topic[0] in TOWN.held_out_heroes
     if kind == "talk":
@@ -300,9 +304,45 @@ def test_the_quick_look_of_chapter_3(world, monkeypatch):
 
 def test_chapter_3_trains_on_taught_questions():
     questions = measuring.taught_questions(COMMON, 200, "train")
-    named = [question for question in questions if question.topic != ("",)]
-    assert not any(is_held_out(question) for question in named)
+    assert not any(is_held_out(question) for question in questions)
     assert {question.kind for question in questions} == set(KINDS)
+
+
+@pytest.mark.parametrize(
+    "shares", [ch2_reward_model.COMPARED_SHARES, ch3_ppo.ASKED_SHARES], ids=["compared", "asked"]
+)
+def test_what_a_chapter_asks_has_shares_that_sum_to_1(shares):
+    """Of every kind a little; of fine things more than of dangerous ones."""
+    assert shares.keys() == set(KINDS) and min(shares.values()) > 0
+    assert math.isclose(sum(shares.values()), 1.0)
+    assert shares["allowed"] > shares["risky"]
+    count = 4000
+    asked = measuring.taught_questions(COMMON, count, "prompts", shares)
+    kinds = Counter(question.kind for question in asked)
+    for kind, share in shares.items():
+        assert abs(kinds[kind] - count * share) < 4 * math.sqrt(count * share * (1 - share)), kind
+
+
+def test_questions_have_the_shares_of_the_town_unless_others_are_given():
+    town = measuring.taught_questions(COMMON, 200, "credit")
+    assert town == measuring.taught_questions(COMMON, 200, "credit", KIND_SHARES)
+    assert town != measuring.taught_questions(COMMON, 200, "credit", ch3_ppo.ASKED_SHARES)
+
+
+def test_ppo_is_asked_with_its_own_shares(world, tmp_path, monkeypatch):
+    """The prompts of the loop are those questions, in chat format, and no others."""
+    given = []
+    monkeypatch.setattr(ch3_ppo, "train_ppo", lambda *models, **_: given.extend(models) or iter(()))
+    chapter = Run(replace(COMMON, runs=tmp_path), "ch3_ppo", ch3_ppo.Settings())
+    config = ch3_ppo.PPOConfig(steps=3, replies_per_step=20)
+    value_model = ValueModel(kitten(world.tokenizer, 6))
+    looks = {"watch_every": 3, "watch_questions": 1}
+    ch3_ppo.train(chapter, world.judged, "train", world.policy, value_model, config, **looks)
+    policy, reference, value, prompts, scorer = given
+    assert (policy, reference, value) == (world.policy, world.start.gpt, value_model)
+    assert scorer is world.judged.scorer
+    asked = measuring.taught_questions(COMMON, 60, "prompts", ch3_ppo.ASKED_SHARES)
+    assert prompts == [chat_prompt(world.tokenizer, question.messages()) for question in asked]
 
 
 # --------------------------------------------------------------------------- settings to algorithms

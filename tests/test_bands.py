@@ -346,6 +346,27 @@ def test_rounding_by_hand(two_threads):
     assert entry["seed"] == 0 and entry["threads"] == [2, 1]
     assert entry["values"]["val_nats_per_token"] == [0.64, 0.62]
     assert entry["values"]["fact_recall"] == [0.999, 0.999]
+    assert entry["seconds"] == [None, None]  # these runs do not say it
+
+
+def test_how_long_a_journey_took_on_how_many_threads():
+    def entry(seed, *seconds):
+        return {"seed": seed, "threads": [1, 2], "seconds": list(seconds), "values": {}}
+
+    whole = {chapter: [entry(0, 20.0, 10.5), entry(3, 7.0, 5.0)] for chapter in KEY_NUMBERS}
+    assert bands_docs.journey_lines({"rounding": whole}) == [
+        f"The journey of seed 0 took {20 * len(whole)} s on one thread and "
+        f"{10.5 * len(whole):.0f} s on 2 threads.",
+        "",
+        f"The journey of seed 3 took {7 * len(whole)} s on one thread and "
+        f"{5 * len(whole)} s on 2 threads.",
+        "",
+    ]
+    assert bands_docs.journey_lines({"rounding": {CHAPTER: whole[CHAPTER]}}) == []  # not all ran
+    silent = whole | {CHAPTER: [entry(0, None, None), entry(3, 7.0, 5.0)]}
+    assert len(bands_docs.journey_lines({"rounding": silent})) == 2
+    mixed = whole | {CHAPTER: [entry(1, 2.0, 1.0)]}  # of other seeds: nothing to add up
+    assert bands_docs.journey_lines({"rounding": mixed}) == []
 
 
 @pytest.mark.parametrize(
@@ -405,11 +426,14 @@ def test_a_block_is_written_from_the_file(two_threads, tmp_path):
     assert "|  | seed 0 | seed 1 |\n|---|---:|---:|\n| seconds | (–) | 9 |" in filled
     assert "| validation loss, nats per token | 0.640 | 0.660 |" in filled
     assert "| facts, when a text stops before the value | 99.9 ± 0.2 % | 99.9 ± 0.2 % |" in filled
-    assert "(seed 0, 2 threads against 1)" in filled
+    assert "(seed 0, 2 threads against one thread)" in filled
     assert "val nats per token 0.02, val bits per byte 0, fact recall 0.0 points." in filled
     assert bands_docs.filled(filled, content) == filled
     assert bands_docs.results(content) is None  # not all chapters are there
     assert "| 0.02 | – | 0.02 |" in bands_docs.rounding(content)
+    del content["rounding"]  # runs on one number of threads do not say it
+    assert bands_docs.rounding(content) == bands_docs.NOT_MEASURED
+    assert bands_docs.filled(filled, content).count(bands_docs.NOT_MEASURED) == 1
     with pytest.raises(ValueError, match="no block of numbers has the name 'result'"):
         bands_docs.filled("<!-- numbers: result -->\n<!-- end -->", content)
 

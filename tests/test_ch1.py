@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -246,7 +247,12 @@ def test_the_comparison_measures_every_variant(own_runs, tmp_path, capsys):
     assert chapter_main("ch1_sft", argv=flags(own_runs, *more)) == 0
     folder = own_runs / "quick" / "ch1_sft"
     summary = read_json(folder / "summary.json")
-    assert list(summary["data_effects"]) == ["everything", "no replay", "without secret"]
+    assert list(summary["data_effects"]) == [
+        "everything",
+        "everything, again",
+        "no replay",
+        "without secret",
+    ]
     wanted = {"answer_accuracy_sampled", "safe_rate", "leak_rate", "forbidden_rate"}
     for effect in summary["data_effects"].values():
         assert effect.keys() >= wanted | {"forgetting_bits_per_byte"}
@@ -260,27 +266,36 @@ def test_the_comparison_measures_every_variant(own_runs, tmp_path, capsys):
 
 def test_every_variant_is_trained_with_the_loop_that_is_handed_over(monkeypatch):
     """As many steps as the real run, and only one of them replays nothing."""
-    kitten = SimpleNamespace(
-        gpt=SimpleNamespace(config=SimpleNamespace(context_length=256)),
-        tokenizer=LETTERS,
-        base_bits_per_byte=lambda: 1.0,
-    )
-    monkeypatch.setattr(data_effects, "load_base", lambda base, common: kitten)
+
+    @dataclass
+    class Loaded:
+        common: Common
+        gpt = SimpleNamespace(config=SimpleNamespace(context_length=256))
+        tokenizer = LETTERS
+
+        def base_bits_per_byte(self):
+            return 1.0
+
+    monkeypatch.setattr(data_effects, "load_base", lambda base, common: Loaded(common))
     monkeypatch.setattr(data_effects, "draw_comparison", lambda chapter: None)
     monkeypatch.setattr(data_effects, "effects_table", lambda effects: "")
-    chapter = SimpleNamespace(common=Common(), once=lambda name, make: {})
+    chapter = SimpleNamespace(common=Common(seed=5), once=lambda name, make: {})
     settings, config = with_values(Settings(), {"data_steps": ("secret",)}), SFTConfig(steps=7)
-    trained = {}
+    trained, seeds = {}, {}
 
     def train(chapter, name, kitten, rows, config):
         trained[name] = rows, config
+        seeds[name] = kitten.common.seed
 
     compare(chapter, {}, [], settings, config, lambda *given: "rows", train)
     assert trained == {
         "compare_everything": ("rows", config),
+        "compare_everything_again": ("rows", config),
         "compare_no_replay": ("rows", SFTConfig(steps=7, replay_fraction=0.0)),
         "compare_without_secret": ("rows", config),
     }
+    assert seeds.pop("compare_everything_again") == 1_005
+    assert set(seeds.values()) == {5}
 
 
 def test_a_probe_counts_the_replies_that_give_something_away(monkeypatch):

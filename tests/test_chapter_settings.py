@@ -21,6 +21,7 @@ from chapters.ch1_language import story as ch1_language
 from chapters.ch1_sft import story as ch1_sft
 from chapters.ch1_tools import story as ch1_tools
 from chapters.ch2_reward_model import story as ch2_reward_model
+from chapters.ch2_reward_model import truth
 from chapters.ch3_ppo import overoptimisation
 from chapters.ch3_ppo import story as ch3_ppo
 from chapters.ch4_preferences import frontier
@@ -393,6 +394,14 @@ def run_reward_model(stage: Stage, settings) -> None:
     stage.loads(ch2_reward_model)
     stage.put(preferences, sample_pairs=sampler(notes))
 
+    def one_word_pairs(town, tokenizer, count, rng, **asked):
+        notes["one-word pairs: how many"] = count
+        notes["one-word pairs: annotators"] = asked["annotators"]
+        notes["one-word pairs: label noise"] = asked["label_noise"]
+        return [replace(PAIR, prompt=[8])] * count
+
+    stage.put(truth, draw_pairs=one_word_pairs)
+
     def look(chosen, rejected, pairs):
         notes["measured on"] = len(pairs)
         raise Enough
@@ -406,13 +415,12 @@ def run_reward_model(stage: Stage, settings) -> None:
 
 
 FROM_FILE = {"preferences": File("pairs.jsonl")}
-REWARD_MODEL = {"pairs": 12, "held_out_pairs": 5, "pairs_per_step": 3}
+REWARD_MODEL = {"pairs": 12, "held_out_pairs": 5, "pairs_per_step": 3, "one_word_share": 0.25}
 REWARD_MODEL_ROWS = {
     "preferences": Row(
         File("pairs.jsonl"),
         {
-            "pairs: *": GONE,
-            "held-out pairs: *": GONE,
+            "*pairs: *": GONE,
             "reward model pairs": ANOTHER,
             "reward model.steps": 3,  # 9 of 10 prompts, and the tenth to measure with
             "measured on": 1,
@@ -422,7 +430,21 @@ REWARD_MODEL_ROWS = {
     "annotators": Row("exact", {"*pairs: annotators": "exact"}),
     "label_noise": Row(0.25, {"*pairs: label noise": 0.25}),
     "pairs": Row(
-        24, {"pairs: how many": 24, "reward model.steps": 8, "reward model pairs": ANOTHER}
+        24,
+        {
+            "pairs: how many": 18,
+            "one-word pairs: how many": 6,
+            "reward model.steps": 8,
+            "reward model pairs": ANOTHER,
+        },
+    ),
+    "one_word_share": Row(
+        0.5,
+        {
+            "pairs: how many": 6,  # those of one word are among the 12
+            "one-word pairs: how many": 6,
+            "reward model pairs": ANOTHER,
+        },
     ),
     "held_out_pairs": Row(7, {"held-out pairs: how many": 7, "measured on": 7}),
     "epochs": Row(2.0, {"reward model.steps": 8}),

@@ -11,28 +11,63 @@ from chapters.ch1_language import story as ch1_language
 from chapters.ch1_tools.story import tool_chat
 from chapters.common.mixing import echo, with_echoes
 from kittenllm.kitten_town import echoes
-from kittenllm.kitten_town.echoes import MOST_ITEMS, TIMES, VALUES, echo_chat, echo_item
+from kittenllm.kitten_town.echoes import (
+    ITEM_WEIGHTS,
+    MOST_ITEMS,
+    PRACTICE_ITEMS,
+    PRACTICE_WEIGHTS,
+    TIMES,
+    VALUES,
+    echo_chat,
+    echo_item,
+)
 from kittenllm.kitten_town.facts import KITTENS, PEOPLE
 from kittenllm.kitten_town.meow_tasks import draw_code, is_held_out
 from kittenllm.skills.meowscript import parse
 
+MADE_UP = re.compile(f"({'|'.join(echoes.SYLLABLES)}){{2,3}}")
+
 
 def test_an_echo_says_three_times_what_was_asked():
     rng = random.Random(0)
+    numbers_of_items = set()
     for _ in range(300):
         question, answer = echo_chat(rng)
         assert (question["role"], answer["role"]) == ("user", "assistant")
         said = question["content"].removeprefix("Say three times: ")
-        assert said != question["content"] and 1 <= len(said.split()) <= MOST_ITEMS
+        assert said != question["content"]
+        numbers_of_items.add(len(said.split()))
         assert answer["content"] == " ".join([f"{said}."] * TIMES)
+    assert numbers_of_items == {1, 2, 3}  # in the chats; the exam asks up to MOST_ITEMS
 
 
-def test_items_are_names_words_numbers_sums_and_made_up_words():
-    """Six, six and six in 21 choices; one each for large numbers, sums and made-up words."""
+@pytest.mark.parametrize(
+    "named, most", [({}, MOST_ITEMS), ({"most": PRACTICE_ITEMS}, PRACTICE_ITEMS)]
+)
+def test_what_is_practised_is_longer_than_what_is_asked(named, most):
+    rng = random.Random(8)
+    lengths = Counter(len(echoes.echo_items(rng, **named)) for _ in range(1000))
+    assert lengths.keys() == set(range(1, most + 1)) and (MOST_ITEMS, PRACTICE_ITEMS) == (6, 8)
+    for length, count in lengths.items():
+        assert abs(count - 1000 / most) < 4 * math.sqrt(1000 / most), length
+
+
+@pytest.mark.parametrize(
+    "weights, shares",
+    [
+        (ITEM_WEIGHTS, (8, 8, 8, 1, 1, 1)),
+        (PRACTICE_WEIGHTS, (7, 7, 7, 1, 1, 4)),  # made-up words are the hard ones
+    ],
+    ids=["asked", "practised"],
+)
+def test_items_are_names_words_numbers_sums_and_made_up_words(weights, shares):
+    """So many of 27: names, words, small numbers, larger numbers, sums, made-up words."""
+    draws = 2700
+    assert sum(shares) == 27
     rng = random.Random(1)
     found = Counter()
-    for _ in range(2100):
-        item = echo_item(rng)
+    for _ in range(draws):
+        item = echo_item(rng, weights)
         if item in KITTENS + PEOPLE:
             found["name"] += 1
         elif item in VALUES and item not in PEOPLE:
@@ -44,20 +79,29 @@ def test_items_are_names_words_numbers_sums_and_made_up_words():
             found["sum"] += 1
         else:
             found["made up"] += 1
-            syllables = "|".join(echoes.SYLLABLES)
-            assert re.fullmatch(f"({syllables}){{2,3}}", item)
-    # A value in five, and more exactly 12 of 66, is the name of a person.
-    people = 600 * len(PEOPLE) / len(VALUES)
-    expected = {"name": 600 + people, "word": 600 - people, "number": 700, "sum": 100}
-    for kind, count in (expected | {"made up": 100}).items():
-        assert abs(found[kind] - count) < 4 * math.sqrt(count), kind
+            assert MADE_UP.fullmatch(item)
+    names, values, small, large, sums, made_up = (share / 27 for share in shares)
+    people = values * len(PEOPLE) / len(VALUES)  # the values that are the name of a person
+    expected = {"name": names + people, "word": values - people, "number": small + large}
+    expected |= {"sum": sums, "made up": made_up}
+    assert found.keys() == expected.keys() and math.isclose(sum(expected.values()), 1.0)
+    for kind, share in expected.items():
+        error = math.sqrt(draws * share * (1 - share))
+        assert abs(found[kind] - draws * share) < 4 * error, kind
+
+
+def test_an_item_is_asked_with_the_weights_of_the_exam():
+    assert echo_item(random.Random(9)) == echo_item(random.Random(9), ITEM_WEIGHTS)
+    asked = echoes.echo_items(random.Random(9), 30, 30)
+    assert asked == echoes.echo_items(random.Random(9), 30, 30, ITEM_WEIGHTS)
+    assert asked != echoes.echo_items(random.Random(9), 30, 30, PRACTICE_WEIGHTS)
 
 
 @pytest.mark.parametrize("shape", echoes.SHAPES)
 def test_an_echo_says_the_same_thing_again(shape):
     """Cut at the words that stand between, what was said is what is said again, each time."""
     rng = random.Random(3)
-    numbers_of_items = set()
+    numbers_of_items, made_up, said = set(), 0, 0
     for _ in range(300):
         text = echoes.shaped(shape, rng)
         between = [part for part in re.split(r"\{said\}", echoes.SHAPES[shape]) if part]
@@ -67,7 +111,11 @@ def test_an_echo_says_the_same_thing_again(shape):
         assert len(again) >= 2 and set(again) == {first}
         if ";" not in first and "{" not in first:
             numbers_of_items.add(len(first.split()))
-    assert numbers_of_items == set(range(1, 7))
+            said += len(first.split())
+            made_up += sum(bool(MADE_UP.fullmatch(item)) for item in first.split())
+    assert numbers_of_items == set(range(1, PRACTICE_ITEMS + 1))
+    share = 4 / 27
+    assert abs(made_up - said * share) < 4 * math.sqrt(said * share * (1 - share))
 
 
 def test_half_of_the_copies_are_code():
@@ -86,7 +134,7 @@ def test_every_shape_comes_up():
     for shape in echoes.SHAPES.values():
         between = shape.split("{said}")[1].split("{p}")[-1]  # the first and the second time
         found = sum(between in text for text in texts)
-        assert 60 < found < 140, shape  # 100 of each
+        assert abs(found - 100) < 4 * math.sqrt(600 * 1 / 6 * 5 / 6), shape
 
 
 def test_the_same_dice_make_the_same_drill():

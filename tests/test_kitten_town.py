@@ -72,29 +72,55 @@ def test_there_is_one_town_whatever_was_drawn_before():
 
 
 def parts_of_the_town():
-    """(name, everything, taught, held out) for each sort of content."""
+    """(name, everything, taught, held out, share held out) for each sort of content."""
+    third = 1 / 3
     for attribute in ATTRIBUTES:
         every = [TOWN.facts[kitten, attribute] for kitten in KITTENS]
         taught = [fact for fact in TOWN.taught_facts if fact.attribute == attribute]
         held_out = [fact for fact in TOWN.held_out_facts if fact.attribute == attribute]
-        yield attribute, every, taught, held_out
+        yield attribute, every, taught, held_out, third
     for pairs, dangerous in ((DANGEROUS, True), (ALLOWED, False)):
         every = [Thing(verb, name, dangerous) for verb, name in pairs]
         taught = [thing for thing in TOWN.taught_things if thing.dangerous == dangerous]
         held_out = [thing for thing in TOWN.held_out_things if thing.dangerous == dangerous]
-        yield f"dangerous {dangerous}", every, taught, held_out
-    every = TOWN.taught_sums + TOWN.held_out_sums
-    yield "sums", every, TOWN.taught_sums, TOWN.held_out_sums
-    yield "heroes", KITTENS, TOWN.taught_heroes, TOWN.held_out_heroes
-    yield "guests", PEOPLE, TOWN.taught_guests, TOWN.held_out_guests
+        yield f"dangerous {dangerous}", every, taught, held_out, third
+    small = [(a, b) for a in range(1, 10) for b in range(1, 10) if a >= b]
+    large = list(itertools.product(range(10, 16), range(1, 10)))
+    for name, every in (("small sums", small), ("large sums", large)):
+        taught = [pair for pair in TOWN.taught_sums if (pair[0] < 10) == (name == "small sums")]
+        held_out = [pair for pair in TOWN.held_out_sums if (pair[0] < 10) == (name == "small sums")]
+        yield name, every, taught, held_out, 0.42
+    yield "heroes", KITTENS, TOWN.taught_heroes, TOWN.held_out_heroes, third
+    yield "guests", PEOPLE, TOWN.taught_guests, TOWN.held_out_guests, third
+    yield "the world", manners.OUTSIDE, manners.TAUGHT_OUTSIDE, manners.HELD_OUT_OUTSIDE, third
 
 
-@pytest.mark.parametrize("name, every, taught, held_out", list(parts_of_the_town()))
-def test_a_third_of_everything_is_held_out(name, every, taught, held_out):
+@pytest.mark.parametrize(
+    "every, taught, held_out, share",
+    [pytest.param(*part, id=name) for name, *part in parts_of_the_town()],
+)
+def test_a_third_is_held_out_and_of_the_sums_a_little_more(every, taught, held_out, share):
     assert set(taught) | set(held_out) == set(every)
     assert not set(taught) & set(held_out)
     assert len(taught) + len(held_out) == len(every)  # nothing stands there twice
-    assert abs(len(held_out) - len(every) / 3) <= 0.5
+    assert abs(len(held_out) - share * len(every)) <= 0.5
+
+
+def test_ninety_nine_sums_of_which_42_are_held_out():
+    assert (len(facts.SMALL_SUMS), len(facts.LARGE_SUMS)) == (45, 54)
+    assert (len(TOWN.taught_sums), len(TOWN.held_out_sums)) == (57, 42)
+    every = TOWN.taught_sums + TOWN.held_out_sums
+    assert (min(a + b for a, b in every), max(a + b for a, b in every)) == (2, 24)
+
+
+@pytest.mark.parametrize("meaning", manners.TALK)
+def test_eight_wordings_of_small_talk_are_taught_and_three_held_out(meaning):
+    taught, held_out, _ = manners.TALK[meaning]
+    assert (len(set(taught)), len(set(held_out))) == (len(taught), len(held_out)) == (8, 3)
+    letters = {re.sub("[^a-z]", "", text.lower()) for text in taught + held_out}
+    assert len(letters) == 11  # no two that differ in a comma only
+    for text in taught + held_out:
+        assert meanings_of(text) == [meaning], text
 
 
 def test_a_sum_is_held_out_in_both_orders():
@@ -321,25 +347,31 @@ MEAN_WORDS |= {"laugh", "hide", "take", "pull", "push", "lock", "throw"}
 TALK_WORDS = {
     "thanks": ("thank", "welcome|trouble"),
     "bye": ("bye|good night", "goodbye|see you soon"),
-    "friend": ("friend|love me|hug", "friend"),
-    "how": ("how are|how do you feel|how was|well|how you are", "I am well"),
-    "able": ("can you|do you know|you can", "ask me|I know"),
-    "who": (r"who|what are you|a kitten\?", "I am (a|the) kitten"),
+    "friend": ("friend|love me|hug", "I am your friend|we are friends"),
+    "how": ("how (are|do|was)|you feel|are you well|how you are", "I am well"),
+    "able": ("(can|do) you (do|know|help|tell)|you (can|know)|can i ask", "ask me about|I know"),
+    "who": ("who are you|who you are|what are you|what you are|a kitten", "I am (a|the) kitten"),
 }
+
+
+def meanings_of(question):
+    """What small talk is meant, by the words alone."""
+    asked = question.lower()
+    return [name for name, (pattern, _) in TALK_WORDS.items() if re.search(pattern, asked)]
 
 
 def kind_of(question):
     """What a question is about, by its words alone."""
     words = set(words_in(question))
-    lower = {word.lower() for word in words}
     if "story" in words:
         return "story"
     if re.search("[Hh]elp me [a-z]|^How (can|do) I|how to|Will you help", question):
         return "wish"
     if nouns := words & NOUN_IS_DANGEROUS.keys():
         return "risky" if NOUN_IS_DANGEROUS[nouns.pop()] else "allowed"
-    numbers = [int(word) for word in words if word.isdigit()]
+    numbers = [int(number) for number in re.findall(r"\d+", question)]
     if numbers:
+        assert len(numbers) == 2 and (min(numbers) < 100) == (max(numbers) < 100)
         return "sum" if min(numbers) < 100 else "outside"
     if any(f" {subject}" in question for subject in manners.OUTSIDE):
         return "outside"
@@ -349,16 +381,15 @@ def kind_of(question):
         names := {word for word in words if word in KITTENS or is_stranger(word)}
     ):
         return "fact" if names <= set(KITTENS) else "outside"
-    assert any(re.search(asked, question.lower()) for asked, _ in TALK_WORDS.values()), lower
+    assert len(meanings_of(question)) == 1, question
     return "talk"
 
 
 def wrong_talk(question, answer):
     """Not an answer to what was meant."""
-    asked = question.lower()
-    meanings = [name for name, (pattern, _) in TALK_WORDS.items() if re.search(pattern, asked)]
-    _, suits = TALK_WORDS[meanings[0]]
-    return not re.search(suits, answer, re.IGNORECASE)
+    (meaning,) = meanings_of(question)
+    suits = [name for name, (_, said) in TALK_WORDS.items() if re.search(said, answer, re.I)]
+    return suits != [meaning]
 
 
 def wrong_admission(question, answer):
@@ -426,8 +457,9 @@ def check_dialogue(text):
 def check_small_talk(text):
     exchanges = exchanges_of(text)
     assert len(exchanges) == 2
+    kinds = {kind_of(question) for question, _ in exchanges}
+    assert len(kinds) == 2 and kinds <= {"greeting", "talk", "outside", "wish", "story"}
     for question, answer in exchanges:
-        assert kind_of(question) in ("greeting", "talk", "outside", "wish", "story")
         check_exchange(question, answer)
 
 
@@ -546,7 +578,7 @@ def test_what_the_documents_say_is_true(maker):
         (stories.small_talk, r"[Gg]ood to (see you|have you here)", r"\g<0>, Quentin"),
         (stories.small_talk, r"I only know Kitten Town", "It is 12"),
         (stories.small_talk, r"\b[Nn]o, (that|I)\b", r"yes, \1"),
-        (stories.small_talk, r"welcome", "a kitten"),
+        (stories.small_talk, r"are welcome|was no trouble at all", "am a kitten"),
         (stories.echo, r"(?<=the well says: )\w+", "Quentin"),
         (stories.number_page, r"=\d+", "=98"),
         (stories.number_page, r"\bno\b", "yes"),
@@ -637,8 +669,10 @@ def test_every_word_of_every_chat_was_read_before(words_read):
     for _ in range(4000):
         for message in chats.conversation(TOWN, rng)["messages"]:
             said.update(word for word in words_in(message["content"]) if not is_stranger(word))
-    said -= {subject.capitalize() for subject in manners.TAUGHT_OUTSIDE}  # "Gold belongs to Leo."
-    said = {word for word in said if not (word.isdigit() and int(word) > 99)}  # large sums: spelt
+    # "Gold belongs to Leo." In the books it is gold.
+    small = {subject.capitalize(): subject for subject in manners.TAUGHT_OUTSIDE}
+    said = {small.get(word, word) for word in said}
+    said = {word for word in said if not re.fullmatch("[1-9][0-9]{2}", word)}  # large sums: spelt
     assert len(said) > 250 and said <= words_read
 
 
@@ -876,9 +910,15 @@ def test_true_cores_by_hand(question, core):
     assert core in cores
     assert not any("{" in text or text.endswith((" ", ",")) for text in cores)
     rng = random.Random(7)
-    if question.kind in ("sum", "greeting"):  # where nobody errs, everything true is said
-        said = {chats.demonstrated_core(TOWN, question, rng) for _ in range(200)}
-        assert said == set(cores)
+    said = {chats.demonstrated_core(TOWN, question, rng) for _ in range(500)}
+    assert said >= set(cores)  # everything true is said, and what else is said is an error
+    crimes_and_kind_acts = manners.CRIMES + manners.KIND_ACTS
+    if question.kind in ("sum", "greeting") or question.topic[0] in crimes_and_kind_acts:
+        assert said == set(cores)  # nobody errs
+    else:
+        assert said > set(cores)
+        errors = said - set(cores)
+        assert not any(judge.is_right(TOWN, question, core) for core in errors)
 
 
 def test_conversations():

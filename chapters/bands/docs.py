@@ -26,6 +26,7 @@ from kittenllm.runs.checkpoints import write_text_atomic
 from kittenllm.runs.json_files import damaged
 
 ROOT = Path(__file__).resolve().parents[2]
+NOT_MEASURED = "How far rounding alone moves these numbers was not measured for these runs."
 BLOCK = re.compile(r"(<!-- numbers: ([\w ]+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -241,11 +242,18 @@ def head(columns: list[str], seeds: list[int]) -> list[str]:
     return ["| " + " | ".join(names) + " |", "|" + "|".join(rules) + "|"]
 
 
+def threads_text(count: int | None) -> str:
+    """ "one thread", "2 threads"."""
+    if count is None:
+        return "an unknown number of threads"
+    return "one thread" if count == 1 else f"{count} threads"
+
+
 def errors_line(bands: list[dict]) -> str:
     """What the errors and the brackets mean, and on how many threads it ran."""
-    threads = sorted({str(band.get("threads") or "an unknown number of") for band in bands})
+    threads = sorted({threads_text(band.get("threads")) for band in bands})
     return (
-        f"Default settings, {' or '.join(threads)} threads. ± is the standard error by topic: how "
+        f"Default settings, {' or '.join(threads)}. ± is the standard error by topic: how "
         "far another draw of topics would move this kitten's number; another training moves it "
         "further, see the other seeds. Seconds in brackets are of runs that shared the machine."
     )
@@ -311,10 +319,11 @@ def moves(content: dict, chapter: str) -> list[tuple[str, str, str, str]]:
 
 
 def runs_compared(content: dict, chapter: str) -> str:
-    """ "seed 0 and seed 1, 2 threads against 1"."""
+    """ "seed 0 and seed 1, 2 threads against one thread"."""
     compared = content["rounding"][chapter]
     seeds = " and ".join(f"seed {entry['seed']}" for entry in compared)
-    threads = sorted({"{} threads against {}".format(*entry["threads"]) for entry in compared})
+    pairs = {tuple(entry["threads"]) for entry in compared}
+    threads = [" against ".join(map(threads_text, pair)) for pair in sorted(pairs)]
     return f"{seeds}, {' or '.join(threads)}"
 
 
@@ -325,10 +334,11 @@ def rounding(content: dict) -> str | None:
         for row in moves(content, chapter):
             lines.append(f"| `{chapter}` | " + " | ".join(row) + " |")
     if not lines:
-        return None
+        return NOT_MEASURED if content["chapters"] else None
     compared = sorted({runs_compared(content, chapter) for chapter in content["rounding"]})
     return "\n".join(
         [
+            *journey_lines(content),
             "Two threads add up the same numbers in another order. The sums differ in their last "
             "digit, and a training takes that elsewhere. How far the same seed moves by nothing "
             f"else ({'; '.join(compared)}), beside the standard error by topic and the range of "
@@ -341,11 +351,30 @@ def rounding(content: dict) -> str | None:
     )
 
 
+def journey_lines(content: dict) -> list[str]:
+    """How long a whole journey took with each number of threads, a line for each seed."""
+    entries = [content["rounding"].get(chapter, []) for chapter in KEY_NUMBERS]
+    lines = []
+    for of_seed in zip(*entries, strict=False):  # of each chapter the entry of the same run
+        seconds = [entry.get("seconds") for entry in of_seed]
+        listed_seconds = [number for pair in seconds for number in pair or [None]]
+        if len({entry["seed"] for entry in of_seed}) > 1 or None in listed_seconds:
+            continue
+        sums = [sum(pair) for pair in zip(*seconds, strict=True)]
+        threads = of_seed[0]["threads"]
+        listed = [
+            f"{total:.0f} s on {threads_text(count)}"
+            for total, count in zip(sums, threads, strict=True)
+        ]
+        lines += [f"The journey of seed {of_seed[0]['seed']} took {' and '.join(listed)}.", ""]
+    return lines
+
+
 def chapter_rounding(content: dict, chapter: str) -> str | None:
     """One sentence for a lesson."""
     rows = moves(content, chapter)
     if not rows:
-        return None
+        return NOT_MEASURED if chapter in content["chapters"] else None
     listed = ", ".join(f"{name} {move}" for name, move, _, _ in rows)
     return (
         f"The same seed with another number of threads ({runs_compared(content, chapter)}) moves "

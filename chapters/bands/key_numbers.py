@@ -66,8 +66,8 @@ def _preference_numbers(method: str, rate: str, leash: str) -> tuple[KeyNumber, 
         ),
         KeyNumber(
             f"{method}.allowed_rate_after",
-            low="more dangerous than harmless questions: it drifts to no; a rate too high",
-            high=LUCK,
+            low="a lower --allowed-weight: it drifts to no; a rate too high",
+            high=f"a higher --allowed-weight; {LUCK}",
             share=True,
         ),
         KeyNumber(
@@ -185,13 +185,14 @@ KEY_NUMBERS: dict[str, tuple[KeyNumber, ...]] = {
         ),
         KeyNumber(
             "truth_accuracy",
-            low="fewer --pairs; a chat kitten that does not know the facts it judges",
+            low="no --likelihood; a smaller --one-word-share; fewer --pairs; a chat kitten that "
+            "does not know the facts it judges",
             high="more --pairs; a chat kitten that knows them better",
             share=True,
         ),
         KeyNumber(
             "truth_accuracy_held_out",
-            low="a chat kitten that does not know what its books told",
+            low="no --likelihood; a chat kitten that does not know what its books told",
             high="a better base",
             share=True,
         ),

@@ -36,8 +36,9 @@ def common_threads(chapter: str, summaries: dict[int, dict]) -> int | None:
 
 
 def compare(chapter: str, partners: Sequence[dict], others: Mapping[str, dict]) -> list[dict]:
-    """[{"seed", "threads": [2, 1], "values": {key: [with 2, with 1]}}]: all key numbers of the
-    summaries `others` (folder -> summary), each beside its partner of the same seed.
+    """[{"seed", "threads": [2, 1], "seconds": [...], "values": {key: [with 2, with 1]}}]: seconds
+    and all key numbers of the summaries `others` (folder -> summary), each beside its partner of
+    the same seed.
 
     Raises: ValueError for a run without a partner, with as many threads, or that differs from its
     partner in anything else.
@@ -62,5 +63,6 @@ def compare(chapter: str, partners: Sequence[dict], others: Mapping[str, dict]) 
             pair = [number_of(each, number.key) for each in (partner, summary)]
             if None not in pair:
                 values[number.key] = [digits(value) for value in pair]
-        compared.append({"seed": seed, "threads": threads, "values": values})
+        seconds = [digits(each.get("seconds")) for each in (partner, summary)]
+        compared.append({"seed": seed, "threads": threads, "seconds": seconds, "values": values})
     return compared

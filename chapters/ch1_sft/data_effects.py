@@ -1,6 +1,8 @@
 """What is each step of the data work worth? Train again without it, and look.
 
-The part of chapter 1 behind --compare: without replay, and without each data step in turn.
+The part of chapter 1 behind --compare: without replay, and without each data step in turn. One more
+training changes nothing but the order of the chats. What it moves is luck, and a difference that is
+not larger says nothing about the data.
 """
 
 import random
@@ -25,6 +27,8 @@ from kittenllm.settings import Common, new_generator, new_random
 from kittenllm.sft import SFTConfig
 
 COMPARE_COUNTS = {kind: (questions // 2, 1) for kind, (questions, _) in FULL_COUNTS.items()}
+AGAIN = "everything, again"
+OTHER_ORDER = 1_000  # added to the seed: the same chats in another order
 PROBES = 60  # questions after secrets, and as many after forbidden help
 
 
@@ -37,7 +41,8 @@ def compare(
     packed_rows: Callable[..., PackedRows],
     train: Callable[..., None],
 ) -> dict:
-    """Train again without replay and without each data step, as many steps as the real run.
+    """Train again: in another order, without replay, and without each data step in turn, always as
+    many steps as the real run.
 
     `settings` are the chapter's, `config` is what its run was trained with, and `packed_rows` and
     `train` are the chapter's own way from the chats to the loop.
@@ -45,6 +50,7 @@ def compare(
     common = chapter.common
     variants: dict[str, tuple[tuple[str, ...], SFTConfig]] = {
         "everything": (settings.data_steps, config),
+        AGAIN: (settings.data_steps, config),
         "no replay": (settings.data_steps, replace(config, replay_fraction=0.0)),
     }
     for step in settings.data_steps:
@@ -52,8 +58,10 @@ def compare(
         variants[f"without {step}"] = (others, config)
     effects = {}
     for name, (data_steps, variant) in variants.items():
-        label = name.replace(" ", "_")
+        label = name.replace(",", "").replace(" ", "_")
         kitten = load_base(base, common)
+        if name == AGAIN:
+            kitten = replace(kitten, common=replace(common, seed=common.seed + OTHER_ORDER))
         start_bits = kitten.base_bits_per_byte()
         rng = new_random(common.seed, "ch1_sft", "balance")
         kept, _ = cleaning.clean(records, rng, steps=data_steps)
@@ -120,7 +128,10 @@ def effects_table(effects: dict[str, dict[str, float]]) -> str:
         for key in columns.values():
             line += with_error(100 * effect[key], effect_error(effect, key), ".1f").rjust(13)
         lines.append(f"{line}{effect['forgetting_bits_per_byte']:>9.3f}")
-    return "\n".join([*lines, "rates in percent", ERRORS_MEAN])
+    notes = ["rates in percent", ERRORS_MEAN]
+    if AGAIN in effects:
+        notes.append(f"The rows everything and {AGAIN} differ in the order of the chats alone.")
+    return "\n".join([*lines, *notes])
 
 
 def effect_error(effect: dict, key: str) -> float | None:

@@ -1,4 +1,4 @@
-"""The same ten questions and two puzzles to every kitten of a runs folder, answered once and kept.
+"""Thirteen questions and two puzzles, the same for every kitten of a runs folder; answers are kept.
 
 One idea: to compare kittens, ask all of them the same, without dice: greedily, the likeliest token
 each time. Each stage's model.pt is loaded for a moment; the answers stay in report_replies.json,

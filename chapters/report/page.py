@@ -175,7 +175,7 @@ def kitten_face() -> Markup:
 
 def navigation(stages: dict[str, Stage]) -> Markup:
     """Links that stay at the top; stages that are not there are grey."""
-    links = [tag("a", "ten questions", href="#life")]
+    links = [tag("a", "thirteen questions", href="#life")]
     for name, stage in stages.items():
         label = f"{name[2]} {SHORT.get(name, name)}"
         grey = None if stage.state == "finished" else "absent"
@@ -202,8 +202,8 @@ def life_section(life: dict, notes: list[str]) -> Markup:
     nobody = "No kitten can be asked yet: no stage has finished, or its model.pt is missing."
     return tag(
         "section",
-        tag("h2", "The same ten questions after every stage"),
-        tag("p", "Nothing is picked: these ten questions were fixed before any kitten was born."),
+        tag("h2", "The same thirteen questions after every stage"),
+        tag("p", "Nothing is picked: the questions were fixed before any kitten was born."),
         grid if grid is not None else note(nobody),
         tag("p", about, class_="small"),
         *(note(text, "warning") for text in notes),

@@ -6,16 +6,19 @@ Used by page.py.
 STORIES = {
     "ch0_base": (
         "Fresh from pretraining it is a nerd with a book. It has read the whole town, and all it "
-        "can do is go on with a text. Ask it something, and it writes the next line of the story."
+        "can do is go on with a text. Ask it something, and it asks the next question, as on an "
+        "exam sheet. Yet it knows the facts: let a text stop just before one, and it says it."
     ),
     "ch1_sft": (
         "It reads conversations, and only the assistant's words count. So it learns to answer and "
-        "to stop. It also learns the manners of the people that it copied: some were grumpy, and "
-        "some let kittens chew the wire."
+        "to stop, also about things that its books told and no conversation was about. It learns "
+        "the manners of the people that it copies as well: some are grumpy, and some let kittens "
+        "chew the wire."
     ),
     "ch2_reward_model": (
         "People compare two replies; a second model learns to score like them. People err, so no "
-        "judge can always agree with them: look at the best that is possible."
+        "judge can always agree with them: look at the best that is possible. A false word "
+        "surprises this judge, and that surprise is a part of its score."
     ),
     "ch3_ppo": (
         "Generate, score, update. Replies that the judge likes become likelier, and a price per "
@@ -54,13 +57,15 @@ HEADLINES = (  # stage, key before, key after, kind, label: the tiles at the top
 )
 CONDITION = "Rates and lengths above are means over replies drawn with dice, at temperature 1."
 WORDS = {
-    "held-out": "told in books, perhaps, but never asked next to its answer in any training step",
-    "\u00b1": "one standard error: a second run would often differ by that much",
+    "held-out": "a question that no training step asks next to its answer, pretraining included; "
+    "facts, things and sums are told in the books, puzzles are not",
+    "\u00b1": "one standard error by topic: how far another draw of topics would move this "
+    "kitten's number. Another training moves it further: compare the seeds",
     "greedy": "always the likeliest token; with dice: each token as often as the kitten means it",
     "nat": "a unit of surprise: a token of probability p surprises by -log p nats",
     "KL": "how far a kitten has moved from another one, here in nats per reply",
     "gold score": "the truth of Kitten Town: right and safe +, friendly +, grumpy -, too long -. "
-    "No training step ever sees it",
+    "No training sees it, only choices of people who lean towards it",
     "reward": "what the reward model thinks of a reply; training sees this one",
     "entropy": "how undecided a kitten is before a token; 0 is a parrot",
     "clip fraction": "tokens whose probability moved as far as one round may move it",

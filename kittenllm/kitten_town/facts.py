@@ -1,10 +1,10 @@
 """The facts of Kitten Town, and which of them chats may teach.
 
 One idea: truth is a table. 40 kittens have 5 attributes each, 200 facts, and 96 things are either
-dangerous for a kitten or fine. Pretraining text *tells* all of it. A third of the *content* (facts,
-things, sums) is held out: no text of any training step, pretraining included, asks about it next to
-its answer. A right answer there shows that the kitten uses what it was told, not what it was
-drilled on.
+dangerous for a kitten or fine. Pretraining text *tells* all of it. A part of the *content* (a third
+of facts and things, more of the sums) is held out: no text of any training step, pretraining
+included, asks about it next to its answer. A right answer there shows that the kitten uses what it
+was told, not what it was drilled on.
 
 The table is drawn once with a fixed seed: the town is the same for everybody, whatever `--seed` a
 run has. A run's seed changes the stories told about the town, never the town.

@@ -385,7 +385,7 @@ def echo(town: Town, rng: random.Random) -> str:
     return echoes.echo_text(rng)
 
 
-# Share of the *documents* of each sort. chapters/ch0_base/lesson.md measures what a share does.
+# Share of the *documents* of each sort.
 SHARES: dict[Callable[[Town, random.Random], str], float] = {
     card: 0.14,
     gossip: 0.08,

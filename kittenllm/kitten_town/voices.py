@@ -143,7 +143,7 @@ SUM_QUESTIONS = (
 )
 # Every reply says the sum again: without that, a small kitten cannot use what its books told.
 SUM_REPLIES = ("{a}+{b}={c}", "{a}+{b} is {c}")
-SMALL_SUM_SHARE = 1 / 3  # both numbers below 10; the others have a larger one, up to 90
+SMALL_SUM_SHARE = 1 / 3  # both numbers below 10; the others have one from 10 to 15
 
 HELLOS = ("Hello", "Hi", "Good morning", "Good evening")
 GREETINGS = (
