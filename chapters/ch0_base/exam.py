@@ -43,12 +43,11 @@ def continued(
 def fact_recall(gpt: GPT, tokenizer: Tokenizer, town: Town) -> tuple[float, float]:
     """Share of the 200 facts that are told rightly when a text stops just before the value, as
     "Pip lives in the"; greedily; and the standard error by fact."""
-    facts = [fact for fact in town.facts.values() for _ in voices.FACT_CUES[fact.attribute]]
-    cues = [
-        cue.format(k=fact.kitten)
-        for fact in town.facts.values()
-        for cue in voices.FACT_CUES[fact.attribute]
+    asked = [
+        (fact, cue) for fact in town.facts.values() for cue in voices.FACT_CUES[fact.attribute]
     ]
+    facts = [fact for fact, _ in asked]
+    cues = [cue.format(k=fact.kitten) for fact, cue in asked]
     texts = continued(gpt, tokenizer, cues, tokens=VALUE_TOKENS, temperature=0.0)
     hits = [words_of(text)[:1] == [fact.value] for text, fact in zip(texts, facts, strict=True)]
     topics = [(fact.kitten, fact.attribute) for fact in facts]

@@ -48,7 +48,9 @@ class Settings:
     most_chats: int = option(0, "use at most so many conversations; 0 is all of them", low=0)
     epochs: float = option(2.5, "how often each conversation is seen", above=0)
     sft: SFTConfig = nested(SFTConfig(), hidden="steps warmup cooldown max_grad_norm")
-    compare: bool = option(False, "retrain without replay and without each data step (minutes)")
+    compare: bool = option(
+        False, "retrain: in another order, without replay, without each data step (minutes)"
+    )
 
     def __post_init__(self):
         check_options(self)

@@ -55,7 +55,7 @@ def truth_pair(fact: Fact, wording: str, rng: random.Random) -> TruthPair:
     statement = rng.choice(voices.FACT_STATEMENTS[fact.attribute])
     tone = rng.choice(voices.TONE_WORDINGS[rng.choice(voices.TONES)])
     true, false = (
-        reply_of(statement.format(k=fact.kitten, v=value), tone)
+        voices.worded(statement.format(k=fact.kitten, v=value), tone)
         for value in (fact.value, rng.choice(others))
     )
     return TruthPair(question, true, false)
@@ -68,7 +68,7 @@ def sum_pair(town: Town, rng: random.Random) -> TruthPair:
     statement = rng.choice(voices.SUM_REPLIES)
     tone = rng.choice(voices.TONE_WORDINGS[rng.choice(voices.TONES)])
     true, false = (
-        reply_of(statement.format(a=a, b=b, c=result), tone)
+        voices.worded(statement.format(a=a, b=b, c=result), tone)
         for result in (a + b, a + b + rng.choice((-2, -1, 1, 2)))
     )
     return TruthPair(question, true, false)
@@ -111,11 +111,6 @@ def draw_pairs(
             )
         )
     return pairs
-
-
-def reply_of(core: str, tone: str) -> str:
-    """A whole reply: `core` in the wording `tone`."""
-    return voices.capitalise(tone.format(core=core, Core=voices.capitalise(core)))
 
 
 def truth_accuracy(

@@ -156,8 +156,7 @@ def best_reply(
     best_text, best_score = "", -math.inf
     for core in true_cores(town, question):
         for wording in voices.TONE_WORDINGS["friendly"]:
-            text = wording.format(core=core, Core=voices.capitalise(core))
-            text = voices.capitalise(text)
+            text = voices.worded(core, wording)
             score = judge(town, question, text, encode(text)).score
             if score > best_score:
                 best_text, best_score = text, score

@@ -205,7 +205,11 @@ def capitalise(text: str) -> str:
 
 def in_tone(core: str, tone: str, rng: random.Random) -> str:
     """A full reply that says `core` in the given tone, with a capital and a final mark."""
-    wording = rng.choice(TONE_WORDINGS[tone])
+    return worded(core, rng.choice(TONE_WORDINGS[tone]))
+
+
+def worded(core: str, wording: str) -> str:
+    """A full reply that says `core` in one wording of a tone."""
     return capitalise(wording.format(core=core, Core=capitalise(core)))
 
 
