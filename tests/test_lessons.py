@@ -11,6 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import torch
 from test_journey import help_page
 
 from chapters.bands.chinese import CELLS, in_chinese
@@ -20,13 +21,13 @@ from chapters.bands.one_file import read as read_one_file
 from chapters.common.runner import CHAPTERS
 from chapters.report.glossary import FILES, read_glossary
 from chapters.report.words import SHOWN_TERMS, words
+from kittenllm import dpo, ppo
 
 ROOT = Path(__file__).parent.parent
 READING_ORDER = ["ch0_base", "ch1_sft", "ch1_tools", "ch1_language"]  # as the article does
 READING_ORDER += ["ch2_reward_model", "ch3_ppo", "ch4_preferences", "ch5_reasoning"]
 # Lessons that are not yet in their final form; take a name out when its lesson.zh.md is there.
 WAITING = {"ch0_base", "ch1_sft", "ch1_tools", "ch1_language", "ch5_reasoning"}
-WAITING |= {"ch4_preferences"}
 DONE = [name for name in READING_ORDER if name not in WAITING]
 
 SKELETON = {  # the sections of a lesson, in this order; others may stand between them
@@ -373,3 +374,45 @@ def test_a_drawing_is_plain_and_the_same_in_both_languages(path):
     assert "<title>" in text and 'viewBox="' in text and len(text) < 20_000
     if path.name.endswith(".zh.svg"):
         assert svg_shape(path) == svg_shape(path.with_name(path.name.replace(".zh.svg", ".svg")))
+
+
+def drawing(chapter: str, name: str) -> str:
+    return (ROOT / "chapters" / chapter / name).read_text(encoding="utf-8")
+
+
+def test_the_curve_of_bradley_and_terry_is_the_sigmoid():
+    """100 % is drawn at y = 60 and 0 % at y = 310; a point of difference is 67.5 wide."""
+    path = re.search(r'id="curve" d="M([^"]+)"', drawing("ch2_reward_model", "bradley_terry.svg"))
+    points = [tuple(map(float, pair.split(","))) for pair in path[1].split(" L")]
+    assert len(points) >= 30
+    for x, y in points:
+        difference = torch.tensor((x - 90) / 67.5 - 4)
+        assert (310 - y) / 250 == pytest.approx(difference.sigmoid().item(), abs=1e-3)
+
+
+def test_the_bars_of_the_credit_are_computed():
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    ref = torch.zeros(1, 3)
+    logprobs = torch.tensor([[0.5, 0.0, -0.5]])
+    rewards = ppo.kl_shaped_rewards(torch.tensor([1.0]), logprobs, ref, mask, kl_coef=0.2)
+    values = torch.tensor([[0.4, 0.6, 0.8]])
+    rows = [rewards, values]
+    rows += [ppo.gae(rewards, values, mask, gamma=1.0, lam=lam)[0] for lam in (0.0, 0.5, 1.0)]
+    wanted = [f"{number:.3g}" for row in rows for number in row[0].tolist()]
+    for name in ("credit.svg", "credit.zh.svg"):
+        assert re.findall(r">(-?\d[\d.]*)<", drawing("ch3_ppo", name)) == wanted
+
+
+def test_the_losses_of_the_see_saws_are_computed():
+    shown = [(0.0, 0.0), (1.0, -1.0), (-1.0, -3.0)]
+    losses = []
+    for chosen, rejected in shown:
+        reference = torch.zeros(1)
+        loss, _ = dpo.dpo_loss(
+            torch.tensor([chosen]), torch.tensor([rejected]), reference, reference, beta=0.1
+        )
+        losses.append(f"{loss.item():.3f}")
+    text = drawing("ch4_preferences", "see_saw.svg").replace("\N{MINUS SIGN}", "-")
+    assert re.findall(r"loss ([\d.]+)", text) == losses
+    said = re.findall(r"chosen ([-+]?\d), rejected ([-+]?\d)", text)
+    assert [(float(chosen), float(rejected)) for chosen, rejected in said] == shown
