@@ -151,7 +151,7 @@ def test_another_seed_does_not_use_the_old_predecessor(two_chapters):
 
 
 def test_a_chapter_ends_with_what_the_kitten_says_and_only_when_it_ran(two_chapters, capsys):
-    common = Common(runs=two_chapters, device="cpu")
+    common = Common(runs=two_chapters)
     run_chapter("tiny_a", runner.default_settings("tiny_a", common), common)
     assert "what the kitten says, before and after:\n\n> " in capsys.readouterr().out
     run_chapter("tiny_a", runner.default_settings("tiny_a", common), common)
