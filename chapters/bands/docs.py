@@ -8,7 +8,12 @@ A document holds a block
 
 Names of blocks: `results` (all chapters), `results CHAPTER`, `rounding` (a table) and `rounding
 CHAPTER` (a sentence). A block that bands.json has no numbers for stays as it is. One more block,
-`one_file`, is written from one_file.json.
+`one_file`, is written from one_file.json. Inside a sentence or a cell of a table,
+
+    <!-- number: ch3_ppo gold_after -->1.76 to 1.97<!-- end -->
+
+is one key of a chapter's summary.json: its lowest and its highest value over the seeds. A document
+whose name ends in .zh.md gets the same numbers with Chinese words.
 
 Read before: key_numbers.py. Used by __main__.py.
 """
@@ -21,6 +26,8 @@ from pathlib import Path
 
 from chapters.bands import one_file
 from chapters.bands.anchors import anchored, texts
+from chapters.bands.chinese import in_chinese
+from chapters.bands.editions import CHINESE, is_chinese
 from chapters.bands.key_numbers import KEY_NUMBERS, digits, number_of
 from chapters.bands.rounding import journey_lines, moves, runs_compared, threads_text
 from kittenllm.runs.checkpoints import write_text_atomic
@@ -29,6 +36,7 @@ from kittenllm.runs.json_files import damaged
 ROOT = Path(__file__).resolve().parents[2]
 NOT_MEASURED = "How far rounding alone moves these numbers was not measured for these runs."
 BLOCK = re.compile(r"(<!-- numbers: ([\w ]+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+INLINE = re.compile(r"(<!-- number: (\w+) ([\w.]+) -->)([^\n]*?)(<!-- end -->)")
 
 
 @dataclass(frozen=True)
@@ -333,8 +341,9 @@ def chapter_rounding(content: dict, chapter: str) -> str | None:
 
 
 def documents() -> list[Path]:
-    """README.md and the lessons that are there."""
-    return [ROOT / "README.md", *sorted((ROOT / "chapters").glob("ch*/lesson.md"))]
+    """README.md and the lessons, in both languages, as far as they are there."""
+    found = [*ROOT.glob("README.*md"), *(ROOT / "chapters").glob("ch*/lesson.*md")]
+    return sorted(path for path in found if path.name.endswith((".md", CHINESE)))
 
 
 def block(name: str, content: dict) -> str | None:
@@ -354,14 +363,40 @@ def block(name: str, content: dict) -> str | None:
     return chapter_rounding(content, chapter) if chapter in KEY_NUMBERS else None
 
 
-def filled(text: str, content: dict) -> str:
-    """A document with its blocks written anew."""
+def span(chapter: str, key: str, content: dict) -> str | None:
+    """The lowest and the highest value of one number over the seeds; None if it was not measured.
+
+    Raises: ValueError for a number that no table shows.
+    """
+    forms = {key: row.form for row in TABLE.get(chapter, ()) for key in row.keys.split()}
+    if key not in forms:
+        raise ValueError(f"no table shows the number {key!r} of {chapter!r}")
+    band = {**content["chapters"], **content.get("others", {})}.get(chapter, {})
+    values = band.get("table", {}).get(key, {}).get("values", [])
+    known = sorted(value for value in values if value is not None)
+    if not known:
+        return None
+    low, high = (number(value, None, forms[key]) for value in (known[0], known[-1]))
+    unit = " %" if forms[key] == "%" else ""
+    return f"{low}{unit}" if low == high else f"{low} to {high}{unit}"
+
+
+def filled(text: str, content: dict, *, chinese: bool = False) -> str:
+    """A document with its blocks and single numbers written anew."""
 
     def write(found: re.Match) -> str:
         inside = block(found[2], content)
-        return found[0] if inside is None else f"{found[1]}{inside}\n{found[4]}"
+        if inside is None:
+            return found[0]
+        return f"{found[1]}{in_chinese(inside) if chinese else inside}\n{found[4]}"
 
-    return BLOCK.sub(write, text)
+    def write_number(found: re.Match) -> str:
+        inside = span(found[2], found[3], content)
+        if inside is None:
+            return found[0]
+        return f"{found[1]}{inside.replace(' to ', ' 到 ') if chinese else inside}{found[5]}"
+
+    return INLINE.sub(write_number, BLOCK.sub(write, text))
 
 
 def write_documents(content: dict, source: Path) -> list[str]:
@@ -374,7 +409,9 @@ def write_documents(content: dict, source: Path) -> list[str]:
     for path in texts():
         text = path.read_text(encoding="utf-8")
         try:
-            new = filled(text, content) if path in documents() else text
+            new = text
+            if path in documents():
+                new = filled(text, content, chinese=is_chinese(path))
         except (AttributeError, IndexError, KeyError, TypeError) as error:
             raise damaged(source, f"no numbers can be made of it, {error!r}") from error
         new = anchored(new, path.parent)
