@@ -26,7 +26,7 @@ READING_ORDER = ["ch0_base", "ch1_sft", "ch1_tools", "ch1_language"]  # as the a
 READING_ORDER += ["ch2_reward_model", "ch3_ppo", "ch4_preferences", "ch5_reasoning"]
 # Lessons that are not yet in their final form; take a name out when its lesson.zh.md is there.
 WAITING: set[str] = set()
-WAITING |= {"ch2_reward_model", "ch3_ppo", "ch4_preferences"}
+WAITING |= {"ch4_preferences"}
 DONE = [name for name in READING_ORDER if name not in WAITING]
 
 SKELETON = {  # the sections of a lesson, in this order; others may stand between them
