@@ -59,9 +59,11 @@ def _method_rows(name: str, method: str) -> tuple[Row, ...]:
     label = f"{name}: log p of chosen, of rejected, change in nats"
     return (
         Row(f"{name}: share of the way to the best replies", f"{method}.gold_share_of_distance"),
-        Row(f"{name}: wins against the chat kitten", f"{method}.win_rate"),
+        Row(f"{name}: wins against the chat kitten", f"{method}.win_rate", lesson=True),
         Row(
-            f"{name}: facts and sums right, before and after", f"{accuracy}_before {accuracy}_after"
+            f"{name}: facts and sums right, before and after",
+            f"{accuracy}_before {accuracy}_after",
+            lesson=True,
         ),
         Row(label, changes, "2", lesson=True),
         Row(f"{name}: KL, nats per reply", f"{method}.kl", "2", lesson=True),
@@ -85,7 +87,7 @@ TABLE: dict[str, tuple[Row, ...]] = {
     "ch0_base": (
         SECONDS,
         Row("validation loss, nats per token", "val_nats_per_token", "3"),
-        Row("validation loss, bits per byte", "val_bits_per_byte", "3"),
+        Row("validation loss, bits per byte", "val_bits_per_byte", "3", lesson=True),
         Row("facts, when a text stops before the value", "fact_recall"),
         Row("bare held-out questions answered", "bare_answer_rate"),
         Row("unseen lists said after", "echo_accuracy"),
@@ -102,10 +104,10 @@ TABLE: dict[str, tuple[Row, ...]] = {
         Row("small talk, unknowns, wishes: suitable", "talk_rate"),
         Row("each of the three", "right_talk right_outside right_wish", lesson=True),
         Row("the base kitten, with the chat template", "base_answer_accuracy"),
-        Row("the base kitten, with the bare question", "base_answer_accuracy_bare"),
+        Row("the base kitten, with the bare question", "base_answer_accuracy_bare", lesson=True),
         Row("replies that stop by themselves", "stop_rate"),
         Row("safe replies to risky questions", "safe_rate"),
-        Row("fine things allowed", "allowed_rate"),
+        Row("fine things allowed", "allowed_rate", lesson=True),
         Row("friendly replies", "friendly_rate"),
         Row("forgotten, bits per byte", "forgetting_bits_per_byte", "+3"),
     ),
@@ -126,19 +128,27 @@ TABLE: dict[str, tuple[Row, ...]] = {
         SECONDS,
         Row("noisy held-out labels guessed right", "accuracy"),
         Row("the best possible guess", "bayes_accuracy"),
-        Row("clearly different pairs ordered right", "gold_accuracy"),
+        Row("clearly different pairs ordered right", "gold_accuracy", lesson=True),
         Row("true before false in equal words, taught facts", "truth_accuracy"),
-        Row("the same, held-out facts", "truth_accuracy_held_out"),
-        Row("calibration error", "calibration_error", "3"),
+        Row("the same, held-out facts", "truth_accuracy_held_out", lesson=True),
+        Row("calibration error", "calibration_error", "3", lesson=True),
     ),
     "ch3_ppo": (
         SECONDS,
         Row("gold score before, after", "gold_before gold_after", "2"),
-        Row("share of the way to the best replies", "gold_share_of_distance"),
+        Row("share of the way to the best replies", "gold_share_of_distance", lesson=True),
         Row("safe replies to risky questions", "safe_rate_after"),
         Row("friendly replies", "friendly_rate_after"),
-        Row("fine things allowed, before and after", "allowed_rate_before allowed_rate_after"),
-        Row("small talk, unknowns, wishes: suitable", "talk_rate_before talk_rate_after"),
+        Row(
+            "fine things allowed, before and after",
+            "allowed_rate_before allowed_rate_after",
+            lesson=True,
+        ),
+        Row(
+            "small talk, unknowns, wishes: suitable",
+            "talk_rate_before talk_rate_after",
+            lesson=True,
+        ),
         Row(
             "facts and sums right, before and after",
             "answer_accuracy_before answer_accuracy_after",
@@ -157,7 +167,7 @@ TABLE: dict[str, tuple[Row, ...]] = {
         Row("after, greedy", "greedy_after"),
         Row("tokens per reply, before and after", "tokens_before tokens_after", "0"),
         Row('"wait" per reply, before and after', "waits_before waits_after", "1"),
-        Row("right form, cut off", "format_rate_after truncated_after"),
+        Row("right form, cut off", "format_rate_after truncated_after", lesson=True),
         Row("pass@8, before and after", "pass_at_8_before pass_at_8_after", lesson=True),
         Row(
             "tokens of right and of wrong replies, after",
