@@ -77,10 +77,17 @@ def part(name: str, heading: str, language: str = "en") -> str:
     return found
 
 
-def code_blocks(text: str) -> list[str]:
-    """The blocks of code without their comments, which may be translated."""
-    blocks = re.findall(r"^```.*?^```", text, re.MULTILINE | re.DOTALL)
-    return [re.sub(r"(^| +)# .*$", "", block, flags=re.MULTILINE) for block in blocks]
+def code_blocks(text: str) -> list[str | list[str]]:
+    """The blocks of code without their comments, which may be translated. Of a drawing (```text)
+    the names and numbers of each line: what they mean is said in the reader's language."""
+    blocks: list[str | list[str]] = []
+    for block in re.findall(r"^```.*?^```", text, re.MULTILINE | re.DOTALL):
+        if block.startswith("```text"):
+            lines = block.splitlines()
+            blocks.append([" ".join(re.findall(r"[\w.]+/|\w+\.\w+|\w+>", line)) for line in lines])
+        else:
+            blocks.append(re.sub(r"(^| +)# .*$", "", block, flags=re.MULTILINE))
+    return blocks
 
 
 def plain(text: str) -> str:
