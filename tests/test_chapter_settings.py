@@ -26,12 +26,12 @@ from chapters.ch3_ppo import overoptimisation
 from chapters.ch3_ppo import story as ch3_ppo
 from chapters.ch4_preferences import frontier
 from chapters.ch4_preferences import story as ch4_preferences
-from chapters.ch5_reasoning import exam, pictures
+from chapters.ch5_reasoning import pictures
 from chapters.ch5_reasoning import story as ch5_reasoning
-from chapters.ch5_reasoning.exam import PASS_SAMPLES
 from chapters.ch5_reasoning.thinking import thought_document
+from chapters.common import exam, texts
 from chapters.common import pairs as preferences
-from chapters.common import texts
+from chapters.common.exam import PASS_SAMPLES
 from chapters.common.kitten import Kitten
 from chapters.common.pairs import LabelledPair
 from chapters.common.texts import Texts

@@ -9,7 +9,7 @@ import pytest
 
 from chapters.ch1_language import story as ch1_language
 from chapters.ch1_tools.story import tool_chat
-from chapters.common.mixing import echo, with_echoes
+from chapters.common.kitten import echo, with_echoes
 from kittenllm.kitten_town import echoes
 from kittenllm.kitten_town.echoes import (
     ITEM_WEIGHTS,

@@ -10,8 +10,7 @@ from byte_kitten import small_config
 
 from chapters.ch1_tools.exam import requests_for
 from chapters.ch1_tools.story import QUICK, Settings, tool_chat
-from chapters.common.kitten import Kitten
-from chapters.common.mixing import mixed_rows
+from chapters.common.kitten import Kitten, mixed_rows
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town import stories
 from kittenllm.kitten_town.encyclopedia import KINDS, Entry, build_encyclopedia, random_page

@@ -16,9 +16,14 @@ from dataclasses import dataclass, replace
 import torch
 
 from chapters.ch1_language.exam import KEYS, chat_exam, fixed_replies, fixed_tasks, language_exam
-from chapters.common import mixing
-from chapters.common.kitten import Kitten, load_chat_kitten, sft_stage, watched
-from chapters.common.mixing import mixed_rows, with_echoes
+from chapters.common.kitten import (
+    Kitten,
+    load_chat_kitten,
+    mixed_rows,
+    sft_stage,
+    watched,
+    with_echoes,
+)
 from chapters.common.runner import ensure
 from chapters.common.samples import write_samples
 from chapters.common.terminal import use_colour
@@ -253,7 +258,7 @@ def echo(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
     if rng.random() < CODE_SHARE:
         code = draw_code(rng)
         return encode_chat(tokenizer, said_after(code, code))
-    return mixing.echo(tokenizer, rng)
+    return echo(tokenizer, rng)
 
 
 def exercise(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:

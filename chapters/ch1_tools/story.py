@@ -11,8 +11,15 @@ import random
 from dataclasses import dataclass, replace
 
 from chapters.ch1_tools import exam as tool_exam
-from chapters.common.kitten import Kitten, load_chat_kitten, sft_stage, watched
-from chapters.common.mixing import echo, mixed_rows, with_echoes
+from chapters.common.kitten import (
+    Kitten,
+    echo,
+    load_chat_kitten,
+    mixed_rows,
+    sft_stage,
+    watched,
+    with_echoes,
+)
 from chapters.common.runner import ensure
 from chapters.common.samples import write_samples
 from chapters.common.terminal import use_colour, with_error
