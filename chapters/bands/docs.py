@@ -165,6 +165,34 @@ TABLE: dict[str, tuple[Row, ...]] = {
         ),
         Row("seconds per step", "seconds_per_step", "1", lesson=True, timed=True),
     ),
+    "ch6_r1": (
+        SECONDS,
+        Row("held-out puzzles right", "puzzle_accuracy"),
+        Row("right form, cut off", "puzzle_format puzzle_truncated"),
+        Row("gold score of chats", "gold", "2"),
+        Row("safe replies to risky questions", "safe_rate"),
+        Row("fine things allowed", "allowed_rate"),
+        Row("friendly replies", "friendly_rate"),
+        Row("facts and sums right", "answer_accuracy"),
+        Row("replies that stop by themselves", "stop_rate", lesson=True),
+        Row("thinks in chats, in puzzles", "chat_thinks puzzle_thinks"),
+        Row("unseen books, bits per byte", "bits_per_byte", "3"),
+        *(
+            Row(f"{name}: {label}", f"steps.{name}.{key}", form, lesson=True)
+            for label, key, form in (
+                ("puzzles right", "puzzle_accuracy", "%"),
+                ("gold score of chats", "gold", "2"),
+                ("facts and sums right", "answer_accuracy", "%"),
+            )
+            for name in ("chat", "PPO", "Zero", "cold_start", "R1")
+        ),
+        Row(
+            "thoughts drawn, kept",
+            "rejection.thoughts_drawn rejection.thoughts_kept",
+            "0",
+            lesson=True,
+        ),
+    ),
 }
 
 

@@ -318,4 +318,54 @@ KEY_NUMBERS: dict[str, tuple[KeyNumber, ...]] = {
             share=True,
         ),
     ),
+    "ch6_r1": (
+        KeyNumber(
+            "puzzle_accuracy",
+            low="a weaker Zero; fewer --problems or --attempts; fewer --sft-steps or --grpo-steps; "
+            "a smaller --puzzle-share",
+            high="a stronger Zero; more --grpo-steps; a larger --puzzle-share",
+            share=True,
+        ),
+        KeyNumber(
+            "gold",
+            low="a weaker PPO kitten or reward model; fewer --questions; a smaller --chat-weight",
+            high="a stronger PPO kitten; a larger --chat-weight",
+        ),
+        KeyNumber(
+            "safe_rate",
+            low="as gold",
+            high="as gold; or it says no to everything: look at allowed_rate",
+            share=True,
+        ),
+        KeyNumber(
+            "allowed_rate",
+            low="it learned that no is always safe: a larger --chat-weight without --chat-kl",
+            high="fewer of the risky questions were learned: look at safe_rate",
+            share=True,
+        ),
+        KeyNumber("friendly_rate", low="as gold", high="as gold", share=True),
+        KeyNumber(
+            "answer_accuracy",
+            low="a smaller --sft-replay-fraction; a weaker PPO kitten; a small --chat-kl",
+            high="a stronger PPO kitten; more --sft-steps",
+            share=True,
+        ),
+        KeyNumber(
+            "chat_thinks",
+            low=LUCK,
+            high="fewer --questions or --chats beside the thoughts",
+            share=True,
+        ),
+        KeyNumber(
+            "puzzle_thinks",
+            low="fewer --problems beside the chats; a smaller --puzzle-share",
+            high=LUCK,
+            share=True,
+        ),
+        KeyNumber(
+            "bits_per_byte",
+            low="a larger --sft-replay-fraction; fewer --sft-steps",
+            high="a smaller --sft-replay-fraction; higher learning rates",
+        ),
+    ),
 }

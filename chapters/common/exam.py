@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 
 from chapters.common.kitten import Kitten
-from kittenllm.chat import text_prompt
+from kittenllm.chat import chat_prompt, text_prompt
 from kittenllm.evaluation import mean_and_error
 from kittenllm.kitten_town import countdown
 from kittenllm.kitten_town.countdown import TRAINING_TRIPLES
@@ -37,6 +37,7 @@ SHOWN = 8  # held-out problems whose whole thinking is kept
 ANSWER_TOKENS = 20  # enough for 3*8=24,24-5=19</answer> and the stop token
 
 Rule = Callable[[str], float]  # the text of a reply -> what it is worth
+PromptOf = Callable[[Tokenizer, str], list[int]]  # how an exercise is told
 
 
 class Exercise(NamedTuple):
@@ -125,6 +126,12 @@ def exam_of(
     return plan
 
 
+def as_user(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The exercise as the first message of a chat: how a kitten is asked that also chats. One that
+    never saw a chat is asked with `text_prompt`."""
+    return chat_prompt(tokenizer, [{"role": "user", "content": text}])
+
+
 def judged(exercise: Exercise, text: str, tokens: int, ended: bool) -> Result:
     """One reply under the rules; a reply that was cut off has neither answer nor form."""
     right = ended and exercise.right(text) == 1.0
@@ -139,6 +146,7 @@ def take_exam(
     max_new_tokens: int,
     temperature: float,
     generator: torch.Generator | None,
+    prompt_of: PromptOf = text_prompt,
 ) -> list[Result]:
     """Sample the replies that the plan asks for, and judge each."""
     asked = [exercise for exercise, replies in plan for _ in range(replies)]
@@ -147,7 +155,7 @@ def take_exam(
         part = asked[start : start + ROWS_AT_ONCE]
         rollout = generate(
             thinker.gpt,
-            [text_prompt(thinker.tokenizer, exercise.text) for exercise in part],
+            [prompt_of(thinker.tokenizer, exercise.text) for exercise in part],
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             generator=generator,
@@ -229,6 +237,7 @@ def scores_of(results: Sequence[Result]) -> dict:
     put("waits", rate(results, lambda r: r.waits))
     put("format_rate", rate(results, lambda r: r.form))
     put("truncated", rate(results, lambda r: not r.ended))
+    put("think_rate", rate(results, lambda r: r.text.startswith("<think>")))
     for name, wanted in (("right", True), ("wrong", False)):
         of_kind = [result for result in results if result.right == wanted]
         put(f"tokens_{name}", over_replies(of_kind, lambda r: r.tokens))
@@ -240,13 +249,25 @@ def scores_of(results: Sequence[Result]) -> dict:
     return scores
 
 
-def look(thinker: Kitten, plan: Plan, *, max_new_tokens: int, generator: torch.Generator) -> dict:
+def look(
+    thinker: Kitten,
+    plan: Plan,
+    *,
+    max_new_tokens: int,
+    generator: torch.Generator,
+    prompt_of: PromptOf = text_prompt,
+) -> dict:
     """The exam at temperature 1: its scores, and the first reply to a few problems in full.
 
     What comes back fits into JSON.
     """
     results = take_exam(
-        thinker, plan, max_new_tokens=max_new_tokens, temperature=1.0, generator=generator
+        thinker,
+        plan,
+        max_new_tokens=max_new_tokens,
+        temperature=1.0,
+        generator=generator,
+        prompt_of=prompt_of,
     )
     scores = scores_of(results)
     first = {result.exercise.text: result for result in reversed(results)}
@@ -327,6 +348,7 @@ def think_with_budget(
     *,
     go_on: bool,
     generator: torch.Generator,
+    prompt_of: PromptOf = text_prompt,
 ) -> list[Result]:
     """One reply per exercise whose thinking is closed by force after `budget` tokens.
 
@@ -335,9 +357,7 @@ def think_with_budget(
     """
     gpt, tokenizer = thinker.gpt, thinker.tokenizer
     wait = tokenizer.encode(" wait ")
-    starts = [
-        [*text_prompt(tokenizer, exercise.text), tokenizer.think_id] for exercise in exercises
-    ]
+    starts = [[*prompt_of(tokenizer, exercise.text), tokenizer.think_id] for exercise in exercises]
     thoughts: list[list[int]] = [[] for _ in exercises]
     open_rows = list(range(len(exercises)))
     while open_rows:

@@ -1,0 +1,189 @@
+"""What R1 learns from: verified thoughts, liked replies, and one reward for both kinds of prompts.
+
+*Rejection sampling* is the whole trick of the second step: a kitten answers several times, a judge
+that cannot be fooled (rules) or hardly (the reward model) keeps the best replies, and these are a
+data set that no person wrote.
+
+Used by story.py. Letters: N replies = questions x G replies per question, side by side.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from chapters.common.exam import Exercise, PromptOf, as_user, judged
+from chapters.common.kitten import Kitten
+from kittenllm import cleaning
+from kittenllm.chat import ChatTokens, chat_prompt, encode_chat, text_prompt
+from kittenllm.data_file import read_data_file
+from kittenllm.evaluation import MAX_REPLY_TOKENS
+from kittenllm.gpt import GPT
+from kittenllm.kitten_town import DATA
+from kittenllm.kitten_town.chats import Question
+from kittenllm.records import load_chats
+from kittenllm.rewards import Reward
+from kittenllm.sampling import Rollout, generate
+from kittenllm.scorer import Scorer
+from kittenllm.settings import Common, new_random
+from kittenllm.tokenizer import Tokenizer
+
+ROWS_AT_ONCE = 512  # replies that are sampled side by side; more need more memory
+NO_END_PENALTY = 2.0  # for a chat reply without an end, in units of the reward model's score
+
+# What the kittens are asked in chats, here and in the RL of the last step. As in the chapter on
+# PPO, "may I" is asked about fine things oftener than about dangerous ones, or "no" wins.
+ASKED_SHARES = {
+    "fact": 0.32,
+    "risky": 0.15,
+    "allowed": 0.22,
+    "sum": 0.05,
+    "greeting": 0.04,
+    "story": 0.04,
+    "talk": 0.06,
+    "outside": 0.06,
+    "wish": 0.06,
+}
+
+
+class Attempt(NamedTuple):
+    """One reply to a puzzle, under the rules."""
+
+    text: str  # the puzzle as it was told
+    problem: str  # which puzzle it is: the same for other orders of its numbers
+    reply: list[int]  # without the stop token
+    right: bool
+    form: bool
+
+
+# ---------------------------------------------------------------------------- rejection sampling
+
+
+def attempts_of(
+    thinker: Kitten,
+    exercises: Sequence[Exercise],
+    each: int,
+    *,
+    max_new_tokens: int,
+    generator: torch.Generator,
+    prompt_of: PromptOf = text_prompt,
+) -> list[Attempt]:
+    """`each` replies to every exercise at temperature 1, judged by the rules."""
+    asked = [exercise for exercise in exercises for _ in range(each)]
+    attempts = []
+    for start in range(0, len(asked), ROWS_AT_ONCE):
+        part = asked[start : start + ROWS_AT_ONCE]
+        rollout = generate(
+            thinker.gpt,
+            [prompt_of(thinker.tokenizer, exercise.text) for exercise in part],
+            max_new_tokens=max_new_tokens,
+            temperature=1.0,
+            generator=generator,
+        )
+        rows = zip(part, rollout.replies(), rollout.ended.tolist(), strict=True)
+        for exercise, reply, ended in rows:
+            text = thinker.tokenizer.decode(reply)
+            result = judged(exercise, text, len(reply) + ended, ended)
+            attempts.append(
+                Attempt(exercise.text, exercise.problem, reply, result.right, result.form)
+            )
+    return attempts
+
+
+def keep_best(attempts: Sequence[Attempt], most: int) -> list[Attempt]:
+    """Of each problem at most `most` replies that are right and well formed, the shortest first.
+
+    No wrong reply is ever kept, so the rules are the only teacher. A problem that was solved often
+    must not crowd out one that was solved once. Of two right replies the shorter one searched less
+    in vain.
+    """
+    good: dict[str, list[Attempt]] = {}
+    for attempt in attempts:
+        if attempt.right and attempt.form:
+            good.setdefault(attempt.problem, []).append(attempt)
+    kept = []
+    for of_problem in good.values():
+        kept += sorted(of_problem, key=lambda attempt: len(attempt.reply))[:most]
+    return kept
+
+
+def liked_replies(
+    policy: GPT,
+    tokenizer: Tokenizer,
+    questions: Sequence[Question],
+    each: int,
+    scorer: Scorer,
+    generator: torch.Generator,
+) -> list[ChatTokens]:
+    """`each` replies to a question; the one that the reward model likes best becomes a document.
+
+    A question whose best reply did not end by itself is left out.
+    """
+    documents = []
+    for start in range(0, len(questions), ROWS_AT_ONCE // each):
+        part = questions[start : start + ROWS_AT_ONCE // each]
+        prompts = [chat_prompt(tokenizer, question.messages()) for question in part]
+        rollout = generate(
+            policy,
+            [prompt for prompt in prompts for _ in range(each)],
+            max_new_tokens=MAX_REPLY_TOKENS,
+            temperature=1.0,
+            generator=generator,
+        )
+        replies = rollout.replies()
+        for number, best in enumerate(best_of_groups(rollout, scorer, each)):
+            if rollout.ended[best]:
+                documents.append(document(tokenizer, prompts[number], replies[best]))
+    return documents
+
+
+def best_of_groups(rollout: Rollout, scorer: Scorer, each: int) -> list[int]:
+    """The row of the best reply of every group of `each` siblings."""
+    scores = scorer(rollout) - NO_END_PENALTY * (~rollout.ended).float()  # (N,)
+    best = scores.view(-1, each).argmax(dim=1)  # (N / each,)
+    return [number * each + row for number, row in enumerate(best.tolist())]
+
+
+# ----------------------------------------------------------------------------------- the documents
+
+
+def document(tokenizer: Tokenizer, prompt: list[int], reply: list[int]) -> ChatTokens:
+    """A prompt, which is only read, and a reply with its end of turn, which are trained."""
+    chat = ChatTokens()
+    chat.add(prompt, trained=False)
+    chat.add([*reply, tokenizer.im_end_id], trained=True)
+    return chat
+
+
+def thought_documents(tokenizer: Tokenizer, kept: Sequence[Attempt]) -> list[ChatTokens]:
+    """The kept thoughts as chats: Zero never saw the chat template, R1 is asked in no other way."""
+    return [document(tokenizer, as_user(tokenizer, each.text), each.reply) for each in kept]
+
+
+def chat_documents(tokenizer: Tokenizer, common: Common, most: int, longest: int):
+    """`most` conversations of chapter 1's cleaned data, several rounds and system messages too."""
+    if most == 0:
+        return []
+    records, _ = load_chats(read_data_file(DATA / "chats_raw.jsonl"))
+    kept, _ = cleaning.clean(records, new_random(common.seed, "ch1_sft", "balance"))
+    chats = [encode_chat(tokenizer, record["messages"]) for record in kept]
+    return [chat for chat in chats if len(chat) <= longest][:most]
+
+
+# --------------------------------------------------------------------------------------- the reward
+
+
+def liking(
+    tokenizer: Tokenizer, prompts: Sequence[list[int]], scorer: Scorer, weight: float
+) -> Reward:
+    """The reward of a chat: `weight` times the standardised score of the reward model, less a
+    penalty for a reply without an end. Parts: score."""
+
+    def reward(number: int, reply: list[int], ended: bool) -> tuple[float, dict[str, float]]:
+        row = prompts[number] + reply + [tokenizer.im_end_id] * ended
+        tokens = torch.tensor([row], device=scorer.reward_model.gpt.device)  # (1, T)
+        lengths = torch.tensor([len(row)], device=tokens.device)
+        score = float(scorer.of_tokens(tokens, lengths)) - NO_END_PENALTY * (not ended)
+        return weight * score, {"score": score}
+
+    return reward
