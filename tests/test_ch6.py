@@ -1,4 +1,4 @@
-"""Chapter 6 in a small world: kittens with random weights stand in for those of the chapters before.
+"""Chapter 6 in a small world: the kittens of the chapters before have random weights.
 
 What is tested is the recipe: what is kept, who is rewarded by whom, and that a killed run goes on.
 """
@@ -30,6 +30,7 @@ TINY = {
     "problems": 3,
     "questions": 4,
     "chats": 3,
+    "drill_tokens": 200,
     "sft_steps": 3,
     "sft_rows_per_step": 1,
     "grpo_steps": 3,
@@ -319,3 +320,9 @@ def test_chats_of_chapter_1_and_how_many(town_tokenizer):
     chats = mixture.chat_documents(town_tokenizer, Common(), 7, 200)
     assert len(chats) == 7 and all(any(c.loss_mask) and len(c) <= 200 for c in chats)
     assert mixture.chat_documents(town_tokenizer, Common(), 0, 200) == []
+
+
+def test_drills_hold_no_held_out_triple_and_are_trained_whole(town_tokenizer):
+    documents = mixture.drill_documents(town_tokenizer, 2_000, random.Random(0))
+    assert 2_000 <= sum(map(len, documents)) < 2_200
+    assert all(all(document.loss_mask) for document in documents)

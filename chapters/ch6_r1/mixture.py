@@ -7,6 +7,7 @@ data set that no person wrote.
 Used by story.py. Letters: N replies = questions x G replies per question, side by side.
 """
 
+import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from kittenllm.chat import ChatTokens, chat_prompt, encode_chat, text_prompt
 from kittenllm.data_file import read_data_file
 from kittenllm.evaluation import MAX_REPLY_TOKENS
 from kittenllm.gpt import GPT
-from kittenllm.kitten_town import DATA
+from kittenllm.kitten_town import DATA, countdown, scribbles
 from kittenllm.kitten_town.chats import Question
 from kittenllm.records import load_chats
 from kittenllm.rewards import Reward
@@ -44,6 +45,11 @@ ASKED_SHARES = {
     "outside": 0.06,
     "wish": 0.06,
 }
+
+
+# The drills beside the thoughts, in the shares of chapter 5's warm-up.
+DRILL_SHARES = {"sums": 0.28, "comparisons": 0.08, "lefts": 0.22}
+LARGEST_LEFT = 30
 
 
 class Attempt(NamedTuple):
@@ -168,6 +174,26 @@ def chat_documents(tokenizer: Tokenizer, common: Common, most: int, longest: int
     kept, _ = cleaning.clean(records, new_random(common.seed, "ch1_sft", "balance"))
     chats = [encode_chat(tokenizer, record["messages"]) for record in kept]
     return [chat for chat in chats if len(chat) <= longest][:most]
+
+
+def drill_documents(tokenizer: Tokenizer, tokens: int, rng: random.Random) -> list[ChatTokens]:
+    """About `tokens` tokens of sums, comparisons and numbers to name: chapter 5's drills, again.
+
+    The kept thoughts are about few triples. What a kitten calculates only with these, it cannot
+    calculate with others. No held-out triple comes up.
+    """
+    documents: list[ChatTokens] = []
+    total = 0
+    while total < tokens:
+        text = scribbles.drills(
+            rng, countdown.HELD_OUT_TRIPLES, shares=DRILL_SHARES, largest_left=LARGEST_LEFT
+        )
+        chat = ChatTokens()
+        chat.add(text_prompt(tokenizer, text), trained=True)
+        chat.add(tokenizer.endoftext_id, trained=True)
+        documents.append(chat)
+        total += len(chat)
+    return documents
 
 
 # --------------------------------------------------------------------------------------- the reward

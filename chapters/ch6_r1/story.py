@@ -49,6 +49,7 @@ class Settings:
     questions: int = option(1500, "taught questions that the PPO kitten is asked", low=1)
     replies_each: int = option(4, "its replies to each; the one that is liked best is kept", low=1)
     chats: int = option(300, "conversations of chapter 1 beside them, at most", low=0)
+    drill_tokens: int = option(100_000, "tokens of sums and comparisons beside them", low=0)
     sft: SFTConfig = nested(  # the cold start, in rows of 256 tokens
         SFTConfig(steps=350, rows_per_step=8, replay_fraction=0.2, matrix_lr=3e-3, other_lr=3e-3),
         prefix="sft_",
@@ -78,6 +79,7 @@ QUICK = {
     "questions": 24,
     "replies_each": 2,
     "chats": 20,
+    "drill_tokens": 1_000,
     "sft_steps": 30,
     "sft_rows_per_step": 4,
     "grpo_steps": 4,
@@ -199,7 +201,9 @@ def teach_material(
     row_length = min(ROW_LENGTH, zero.config.context_length)
     chats = mixture.chat_documents(tokenizer, common, settings.chats, row_length)
     documents = [(tokens, mask) for tokens, mask in found["documents"] if len(tokens) <= row_length]
-    documents += [(chat.tokens, chat.loss_mask) for chat in chats]
+    rng = new_random(common.seed, "ch6_r1", "drills")
+    drills = mixture.drill_documents(tokenizer, settings.drill_tokens, rng)
+    documents += [(document.tokens, document.loss_mask) for document in chats + drills]
     counts["chats"] = len(chats)
     return pack(documents, row_length=row_length, pad_id=tokenizer.pad_id), counts
 
