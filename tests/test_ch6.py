@@ -83,7 +83,6 @@ def small_world(tmp_path, town_tokenizer, monkeypatch):
     )
     monkeypatch.setattr("chapters.common.measuring.UNIT_REPLIES", 4)
     monkeypatch.setattr("chapters.ch6_r1.exams.QUICK_PUZZLES", 2)
-    monkeypatch.setattr("chapters.common.measuring.DRAWN", 1)
     return common
 
 

@@ -1,9 +1,9 @@
 """Talk to a saved kitten in the terminal: python -m chapters.chat
 
 Without further flags it loads the kitten of the latest finished chapter. A base kitten cannot chat;
-it gets a text and continues it, which is all it has learned. The thinking of a kitten that thinks is
-folded; /think shows it. With --tools it is the kitten of
-ch1_tools, which calls a calculator and a search; calls and results are shown as they happen.
+it gets a text and continues it, which is all it has learned. What a kitten thinks is folded to one
+line, and /think shows it. With --tools it is the kitten of ch1_tools, which calls a calculator and
+a search; calls and results are shown as they happen.
 --model also takes the folder of a real model, as Hugging Face folders are (Llama family, ChatML).
 
 Ctrl-C stops a reply, a second one (or Ctrl-D, or /quit) leaves.
