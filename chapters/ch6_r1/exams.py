@@ -23,7 +23,7 @@ from kittenllm.settings import new_generator
 # are about topics.
 COUNTS = {kind: (questions, min(2, each)) for kind, (questions, each) in FULL_COUNTS.items()}
 COUNTS["talk"] = (18, 16)
-PUZZLE_REPLIES = 4  # to each held-out puzzle
+PUZZLE_REPLIES = 2  # to each held-out puzzle
 QUICK_PUZZLES = 6
 SHOWN_PUZZLES = 3  # in samples.md
 PLAIN = ("base", "Zero")  # they never saw the chat template: puzzles are told as plain text

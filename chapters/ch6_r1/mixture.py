@@ -9,11 +9,12 @@ Used by story.py. Letters: N replies = questions x G replies per question, side 
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 
-from chapters.common.exam import Exercise, PromptOf, as_user, judged
+from chapters.common.exam import Exercise, PromptOf, as_user, judged, reward_for
 from chapters.common.kitten import Kitten
 from kittenllm import cleaning
 from kittenllm.chat import ChatTokens, chat_prompt, encode_chat, text_prompt
@@ -23,12 +24,13 @@ from kittenllm.gpt import GPT
 from kittenllm.kitten_town import DATA, countdown, scribbles
 from kittenllm.kitten_town.chats import Question
 from kittenllm.records import load_chats
-from kittenllm.rewards import Reward
+from kittenllm.rewards import Reward, mixed_reward
 from kittenllm.sampling import Rollout, generate
 from kittenllm.scorer import Scorer
 from kittenllm.settings import Common, new_random
 from kittenllm.tokenizer import Tokenizer
 
+ROW_LENGTH = 256  # of the packed rows that are trained on
 ROWS_AT_ONCE = 512  # replies that are sampled side by side; more need more memory
 NO_END_PENALTY = 2.0  # for a chat reply without an end, in units of the reward model's score
 
@@ -197,6 +199,37 @@ def drill_documents(tokenizer: Tokenizer, tokens: int, rng: random.Random) -> li
 
 
 # --------------------------------------------------------------------------------------- the reward
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What RL asks: prompts, their reward, and what a nat away from the start costs in each."""
+
+    prompts: list[list[int]]
+    reward: Reward
+    kl_coefs: list[float]
+
+
+def asked(
+    tokenizer: Tokenizer,
+    puzzles: Sequence[Exercise],
+    questions: Sequence[Question],
+    scorer: Scorer | None,
+    *,
+    format_weight: float,
+    chat_weight: float = 0.0,
+    chat_kl: float = 0.0,
+) -> Asked:
+    """Puzzles first, then chats. The reward of a prompt is found by its number: rules for puzzles,
+    the reward model for chats. Only chats pay a price for leaving the start: rules cannot be
+    sweet-talked, a reward model can. Without questions no scorer is needed."""
+    puzzle_prompts = [as_user(tokenizer, puzzle.text) for puzzle in puzzles]
+    chat_prompts = [chat_prompt(tokenizer, question.messages()) for question in questions]
+    kinds = [(len(puzzles), reward_for(puzzles, tokenizer, format_weight))]
+    if questions:
+        kinds.append((len(questions), liking(tokenizer, chat_prompts, scorer, chat_weight)))
+    prices = [0.0] * len(puzzles) + [chat_kl] * len(questions)
+    return Asked(puzzle_prompts + chat_prompts, mixed_reward(kinds), prices)
 
 
 def liking(

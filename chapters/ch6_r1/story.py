@@ -4,37 +4,38 @@ Four steps. (1) Zero, the kitten of chapter 5, learned to think from rules alone
 sampling: it solves practice puzzles, and only right replies are kept; the PPO kitten answers
 questions, and the replies that the reward model likes best are kept. (3) SFT, the cold start: one
 kitten learns from both. (4) RL on everything: puzzles are judged by the rules and chats by the
-reward model, mixed in every batch. After every step the same exam.
-The lesson is chapters/ch6_r1/lesson.md.
+reward model, mixed in every batch. After every step the same exam. Two experiments come on top,
+each a run of its own: --distil and --ways. The lesson is chapters/ch6_r1/lesson.md.
 """
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chapters.ch6_r1 import mixture
+from chapters.ch6_r1.distil import DistilSettings, Loops, distil
 from chapters.ch6_r1.exams import EXAM_KEYS, Examiner, draw_steps, table
+from chapters.ch6_r1.mixture import Asked
+from chapters.ch6_r1.ways import compare_ways
 from chapters.common import exam
 from chapters.common.kitten import Kitten, load_base, sft_stage
 from chapters.common.measuring import taught_questions, with_scorer
 from chapters.common.runner import ensure
 from chapters.common.samples import DRAWN, TYPICAL, write_samples
 from kittenllm.batches import PackedRows, pack
-from kittenllm.chat import chat_prompt
 from kittenllm.config import check_options, nested, option
 from kittenllm.evaluation import ERRORS_MEAN
 from kittenllm.gpt import GPT
 from kittenllm.grpo import GRPOConfig, train_grpo
 from kittenllm.optim import make_optimizer
-from kittenllm.rewards import mixed_reward
 from kittenllm.runs.checkpoints import load_model, save_model
-from kittenllm.runs.run import Run, fingerprint_of
+from kittenllm.runs.run import Run, fingerprint_of, write_summary
 from kittenllm.scorer import Scorer, load_reward_model
 from kittenllm.settings import Common, new_generator, new_random
 from kittenllm.sft import SFTConfig, train_sft
 
-ROW_LENGTH = 256  # of the packed rows of the cold start
 LIVE = ("accuracy", "format", "score", "reply_tokens", "truncated", "kl")
 TEACHERS = ("base", "chat", "PPO", "Zero")  # the kittens of earlier chapters, in the table's order
+EXPERIMENTS = ("distil", "ways")
 STARTS = {"base": "base", "zero": "Zero", "ppo": "PPO"}
 
 
@@ -68,6 +69,11 @@ class Settings:
         0.3, "what a point of the reward model's standardised score is worth", low=0
     )
     chat_kl: float = option(0.05, "price of a nat from the cold start, in chats only", low=0)
+    distil: bool = option(
+        False, "a small kitten learns from this one's thoughts, or by itself (minutes)", extra=True
+    )
+    distilled: DistilSettings = nested(DistilSettings(), extra=True)
+    ways: bool = option(False, "four ways to a reasoner in one picture (minutes)", extra=True)
 
     def __post_init__(self):
         check_options(self)
@@ -86,6 +92,9 @@ QUICK = {
     "prompts_per_step": 4,
     "group_size": 4,
     "max_new_tokens": 48,
+    "distil_base_steps": 10,
+    "distil_rounds": 2,
+    "distil_problems": 8,
 }
 
 
@@ -101,7 +110,29 @@ def run(settings: Settings, common: Common) -> dict:
         )
     inputs = {name: fingerprint_of(common, name) for name in names}
     chapter = Run(common, "ch6_r1", settings, inputs=inputs)
-    return chapter.summary if chapter.finished else join(chapter, settings, earlier)
+    summary = chapter.summary if chapter.finished else join(chapter, settings, earlier)
+    for name in EXPERIMENTS:
+        if getattr(settings, name):
+            numbers = run_experiment(name, settings, common, earlier["ch0_base"])
+            summary = {**summary, name: numbers}
+            summary = write_summary(common.folder("ch6_r1") / "summary.json", summary)
+    return summary
+
+
+def run_experiment(name: str, settings: Settings, common: Common, base: dict) -> dict:
+    """The numbers of an experiment, a run in a folder of its own; a finished one is reused."""
+    config = settings.distilled if name == "distil" else None
+    inputs = {"r1": fingerprint_of(common, "ch6_r1")}
+    run = Run(common, f"ch6_{name}", config or settings.grpo, inputs=inputs)
+    if not run.finished:
+        gpt, _, _ = load_model(common.folder("ch6_r1") / "model.pt", device=common.device)
+        if name == "distil":
+            teacher = replace(load_base(base, common), gpt=gpt)
+            result = distil(run, teacher, settings, Loops(cold_start, learn_from_both))
+        else:
+            result = compare_ways(run, settings.grpo.max_new_tokens)
+        run.finish({"result": result})
+    return run.summary["result"]
 
 
 def join(chapter: Run, settings: Settings, earlier: dict[str, dict]) -> dict:
@@ -127,12 +158,13 @@ def join(chapter: Run, settings: Settings, earlier: dict[str, dict]) -> dict:
 
     # Step 3: SFT, the cold start. The kitten learns when to think and when to just answer.
     policy = copy.deepcopy(kittens[STARTS[settings.start]])
-    cold_start(chapter, Kitten(policy, tokenizer, common, base.texts), rows, settings.sft)
+    pupil = Kitten(policy, tokenizer, common, base.texts)
+    cold_start(chapter, "cold_start", pupil, rows, settings.sft)
     save_model(chapter.folder / "cold_start.pt", policy, tokenizer)
     scores["cold_start"] = examiner.once("cold_start", policy)
 
     # Step 4: RL on everything, with two kinds of rewards in every batch.
-    learn_from_both(chapter, chat, policy, settings)
+    learn_from_both(chapter, "grpo", policy, asked_of_r1(chapter, chat, settings), settings.grpo)
     scores["R1"] = examiner.once("R1", policy)
 
     # Look: one kitten, everything at once?
@@ -149,6 +181,7 @@ def join(chapter: Run, settings: Settings, earlier: dict[str, dict]) -> dict:
     print(ERRORS_MEAN)
     keys = {"steps": scores, "rejection": counts}
     keys |= {key: scores["R1"][key] for key in EXAM_KEYS if key in scores["R1"]}
+    keys |= dict.fromkeys(EXPERIMENTS)
     return chapter.finish(keys, model=(policy, tokenizer))
 
 
@@ -198,7 +231,7 @@ def teach_material(
         f"{counts['replies_drawn']:,}",
         flush=True,
     )
-    row_length = min(ROW_LENGTH, zero.config.context_length)
+    row_length = min(mixture.ROW_LENGTH, zero.config.context_length)
     chats = mixture.chat_documents(tokenizer, common, settings.chats, row_length)
     documents = [(tokens, mask) for tokens, mask in found["documents"] if len(tokens) <= row_length]
     rng = new_random(common.seed, "ch6_r1", "drills")
@@ -211,11 +244,13 @@ def teach_material(
 # ----------------------------------------------------------------------------------- the two loops
 
 
-def cold_start(chapter: Run, kitten: Kitten, rows: PackedRows, config: SFTConfig) -> None:
+def cold_start(
+    run: Run, name: str, kitten: Kitten, rows: PackedRows, config: SFTConfig, *salt
+) -> None:
     """Step 3: the next-token loss on verified thoughts and liked replies, with replay of the
     town."""
-    generator = new_generator("cpu", kitten.common.seed, "ch6_r1", "cold_start")
-    stage, optimizer = sft_stage(chapter, "cold_start", kitten.gpt, config, generator)
+    generator = new_generator("cpu", run.common.seed, "ch6_r1", "cold_start", *salt)
+    stage, optimizer = sft_stage(run, name, kitten.gpt, config, generator)
     training = train_sft(
         kitten.gpt,
         rows,
@@ -229,38 +264,41 @@ def cold_start(chapter: Run, kitten: Kitten, rows: PackedRows, config: SFTConfig
         pass
 
 
-def learn_from_both(chapter: Run, chat: Kitten, policy: GPT, settings: Settings) -> None:
-    """Step 4: GRPO on puzzles and chats, mixed in every batch. The reward of a prompt is found by
-    its number: rules for the puzzles, which come first, the reward model for the chats. Only chats
-    pay a price for leaving the cold start: rules cannot be sweet-talked, a reward model can."""
-    common, tokenizer, config = chapter.common, chat.tokenizer, settings.grpo
-    asked = config.steps * config.prompts_per_step
-    puzzles = round(settings.puzzle_share * asked)
-    practice = exam.countdown_practice(puzzles, new_random(common.seed, "ch6_r1", "practice"))
-    questions = taught_questions(common, asked - puzzles, "rl", mixture.ASKED_SHARES)
-    puzzle_prompts = [exam.as_user(tokenizer, exercise.text) for exercise in practice]
-    chat_prompts = [chat_prompt(tokenizer, question.messages()) for question in questions]
-
-    rules = exam.reward_for(practice, tokenizer, settings.format_weight)
-    likes = mixture.liking(tokenizer, chat_prompts, chat.scorer, settings.chat_weight)
-    reward = mixed_reward([(len(puzzle_prompts), rules), (len(chat_prompts), likes)])
-    prices = [0.0] * len(puzzle_prompts) + [settings.chat_kl] * len(chat_prompts)
-
-    reference = copy.deepcopy(policy)  # the cold start, as it is before the first round
+def learn_from_both(
+    run: Run, name: str, policy: GPT, asked: Asked, config: GRPOConfig, *salt
+) -> None:
+    """Step 4: GRPO on puzzles and chats, mixed in every batch."""
+    reference = copy.deepcopy(policy)  # the cold start; a stage that goes on loads later weights
     optimizer = make_optimizer(policy, matrix_lr=config.matrix_lr, other_lr=config.other_lr)
-    generator = new_generator(common.device, common.seed, "ch6_r1", "grpo")
+    generator = new_generator(run.common.device, run.common.seed, "ch6_r1", "grpo", *salt)
     objects = {"gpt": policy, "optimizer": optimizer, "generator": generator}
-    stage = chapter.stage("grpo", total=config.steps, objects=objects)
+    stage = run.stage(name, total=config.steps, objects=objects)
     training = train_grpo(
         policy,
-        puzzle_prompts + chat_prompts,
-        reward,
+        asked.prompts,
+        asked.reward,
         config=config,
         optimizer=optimizer,
         generator=generator,
         start_step=stage.step,
         reference=reference,
-        kl_coefs=prices,
+        kl_coefs=asked.kl_coefs,
     )
     for _ in stage.follow(training, show=LIVE):
         pass
+
+
+def asked_of_r1(chapter: Run, chat: Kitten, settings: Settings) -> Asked:
+    """What the last step asks: practice puzzles and taught questions, new ones for every round."""
+    common, config = chapter.common, settings.grpo
+    count = config.steps * config.prompts_per_step
+    puzzles = round(settings.puzzle_share * count)
+    return mixture.asked(
+        chat.tokenizer,
+        exam.countdown_practice(puzzles, new_random(common.seed, "ch6_r1", "practice")),
+        taught_questions(common, count - puzzles, "rl", mixture.ASKED_SHARES),
+        chat.scorer,
+        format_weight=settings.format_weight,
+        chat_weight=settings.chat_weight,
+        chat_kl=settings.chat_kl,
+    )
