@@ -3,12 +3,14 @@
 What is tested is the recipe: what is kept, who is rewarded by whom, and that a killed run goes on.
 """
 
+import json
 import random
+import statistics
 
 import pytest
 import torch
 
-from chapters.ch6_r1 import mixture
+from chapters.ch6_r1 import distil, mixture, ways
 from chapters.ch6_r1 import story as ch6_r1
 from chapters.ch6_r1.exams import Examiner
 from chapters.ch6_r1.mixture import Attempt, keep_best
@@ -21,6 +23,7 @@ from kittenllm.rewards import mixed_reward, score_by_rule
 from kittenllm.runs.checkpoints import save_model
 from kittenllm.runs.run import Run
 from kittenllm.runs.stages import Stage
+from kittenllm.runs.summaries import read_history
 from kittenllm.sampling import Rollout
 from kittenllm.scorer import Scorer, new_reward_model, save_reward_model
 from kittenllm.settings import Common, with_values
@@ -325,3 +328,75 @@ def test_drills_hold_no_held_out_triple_and_are_trained_whole(town_tokenizer):
     documents = mixture.drill_documents(town_tokenizer, 2_000, random.Random(0))
     assert 2_000 <= sum(map(len, documents)) < 2_200
     assert all(all(document.loss_mask) for document in documents)
+
+
+# --------------------------------------------------------------------------------- the experiments
+
+
+@pytest.fixture
+def tiny_experiments(monkeypatch):
+    small = {"layers": 1, "channels": 16, "heads": 2, "kv_heads": 1, "ffn_channels": 8}
+    monkeypatch.setattr(distil, "SMALL", small)
+    monkeypatch.setattr(distil, "SEEDS", 2)
+    monkeypatch.setattr(distil, "QUICK_PUZZLES", 2)
+    return settings_of(distil=True, distil_base_steps=2, distil_rounds=2, distil_problems=2)
+
+
+def test_distillation_in_a_small_world(small_world, tiny_experiments, monkeypatch):
+    """Nobody can solve anything here, so every thought is kept: the ways and tokens count."""
+    monkeypatch.setattr(mixture, "keep_best", lambda attempts, most: list(attempts))
+    summary = ch6_r1.run(tiny_experiments, small_world)
+    found = summary["distil"]
+    assert list(found["arms"]) == ["base", "rl", "distilled", "distilled_rl"]
+    arms = found["arms"]
+    tokens = arms["rl"]["training_tokens"]
+    assert tokens == arms["distilled"]["training_tokens"] > 0 == arms["base"]["training_tokens"]
+    assert arms["distilled_rl"]["training_tokens"] == 2 * tokens
+    assert all(len(arm["accuracies"]) == 2 for arm in arms.values())
+    assert "no difference can be told" in found["verdict"]
+    folder = small_world.folder("ch6_distil")
+    assert (folder / "distilled.pt").is_file() and (folder / "distil.png").is_file()
+    stages = {entry["stage"] for entry in read_history(folder / "metrics.jsonl")}
+    names = ("base", "rl", "distilled", "distilled_rl")
+    assert stages == {f"{name}_{seed}" for name in names for seed in (0, 1)}
+
+
+def test_without_a_right_thought_there_is_nothing_to_distil(small_world, tiny_experiments):
+    with pytest.raises(ValueError, match="R1 solved none of 2 puzzles.*--distil-problems"):
+        ch6_r1.run(tiny_experiments, small_world)
+
+
+@pytest.mark.parametrize(
+    "rl, distilled, words",
+    [
+        ([0.1, 0.2, 0.3], [0.5, 0.6, 0.7], "distillation wins"),
+        ([0.5, 0.6, 0.7], [0.1, 0.2, 0.3], "RL of its own wins"),
+        ([0.1, 0.3, 0.5], [0.2, 0.4, 0.6], "no difference can be told"),
+    ],
+)
+def test_the_verdict_falls_either_way(rl, distilled, words):
+    rest = {"format_rate": 1.0, "tokens": 50.0}
+    arms = {
+        name: distil.summary_of([{"accuracy": value, **rest} for value in values])
+        for name, values in (("rl", rl), ("distilled", distilled))
+    }
+    assert arms["rl"]["accuracy_stderr"] == pytest.approx(statistics.stdev(rl) / 3**0.5)
+    assert words in distil.verdict(arms)
+
+
+def test_four_ways_in_one_picture(small_world, town_tokenizer, monkeypatch, capsys):
+    folder = small_world.folder("ch5_reasoning")
+    save_model(folder / "warm_up.pt", random_gpt(town_tokenizer, 8), town_tokenizer)
+    lines = [{"stage": "warm_up", "step": 0, "seconds": 2.0}]
+    lines.append({"stage": "grpo", "step": 0, "seconds": 3.0})
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "metrics.jsonl").write_text(text)
+    monkeypatch.setattr(ways, "QUICK_PROBLEMS", 2)
+    monkeypatch.setattr(ways, "ATTEMPTS", (1,))
+    found = ch6_r1.run(settings_of(ways=True), small_world)["ways"]
+    assert list(found) == ["thinking longer", "pure RL", "SFT and RL"]
+    assert [round(found[way]["seconds"]) for way in list(found)[:2]] == [2, 5]
+    votes = found["thinking longer"]["vote of n"]
+    assert votes["2"]["tokens"] == 2 * votes["1"]["tokens"]
+    assert (small_world.folder("ch6_ways") / "ways.png").is_file()
+    assert "distillation: left out" in capsys.readouterr().out

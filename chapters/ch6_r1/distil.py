@@ -65,6 +65,11 @@ def distil(run: Run, teacher: Kitten, settings, loops: Loops) -> dict:
     tokenizer = teacher.tokenizer
     thoughts = run.once("thoughts", lambda: verified_thoughts(run, teacher, settings))
     documents = [ChatTokens(*document) for document in thoughts["documents"]]
+    if not documents:
+        raise ValueError(
+            f"R1 solved none of {settings.distilled.distil_problems} puzzles: there is no thought "
+            "to learn from. Ask it more (--distil-problems), or train it longer."
+        )
     print(f"R1: {len(documents):,} of {thoughts['drawn']:,} thoughts are kept", flush=True)
     found: dict[str, list[dict]] = {arm: [] for arm in ARMS}
     for seed in range(SEEDS):
