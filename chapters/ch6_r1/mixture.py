@@ -34,21 +34,6 @@ ROW_LENGTH = 256  # of the packed rows that are trained on
 ROWS_AT_ONCE = 512  # replies that are sampled side by side; more need more memory
 NO_END_PENALTY = 2.0  # for a chat reply without an end, in units of the reward model's score
 
-# What the kittens are asked in chats, here and in the RL of the last step. As in the chapter on
-# PPO, "may I" is asked about fine things oftener than about dangerous ones, or "no" wins.
-ASKED_SHARES = {
-    "fact": 0.32,
-    "risky": 0.15,
-    "allowed": 0.22,
-    "sum": 0.05,
-    "greeting": 0.04,
-    "story": 0.04,
-    "talk": 0.06,
-    "outside": 0.06,
-    "wish": 0.06,
-}
-
-
 # The drills beside the thoughts, in the shares of chapter 5's warm-up.
 DRILL_SHARES = {"sums": 0.28, "comparisons": 0.08, "lefts": 0.22}
 LARGEST_LEFT = 30

@@ -18,7 +18,7 @@ from chapters.ch6_r1.mixture import Asked
 from chapters.ch6_r1.ways import compare_ways
 from chapters.common import exam
 from chapters.common.kitten import Kitten, load_base, sft_stage
-from chapters.common.measuring import taught_questions, with_scorer
+from chapters.common.measuring import ASKED_SHARES, taught_questions, with_scorer
 from chapters.common.runner import ensure
 from chapters.common.samples import DRAWN, TYPICAL, write_samples
 from kittenllm.batches import PackedRows, pack
@@ -57,7 +57,7 @@ class Settings:
         hidden="warmup cooldown max_grad_norm",
     )
     grpo: GRPOConfig = nested(
-        GRPOConfig(steps=30),
+        GRPOConfig(steps=30, minibatches=2),
         hidden="kl_coef tokens_per_pass skip_equal_groups max_grad_norm",
         steps="grpo_steps",
     )
@@ -207,7 +207,7 @@ def teach_material(
         liked = mixture.liked_replies(
             ppo,
             tokenizer,
-            taught_questions(common, settings.questions, "liked", mixture.ASKED_SHARES),
+            taught_questions(common, settings.questions, "liked", ASKED_SHARES),
             settings.replies_each,
             chat.scorer,
             new_generator(common.device, common.seed, "ch6_r1", "liked"),
@@ -296,7 +296,7 @@ def asked_of_r1(chapter: Run, chat: Kitten, settings: Settings) -> Asked:
     return mixture.asked(
         chat.tokenizer,
         exam.countdown_practice(puzzles, new_random(common.seed, "ch6_r1", "practice")),
-        taught_questions(common, count - puzzles, "rl", mixture.ASKED_SHARES),
+        taught_questions(common, count - puzzles, "rl", ASKED_SHARES),
         chat.scorer,
         format_weight=settings.format_weight,
         chat_weight=settings.chat_weight,
