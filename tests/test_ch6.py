@@ -327,10 +327,14 @@ def test_the_cold_start_begins_where_it_is_told_to(start, name, small_world, no_
         assert torch.equal(got, wanted)
 
 
-def test_chats_of_chapter_1_and_how_many(town_tokenizer):
-    chats = mixture.chat_documents(town_tokenizer, Common(), 7, 200)
-    assert len(chats) == 7 and all(any(c.loss_mask) and len(c) <= 200 for c in chats)
-    assert mixture.chat_documents(town_tokenizer, Common(), 0, 200) == []
+def test_longer_chats_of_chapter_1_wait_for_a_reply(town_tokenizer):
+    prompts = mixture.long_chat_prompts(town_tokenizer, Common(), 7, 200)
+    assert len(prompts) == 7
+    for prompt in prompts:
+        text = town_tokenizer.decode(prompt)
+        assert text.endswith("<|im_end|><|im_start|>assistant\n") and len(prompt) <= 200
+        assert text.count("<|im_start|>") >= 3  # a system message, or more than one round
+    assert mixture.long_chat_prompts(town_tokenizer, Common(), 0, 200) == []
 
 
 def test_drills_hold_no_held_out_triple_and_are_trained_whole(town_tokenizer):

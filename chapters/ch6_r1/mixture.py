@@ -17,7 +17,7 @@ import torch
 from chapters.common.exam import Exercise, PromptOf, as_user, judged, reward_for
 from chapters.common.kitten import Kitten
 from kittenllm import cleaning
-from kittenllm.chat import ChatTokens, chat_prompt, encode_chat, text_prompt
+from kittenllm.chat import ChatTokens, chat_prompt, text_prompt
 from kittenllm.data_file import read_data_file
 from kittenllm.evaluation import MAX_REPLY_TOKENS
 from kittenllm.gpt import GPT
@@ -103,22 +103,21 @@ def keep_best(attempts: Sequence[Attempt], most: int) -> list[Attempt]:
 def liked_replies(
     policy: GPT,
     tokenizer: Tokenizer,
-    questions: Sequence[Question],
+    prompts: Sequence[list[int]],
     each: int,
     scorer: Scorer,
     generator: torch.Generator,
 ) -> list[ChatTokens]:
-    """`each` replies to a question; the one that the reward model likes best becomes a document.
+    """`each` replies to a prompt; the one that the reward model likes best becomes a document.
 
-    A question whose best reply did not end by itself is left out.
+    A prompt whose best reply did not end by itself is left out.
     """
     documents = []
-    for start in range(0, len(questions), ROWS_AT_ONCE // each):
-        part = questions[start : start + ROWS_AT_ONCE // each]
-        prompts = [chat_prompt(tokenizer, question.messages()) for question in part]
+    for start in range(0, len(prompts), ROWS_AT_ONCE // each):
+        part = prompts[start : start + ROWS_AT_ONCE // each]
         rollout = generate(
             policy,
-            [prompt for prompt in prompts for _ in range(each)],
+            [prompt for prompt in part for _ in range(each)],
             max_new_tokens=MAX_REPLY_TOKENS,
             temperature=1.0,
             generator=generator,
@@ -126,7 +125,7 @@ def liked_replies(
         replies = rollout.replies()
         for number, best in enumerate(best_of_groups(rollout, scorer, each)):
             if rollout.ended[best]:
-                documents.append(document(tokenizer, prompts[number], replies[best]))
+                documents.append(document(tokenizer, part[number], replies[best]))
     return documents
 
 
@@ -153,14 +152,16 @@ def thought_documents(tokenizer: Tokenizer, kept: Sequence[Attempt]) -> list[Cha
     return [document(tokenizer, as_user(tokenizer, each.text), each.reply) for each in kept]
 
 
-def chat_documents(tokenizer: Tokenizer, common: Common, most: int, longest: int):
-    """`most` conversations of chapter 1's cleaned data, several rounds and system messages too."""
-    if most == 0:
-        return []
+def long_chat_prompts(
+    tokenizer: Tokenizer, common: Common, most: int, longest: int
+) -> list[list[int]]:
+    """`most` of chapter 1's conversations that have several rounds or a system message, without
+    their last reply: a good one is still to be found. What people replied is read, not trained."""
     records, _ = load_chats(read_data_file(DATA / "chats_raw.jsonl"))
     kept, _ = cleaning.clean(records, new_random(common.seed, "ch1_sft", "balance"))
-    chats = [encode_chat(tokenizer, record["messages"]) for record in kept]
-    return [chat for chat in chats if len(chat) <= longest][:most]
+    several = [record["messages"] for record in kept if len(record["messages"]) > 2]
+    prompts = [chat_prompt(tokenizer, messages[:-1]) for messages in several]
+    return [prompt for prompt in prompts if len(prompt) <= longest][:most]
 
 
 def drill_documents(tokenizer: Tokenizer, tokens: int, rng: random.Random) -> list[ChatTokens]:

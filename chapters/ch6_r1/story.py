@@ -22,8 +22,9 @@ from chapters.common.measuring import ASKED_SHARES, taught_questions, with_score
 from chapters.common.runner import ensure
 from chapters.common.samples import DRAWN, TYPICAL, write_samples
 from kittenllm.batches import PackedRows, pack
+from kittenllm.chat import chat_prompt
 from kittenllm.config import check_options, nested, option
-from kittenllm.evaluation import ERRORS_MEAN
+from kittenllm.evaluation import ERRORS_MEAN, MAX_REPLY_TOKENS
 from kittenllm.gpt import GPT
 from kittenllm.grpo import GRPOConfig, train_grpo
 from kittenllm.optim import make_optimizer
@@ -49,7 +50,7 @@ class Settings:
     kept_each: int = option(2, "right replies that are kept of each puzzle, at most", low=1)
     questions: int = option(1500, "taught questions that the PPO kitten is asked", low=1)
     replies_each: int = option(4, "its replies to each; the one that is liked best is kept", low=1)
-    chats: int = option(300, "conversations of chapter 1 beside them, at most", low=0)
+    chats: int = option(300, "longer conversations of chapter 1 that it goes on with", low=0)
     drill_tokens: int = option(100_000, "tokens of sums and comparisons beside them", low=0)
     sft: SFTConfig = nested(  # the cold start, in rows of 256 tokens
         SFTConfig(steps=350, rows_per_step=8, replay_fraction=0.2, matrix_lr=3e-3, other_lr=3e-3),
@@ -193,6 +194,7 @@ def teach_material(
 ) -> tuple[PackedRows, dict]:
     """The documents of the cold start in packed rows; how many replies were kept of how many."""
     common, tokenizer = chapter.common, chat.tokenizer
+    row_length = min(mixture.ROW_LENGTH, zero.config.context_length)
 
     def sample() -> dict:
         rng = new_random(common.seed, "ch6_r1", "problems")
@@ -204,10 +206,14 @@ def teach_material(
             generator=new_generator(common.device, common.seed, "ch6_r1", "attempts"),
         )
         kept = mixture.keep_best(attempts, settings.kept_each)
+        questions = taught_questions(common, settings.questions, "liked", ASKED_SHARES)
+        prompts = [chat_prompt(tokenizer, question.messages()) for question in questions]
+        longest = row_length - MAX_REPLY_TOKENS - 1
+        prompts += mixture.long_chat_prompts(tokenizer, common, settings.chats, longest)
         liked = mixture.liked_replies(
             ppo,
             tokenizer,
-            taught_questions(common, settings.questions, "liked", ASKED_SHARES),
+            prompts,
             settings.replies_each,
             chat.scorer,
             new_generator(common.device, common.seed, "ch6_r1", "liked"),
@@ -217,7 +223,7 @@ def teach_material(
             "thoughts_drawn": len(attempts),
             "thoughts_right": sum(attempt.right for attempt in attempts),
             "thoughts_kept": len(kept),
-            "replies_drawn": settings.questions * settings.replies_each,
+            "replies_drawn": len(prompts) * settings.replies_each,
             "replies_kept": len(liked),
         }
         return {"counts": counts, "documents": [[d.tokens, d.loss_mask] for d in documents]}
@@ -231,13 +237,10 @@ def teach_material(
         f"{counts['replies_drawn']:,}",
         flush=True,
     )
-    row_length = min(mixture.ROW_LENGTH, zero.config.context_length)
-    chats = mixture.chat_documents(tokenizer, common, settings.chats, row_length)
     documents = [(tokens, mask) for tokens, mask in found["documents"] if len(tokens) <= row_length]
     rng = new_random(common.seed, "ch6_r1", "drills")
     drills = mixture.drill_documents(tokenizer, settings.drill_tokens, rng)
-    documents += [(document.tokens, document.loss_mask) for document in chats + drills]
-    counts["chats"] = len(chats)
+    documents += [(document.tokens, document.loss_mask) for document in drills]
     return pack(documents, row_length=row_length, pad_id=tokenizer.pad_id), counts
 
 
