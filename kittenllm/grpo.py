@@ -185,8 +185,7 @@ def train_grpo(
     log-prob of the reference that is not a finite number.
     """
     limit, size = config.max_new_tokens, config.group_size
-    prices = [config.kl_coef] * len(prompts) if kl_coefs is None else list(kl_coefs)
-    check_prices(prices, len(prompts), reference)
+    prices = prices_of(len(prompts), config, kl_coefs, reference)
     for step in range(start_step, config.steps):
         watch = training.Stopwatch()
         scale = learning_rate_scale(step, config.steps, warmup=0.0, cooldown=config.cooldown)
@@ -253,11 +252,18 @@ def priced_parts(
             yield part, share, kl_coef
 
 
-def check_prices(prices: Sequence[float], prompts: int, reference: GPT | None) -> None:
-    """Raises: ValueError unless there is a price for each prompt, and a reference if one costs."""
+def prices_of(
+    prompts: int, config: GRPOConfig, kl_coefs: Sequence[float] | None, reference: GPT | None
+) -> list[float]:
+    """What one nat from the reference costs in the replies to each prompt.
+
+    Raises: ValueError unless there is a price for each prompt, and a reference if one costs.
+    """
+    prices = [config.kl_coef] * prompts if kl_coefs is None else list(kl_coefs)
     if len(prices) != prompts:
         raise ValueError(f"{len(prices)} kl_coefs for {prompts} prompts; give one for each")
     for kl_coef in set(prices):
         checks.between("kl_coef", kl_coef, 0, float("inf"))
         if kl_coef > 0 and reference is None:
             raise ValueError(f"kl_coef {kl_coef} needs a reference model; or use kl_coef=0")
+    return prices

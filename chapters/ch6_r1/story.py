@@ -49,7 +49,9 @@ class Settings:
     attempts: int = option(4, "its replies to each", low=1)
     kept_each: int = option(2, "right replies that are kept of each puzzle, at most", low=1)
     questions: int = option(1500, "taught questions that the PPO kitten is asked", low=1)
-    replies_each: int = option(4, "its replies to each; the one that is liked best is kept", low=1)
+    replies_each: int = option(
+        4, "its replies to each; the one that is liked best is kept", low=1, high=64
+    )
     chats: int = option(300, "longer conversations of chapter 1 that it goes on with", low=0)
     drill_tokens: int = option(100_000, "tokens of sums and comparisons beside them", low=0)
     sft: SFTConfig = nested(  # the cold start, in rows of 256 tokens
