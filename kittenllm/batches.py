@@ -46,6 +46,9 @@ class PackedRows:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def __getitem__(self, part: slice) -> "PackedRows":
+        return PackedRows(self.tokens[part], self.loss_mask[part], self.document_ids[part])
+
     def select(self, indices: Tensor) -> "PackedRows":
         """The rows with these numbers, in this order."""
         indices = indices.to(self.tokens.device)

@@ -27,6 +27,7 @@ from torch import Tensor
 from kittenllm import checks
 from kittenllm.batches import PackedRows, TokenStream
 from kittenllm.config import check_options, option
+from kittenllm.distributed import world
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import pick_logprobs
 from kittenllm.optim import learning_rate_scale
@@ -138,11 +139,12 @@ def train_sft(
         )
         optimizer.set_scale(scale)
         batch, chats = step_rows(rows, replay, step, config, generator)
-        batch = batch.to(gpt.device)
-        tokens, loss_mask = batch.tokens, batch.loss_mask  # (B, T), (B, T)
+        mine = world().shard(batch).to(gpt.device)  # all of them without torchrun
+        tokens, loss_mask = mine.tokens, mine.loss_mask  # (B, T), (B, T)
 
-        logits = gpt(tokens, document_ids=batch.document_ids)  # (B, T, V)
+        logits = gpt(tokens, document_ids=mine.document_ids)  # (B, T, V)
         loss, metrics = sft_loss(logits, tokens, loss_mask)
+        loss, metrics = world().average(loss, metrics, count=loss_mask[:, 1:].sum())
         loss.backward()
         grad_norm = apply_gradients(gpt, optimizer, config.max_grad_norm)
         chat_loss = loss

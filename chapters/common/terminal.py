@@ -8,6 +8,10 @@ import os
 import sys
 import textwrap
 import unicodedata
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+
+from kittenllm.distributed import first_to_tell, world
 
 
 def safe_text(text: str, *, keep: str = "") -> str:
@@ -58,3 +62,21 @@ def make_output_forgiving() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+
+
+@contextmanager
+def one_voice() -> Iterator[None]:
+    """Under torchrun only the first process prints while this is open; see `tell`."""
+    with ExitStack() as quiet:
+        if not world().is_first:
+            nowhere = quiet.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            quiet.enter_context(redirect_stdout(nowhere))
+            quiet.enter_context(redirect_stderr(nowhere))
+        yield
+    world().leave()
+
+
+def tell(message: str) -> None:
+    """Why the program ends, on stderr; under torchrun one of the processes says it."""
+    if first_to_tell():
+        print(message, file=sys.stderr)

@@ -1,0 +1,237 @@
+"""More than one process: each takes its rows of a step, and all take the same step.
+
+    torchrun --nproc-per-node 2 -m chapters.ch0_base
+
+starts the program twice. Both processes build the same batch from the same seed, each reads its own
+rows of it, the gradients are averaged, and so both have the same weights after every step: those of
+one process that reads all rows. Without torchrun nothing of this happens.
+
+A mean over n tokens weighs n. Process r has the mean of its n_r tokens, and
+
+    mean over all = sum_r n_r mean_r / sum_r n_r = mean over processes of (n_r / mean n) mean_r
+
+so a loss is multiplied by its weight n_r / mean n, and then a plain average of gradients is right.
+
+With `--shard` every process keeps only a part of each weight, its gradient and its optimizer state,
+and the layers are put together one at a time, when they are read (FSDP: Zhao et al. 2023, arXiv
+2304.11277; torch calls its second version `fully_shard`). All processes must then go through the
+model equally often.
+
+Read before: nothing. Left out: torch's DistributedDataParallel, which sends gradients while others
+are still computed (Li et al. 2020, arXiv 2006.15704). It wants one `forward` and one `backward` in
+a step; GRPO takes several, another number in each process, and samples in between.
+"""
+
+import datetime
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, distributed, nn
+
+PATIENCE = datetime.timedelta(days=1)  # torchrun itself ends everybody when a process is lost
+Rows = TypeVar("Rows")
+
+
+@dataclass
+class World:
+    """All processes that train together, as one of them sees it: `rank` 0 .. size-1 is its number.
+
+    device  where this process computes: a GPU of its own if there is one
+    sharded  --shard was given
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")
+    sharded: bool = False
+
+    @property
+    def is_first(self) -> bool:
+        """The first process writes and prints; the others are quiet."""
+        return self.rank == 0
+
+    def shard(self, rows: Rows, *, equal: bool = False) -> Rows:
+        """This process's rows of a batch: every size-th. A list, a tensor, or packed rows.
+
+        Raises: ValueError for fewer rows than processes, or, if `equal`, for unequal parts.
+        """
+        if self.size == 1:
+            return rows
+        batch: Any = rows
+        count = len(batch)
+        if count < self.size or (equal and count % self.size):
+            wanted = "a multiple of" if equal else "at least"
+            raise ValueError(
+                f"a step has {count} rows (pairs, prompts) for {self.size} processes; give "
+                f"{wanted} {self.size}, or start another number of processes"
+            )
+        return batch[self.rank :: self.size]
+
+    def each(self, number: float) -> list[float]:
+        """This number of every process, in the order of the ranks; all must ask together."""
+        if self.size == 1:
+            return [number]
+        numbers = torch.zeros(self.size, dtype=torch.float64)
+        numbers[self.rank] = number
+        distributed.all_reduce(numbers)
+        return numbers.tolist()
+
+    def wait(self) -> None:
+        """Go on when all processes are here."""
+        self.each(0)
+
+    def leave(self) -> None:
+        """All have finished; nothing can be shared after it."""
+        if self.size > 1:
+            self.wait()
+            distributed.destroy_process_group()
+
+    def weight(self, count: float) -> float:
+        """What the mean over `count` things of this process weighs: count / mean count, or 1."""
+        total = sum(self.each(count))
+        return count * self.size / total if self.size > 1 and total > 0 else 1.0
+
+    def mean(self, numbers: Mapping[str, float]) -> dict[str, float]:
+        """Each number's mean over the processes, which have the same names."""
+        if self.size == 1:
+            return dict(numbers)
+        sums = torch.tensor([float(number) for number in numbers.values()], dtype=torch.float64)
+        distributed.all_reduce(sums)
+        return dict(zip(numbers, (sums / self.size).tolist(), strict=True))
+
+    def average(
+        self, loss: Tensor, metrics: Mapping[str, Tensor], *, count: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """A loss and metrics that are means over `count` tokens (rows, pairs) of this process.
+
+        Returns them as means over those of all processes. The gradient of the loss is only this
+        process's part; `average_gradients` adds those of the others.
+        """
+        if self.size == 1:
+            return loss, dict(metrics)
+        weight = self.weight(count)
+        loss = weight * loss
+        shares = {name: weight * number.item() for name, number in metrics.items()}
+        value, *means = self.mean({"": loss.item(), **shares}).values()
+        loss = loss + (value - loss.detach())  # the value of all, the gradient of this process
+        return loss, {name: loss.new_tensor(n) for name, n in zip(metrics, means, strict=True)}
+
+    def average_gradients(self, model: nn.Module) -> None:
+        """Make every gradient its mean over the processes; one that is missing counts as 0."""
+        if self.size == 1 or is_sharded(model):  # which has averaged them already
+            return
+        trained = [p for p in model.parameters() if p.requires_grad]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+        all_numbers = torch.cat([gradient.flatten() for gradient in gradients])
+        distributed.all_reduce(all_numbers)
+        parts = (all_numbers / self.size).split([p.numel() for p in trained])
+        for p, part in zip(trained, parts, strict=True):
+            p.grad = part.view_as(p).to(p.dtype)
+
+    def dice(self, generator: torch.Generator) -> torch.Generator:
+        """Dice for what each process draws for itself. The common ones move on alike in all."""
+        if self.size == 1:
+            return generator
+        seed = torch.randint(2**62, (1,), generator=generator, device=generator.device)
+        return torch.Generator(generator.device).manual_seed(int(seed) + self.rank)
+
+    def split(self, model: nn.Module) -> None:
+        """With --shard: keep only a part of a GPT here. Call it before the optimizer is made."""
+        if not self.sharded or self.size == 1 or is_sharded(model) or not hasattr(model, "layers"):
+            return
+        from torch.distributed import fsdp
+
+        kind = next(model.parameters()).device.type
+        mesh = distributed.init_device_mesh(kind, (self.size,))
+        for layer in model.layers:  # type: ignore[union-attr]
+            fsdp.fully_shard(layer, mesh=mesh)
+        fsdp.fully_shard(model, mesh=mesh)
+        fsdp.register_fsdp_forward_method(model, "hidden")
+
+
+@cache
+def world() -> World:
+    """The processes that torchrun has started; without torchrun, this one alone.
+
+    Raises: ValueError if this torch cannot work with several processes.
+    """
+    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
+        return World()
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    here = int(os.environ.get("LOCAL_RANK", rank))
+    device = torch.device("cuda", here) if here < torch.cuda.device_count() else World.device
+    if size == 1:
+        return World(device=device)
+    if not distributed.is_available():
+        raise ValueError("this torch has no torch.distributed; start the program without torchrun")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    distributed.init_process_group(backend, timeout=PATIENCE)
+    return World(rank, size, device)
+
+
+# ------------------------------------------------------------------------------ parts of a weight
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Does this process hold only a part of the model?"""
+    return world().sharded and hasattr(model, "unshard")
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A weight, or something of its shape, put together from all processes; others as they are."""
+    return tensor.full_tensor() if world().sharded and hasattr(tensor, "full_tensor") else tensor
+
+
+def part_of(tensor: Tensor, like: Any) -> Tensor:
+    """This process's part of a whole tensor, cut as `like` is; the tensor itself if that is not."""
+    if not world().sharded or not hasattr(like, "full_tensor") or hasattr(tensor, "full_tensor"):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(
+        tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None
+    )
+
+
+@contextmanager
+def put_together(model: nn.Module) -> Iterator[None]:
+    """Inside, every process holds all weights: to sample, or to look into a layer."""
+    if not is_sharded(model):
+        yield
+        return
+    parts: list[Any] = [m for m in model.modules() if hasattr(m, "unshard")]
+    for module in parts:
+        module.set_reshard_after_forward(False, recurse=False)
+        module.unshard()
+    try:
+        yield
+    finally:
+        for module in parts:
+            module.set_reshard_after_forward(module is not model, recurse=False)
+            module.reshard()
+
+
+# ------------------------------------------------------------------------------- how a run ends
+
+
+def is_loss(error: RuntimeError) -> bool:
+    """Is this what a process is told when another one is no longer there?"""
+    return world().size > 1 and any(word in str(error) for word in ("gloo", "NCCL", "onnection"))
+
+
+def first_to_tell() -> bool:
+    """Has no other process told yet why the run has ended?"""
+    if not distributed.is_available() or world().size == 1:
+        return True
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    try:
+        return distributed.TCPStore(address, port, is_master=False).add("kittenllm/told", 1) == 1
+    except RuntimeError:  # the first process kept the list, and it is gone
+        return True
