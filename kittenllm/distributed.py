@@ -114,12 +114,15 @@ class World:
         """
         if self.size == 1:
             return loss, dict(metrics)
-        weight = self.weight(count)
-        loss = weight * loss
-        shares = {name: weight * number.item() for name, number in metrics.items()}
-        value, *means = self.mean({"": loss.item(), **shares}).values()
-        loss = loss + (value - loss.detach())  # the value of all, the gradient of this process
-        return loss, {name: loss.new_tensor(n) for name, n in zip(metrics, means, strict=True)}
+        parts = {name: count * number.item() for name, number in metrics.items()}
+        mean_count, value, *others = self.mean(
+            {"count": count, "loss": count * loss.item(), **parts}
+        ).values()
+        mean_count = mean_count or 1.0  # nobody has one: all is 0
+        loss = count / mean_count * loss
+        loss = loss + (value / mean_count - loss.detach())  # value of all, gradient of this process
+        means = {name: n / mean_count for name, n in zip(metrics, others, strict=True)}
+        return loss, {name: loss.new_tensor(mean) for name, mean in means.items()}
 
     def average_gradients(self, model: nn.Module) -> None:
         """Make every gradient its mean over the processes; one that is missing counts as 0."""

@@ -81,8 +81,8 @@ class Muon(Optimizer):
                 if matrix.grad is not None:
                     same_shape.setdefault(matrix.shape, []).append(matrix)
             for shape, matrices in same_shape.items():
-                ahead = [whole(self.momentum(matrix, group["momentum"])) for matrix in matrices]
-                directions = orthogonalize(torch.stack(ahead))  # (n, rows, columns)
+                ahead = [self.momentum(matrix, group["momentum"]) for matrix in matrices]
+                directions = orthogonalize(whole(torch.stack(ahead)))  # (n, rows, columns)
                 size = group["lr"] * 0.2 * math.sqrt(max(shape))
                 for matrix, direction in zip(matrices, directions, strict=True):
                     matrix.mul_(1 - group["lr"] * group["weight_decay"])

@@ -17,7 +17,7 @@ from kittenllm import settings
 from kittenllm.batches import PackedRows
 from kittenllm.distributed import World, part_of, put_together, whole, world
 from tests.resume_program import run_tiny
-from tests.two_processes import TRAININGS, dice, tiny_gpt, train
+from tests.two_processes import SHARDED, TRAININGS, dice, tiny_gpt, train
 
 ROOT = Path(__file__).parent.parent
 TWO = distributed.is_available() and distributed.is_gloo_available()
@@ -80,7 +80,7 @@ def test_rows_that_do_not_reach_are_refused(rows, equal):
 
 
 def test_a_mean_over_more_tokens_weighs_more(monkeypatch):
-    """Means 1.0 over 3 tokens and 5.0 over 1: of all four tokens it is 2.0."""
+    """The means 1.0 over 3 tokens and 5.0 over 1 token are 2.0 over all four."""
     monkeypatch.setattr(World, "each", lambda self, number: [3, 1])
     weights = World(0, 2).weight(3), World(1, 2).weight(1)
     assert weights == (1.5, 0.5)
@@ -88,8 +88,7 @@ def test_a_mean_over_more_tokens_weighs_more(monkeypatch):
 
 
 def test_the_averaged_loss_has_the_value_of_all_and_the_gradient_of_one(monkeypatch):
-    monkeypatch.setattr(World, "each", lambda self, number: [3, 1])
-    others = {"": 0.5 * 5.0, "hits": 0.5 * 0.0}  # what the process with the one token adds
+    others = {"count": 1, "loss": 1 * 5.0, "hits": 1 * 0.0}  # of the process with one token
     monkeypatch.setattr(
         World, "mean", lambda self, mine: {k: (mine[k] + others[k]) / 2 for k in mine}
     )
@@ -143,8 +142,10 @@ def of_two(tmp_path_factory) -> list[dict]:
 
 
 @needs_gloo
-@pytest.mark.parametrize("sharded", [False, True])
-@pytest.mark.parametrize("name", TRAININGS)
+@pytest.mark.parametrize(
+    "name, sharded",
+    [*((name, False) for name in TRAININGS), *((name, True) for name in SHARDED)],
+)
 def test_two_processes_learn_what_one_learns(of_two, name, sharded):
     """Same global batch, 20 steps: losses, gradients and weights to 1e-5, and so every metric."""
     numbers, weights = train(name)
@@ -164,7 +165,7 @@ def test_two_processes_learn_what_one_learns(of_two, name, sharded):
 @needs_gloo
 @pytest.mark.parametrize("sharded", [False, True])
 def test_both_processes_have_the_same_weights_to_the_last_bit(of_two, sharded):
-    for name in TRAININGS:
+    for name in SHARDED:
         first, second = (results[name, sharded][1] for results in of_two)
         assert all(torch.equal(first[key], second[key]) for key in first), name
 

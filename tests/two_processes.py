@@ -42,7 +42,7 @@ def tiny_gpt() -> GPT:
     config = GPTConfig(
         vocab_size=V,
         context_length=32,
-        layers=2,
+        layers=1,
         channels=16,
         heads=2,
         kv_heads=1,
@@ -158,6 +158,7 @@ TRAININGS = {
     "rules_reply": lambda gpt: rules(gpt, normalize="reply"),
     "rules_kl": lambda gpt: rules(gpt, normalize="constant", kl_coef=0.1),
 }
+SHARDED = ("pretraining", "fine_tuning", "preferences", "rules")
 
 
 def train(name: str) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
@@ -199,7 +200,7 @@ def numbers_in(thing) -> list[torch.Tensor]:
 def all_trainings(path: str) -> None:
     results: dict = {}
     for world().sharded in (False, True):
-        for name in TRAININGS:
+        for name in SHARDED if world().sharded else TRAININGS:
             results[name, world().sharded] = train(name)
         sampled = list(rules(tiny_gpt()))  # with dice of its own
         results["sampled", world().sharded] = [numbers["reward"] for numbers in sampled]
