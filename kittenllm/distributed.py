@@ -28,13 +28,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
 PATIENCE = datetime.timedelta(days=1)  # torchrun itself ends everybody when a process is lost
-Rows = TypeVar("Rows")
 
 
 @dataclass
@@ -55,22 +54,21 @@ class World:
         """The first process writes and prints; the others are quiet."""
         return self.rank == 0
 
-    def shard(self, rows: Rows, *, equal: bool = False) -> Rows:
+    def shard(self, rows: Any, *, equal: bool = False) -> Any:
         """This process's rows of a batch: every size-th. A list, a tensor, or packed rows.
 
         Raises: ValueError for fewer rows than processes, or, if `equal`, for unequal parts.
         """
         if self.size == 1:
             return rows
-        batch: Any = rows
-        count = len(batch)
+        count = len(rows)
         if count < self.size or (equal and count % self.size):
             wanted = "a multiple of" if equal else "at least"
             raise ValueError(
                 f"a step has {count} rows (pairs, prompts) for {self.size} processes; give "
                 f"{wanted} {self.size}, or start another number of processes"
             )
-        return batch[self.rank :: self.size]
+        return rows[self.rank :: self.size]
 
     def each(self, number: float) -> list[float]:
         """This number of every process, in the order of the ranks; all must ask together."""
@@ -84,12 +82,6 @@ class World:
     def wait(self) -> None:
         """Go on when all processes are here."""
         self.each(0)
-
-    def leave(self) -> None:
-        """All have finished; nothing can be shared after it."""
-        if self.size > 1:
-            self.wait()
-            distributed.destroy_process_group()
 
     def weight(self, count: float) -> float:
         """What the mean over `count` things of this process weighs: count / mean count, or 1."""
@@ -105,7 +97,7 @@ class World:
         return dict(zip(numbers, (sums / self.size).tolist(), strict=True))
 
     def average(
-        self, loss: Tensor, metrics: Mapping[str, Tensor], *, count: float
+        self, loss: Tensor, metrics: Mapping[str, Tensor], *, count: float | Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """A loss and metrics that are means over `count` tokens (rows, pairs) of this process.
 
@@ -114,15 +106,14 @@ class World:
         """
         if self.size == 1:
             return loss, dict(metrics)
-        parts = {name: count * number.item() for name, number in metrics.items()}
-        mean_count, value, *others = self.mean(
-            {"count": count, "loss": count * loss.item(), **parts}
-        ).values()
-        mean_count = mean_count or 1.0  # nobody has one: all is 0
+        count = float(count)
+        parts = {name: count * number.item() for name, number in {"": loss, **metrics}.items()}
+        sums = self.mean({"count": count, **parts})
+        mean_count = sums.pop("count") or 1.0  # nobody has anything: all is 0
+        means = {name: loss.new_tensor(total / mean_count) for name, total in sums.items()}
         loss = count / mean_count * loss
-        loss = loss + (value / mean_count - loss.detach())  # value of all, gradient of this process
-        means = {name: n / mean_count for name, n in zip(metrics, others, strict=True)}
-        return loss, {name: loss.new_tensor(mean) for name, mean in means.items()}
+        loss = loss + (means.pop("") - loss.detach())  # the value of all, the gradient of this one
+        return loss, means
 
     def average_gradients(self, model: nn.Module) -> None:
         """Make every gradient its mean over the processes; one that is missing counts as 0."""
@@ -130,11 +121,11 @@ class World:
             return
         trained = [p for p in model.parameters() if p.requires_grad]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
-        all_numbers = torch.cat([gradient.flatten() for gradient in gradients])
-        distributed.all_reduce(all_numbers)
-        parts = (all_numbers / self.size).split([p.numel() for p in trained])
-        for p, part in zip(trained, parts, strict=True):
-            p.grad = part.view_as(p).to(p.dtype)
+        numbers = torch.cat([gradient.flatten() for gradient in gradients])  # one message, not many
+        distributed.all_reduce(numbers)
+        means = (numbers / self.size).split([p.numel() for p in trained])
+        for p, mean in zip(trained, means, strict=True):
+            p.grad = mean.view_as(p).to(p.dtype)
 
     def dice(self, generator: torch.Generator) -> torch.Generator:
         """Dice for what each process draws for itself. The common ones move on alike in all."""
@@ -147,14 +138,13 @@ class World:
         """With --shard: keep only a part of a GPT here. Call it before the optimizer is made."""
         if not self.sharded or self.size == 1 or is_sharded(model) or not hasattr(model, "layers"):
             return
-        from torch.distributed import fsdp
+        from torch.distributed import fsdp  # slow to load, and seldom needed
 
-        kind = next(model.parameters()).device.type
-        mesh = distributed.init_device_mesh(kind, (self.size,))
-        for layer in model.layers:  # type: ignore[union-attr]
-            fsdp.fully_shard(layer, mesh=mesh)
-        fsdp.fully_shard(model, mesh=mesh)
-        fsdp.register_fsdp_forward_method(model, "hidden")
+        gpt: Any = model
+        mesh = distributed.init_device_mesh(gpt.device.type, (self.size,))
+        for module in (*gpt.layers, gpt):
+            fsdp.fully_shard(module, mesh=mesh)
+        fsdp.register_fsdp_forward_method(gpt, "hidden")
 
 
 @cache
@@ -163,10 +153,9 @@ def world() -> World:
 
     Raises: ValueError if this torch cannot work with several processes.
     """
-    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
+    if not {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys():
         return World()
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    here = int(os.environ.get("LOCAL_RANK", rank))
+    rank, size, here = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     device = torch.device("cuda", here) if here < torch.cuda.device_count() else World.device
     if size == 1:
         return World(device=device)
@@ -174,8 +163,7 @@ def world() -> World:
         raise ValueError("this torch has no torch.distributed; start the program without torchrun")
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    distributed.init_process_group(backend, timeout=PATIENCE)
+    distributed.init_process_group(timeout=PATIENCE)  # gloo for the CPU, nccl for a GPU
     return World(rank, size, device)
 
 
@@ -193,23 +181,19 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def part_of(tensor: Tensor, like: Any) -> Tensor:
-    """This process's part of a whole tensor, cut as `like` is; the tensor itself if that is not."""
+    """This process's part of a whole tensor, cut as `like` is; all of it if that is not cut."""
     if not world().sharded or not hasattr(like, "full_tensor") or hasattr(tensor, "full_tensor"):
         return tensor
     from torch.distributed.tensor import distribute_tensor
 
-    return distribute_tensor(
-        tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None
-    )
+    mesh, tensor = like.device_mesh, tensor.to(like.device)
+    return distribute_tensor(tensor, mesh, like.placements, src_data_rank=None)
 
 
 @contextmanager
 def put_together(model: nn.Module) -> Iterator[None]:
     """Inside, every process holds all weights: to sample, or to look into a layer."""
-    if not is_sharded(model):
-        yield
-        return
-    parts: list[Any] = [m for m in model.modules() if hasattr(m, "unshard")]
+    parts: list[Any] = [m for m in model.modules() if is_sharded(m)]
     for module in parts:
         module.set_reshard_after_forward(False, recurse=False)
         module.unshard()
@@ -219,22 +203,3 @@ def put_together(model: nn.Module) -> Iterator[None]:
         for module in parts:
             module.set_reshard_after_forward(module is not model, recurse=False)
             module.reshard()
-
-
-# ------------------------------------------------------------------------------- how a run ends
-
-
-def is_loss(error: RuntimeError) -> bool:
-    """Is this what a process is told when another one is no longer there?"""
-    return world().size > 1 and any(word in str(error) for word in ("gloo", "NCCL", "onnection"))
-
-
-def first_to_tell() -> bool:
-    """Has no other process told yet why the run has ended?"""
-    if not distributed.is_available() or world().size == 1:
-        return True
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    try:
-        return distributed.TCPStore(address, port, is_master=False).add("kittenllm/told", 1) == 1
-    except RuntimeError:  # the first process kept the list, and it is gone
-        return True

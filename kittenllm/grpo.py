@@ -190,8 +190,7 @@ def train_grpo(
         watch = training.Stopwatch()
         scale = learning_rate_scale(step, config.steps, warmup=0.0, cooldown=config.cooldown)
         optimizer.set_scale(scale)
-        picked = training.rows_of_step(len(prompts), step, config.prompts_per_step, generator)
-        picked, dice = world().shard(picked, equal=True), world().dice(generator)  # mine
+        picked, dice = training.own_rows(len(prompts), step, config.prompts_per_step, generator)
         batch = [prompts[i] for i in picked for _ in range(size)]  # N rows, siblings together
 
         # 1. Generate: the distribution sampled from is the one scored below, temperature 1.
@@ -230,12 +229,11 @@ def train_grpo(
                 (share * loss).backward()
                 total += share * loss.item()
                 means.add(metrics, weight=int(mask[part].sum()) if share > 0 else 0)
-            if parts:
+            if sum(world().each(len(kept))) > 0:
                 norm = training.apply_gradients(policy, optimizer, config.max_grad_norm)
                 means.add({"loss": total, "grad_norm": norm})
                 updates += 1
         numbers = {**world().mean(numbers), **means.means(), "updates": updates}
         watch.lap("training")
-        count = sum(world().each(int(mask.sum())))
-        speed = {"tokens_per_second": count / watch.seconds["seconds"]}
+        speed = {"tokens_per_second": world().size * int(mask.sum()) / watch.seconds["seconds"]}
         yield {"step": step, "lr_scale": scale, **numbers, **speed, **watch.seconds}

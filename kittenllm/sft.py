@@ -150,9 +150,12 @@ def train_sft(
         loss.backward()
         grad_norm = apply_gradients(gpt, optimizer, config.max_grad_norm)
         chat_loss = loss
-        if chats < len(tokens):  # once more without the replayed rows, only to be watched
+        if chats < len(batch):  # once more without the replayed rows, only to be watched
+            is_chat = world().shard(torch.arange(len(batch)) < chats).to(gpt.device)  # (B,)
             with torch.no_grad():
-                chat_loss, _ = sft_loss(logits[:chats], tokens[:chats], loss_mask[:chats])
+                chat_mask = loss_mask & is_chat[:, None]  # (B, T)
+                chat_loss, _ = sft_loss(logits, tokens, chat_mask)
+                chat_loss, _ = world().average(chat_loss, {}, count=chat_mask[:, 1:].sum())
         watch.lap("training")
         yield {
             "step": step,
@@ -160,7 +163,7 @@ def train_sft(
             "chat_loss": chat_loss.item(),
             "accuracy": metrics["accuracy"].item(),
             "tokens": int((batch.document_ids >= 0).sum()),
-            "trained_tokens": int(loss_mask[:, 1:].sum()),
+            "trained_tokens": int(batch.loss_mask[:, 1:].sum()),
             "grad_norm": grad_norm,
             "lr_scale": scale,
             **watch.seconds,

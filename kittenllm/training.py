@@ -62,6 +62,17 @@ def rows_of_step(count: int, step: int, size: int, generator: torch.Generator) -
     return rows.tolist()
 
 
+def own_rows(
+    count: int, step: int, size: int, generator: torch.Generator
+) -> tuple[list[int], torch.Generator]:
+    """`rows_of_step`, and the dice for what is sampled for them: the generator itself.
+
+    Under torchrun these are the rows of this process, equally many in each, and dice of its own.
+    """
+    rows = world().shard(rows_of_step(count, step, size, generator), equal=True)
+    return rows, world().dice(generator)
+
+
 def minibatches(
     count: int, epochs: int, parts: int, generator: torch.Generator
 ) -> Iterator[Tensor]:

@@ -206,7 +206,6 @@ def all_trainings(path: str) -> None:
         results["sampled", world().sharded] = [numbers["reward"] for numbers in sampled]
         results["restored", world().sharded] = saved_and_restored()
     torch.save(results, f"{path}{world().rank}")
-    world().leave()
 
 
 if __name__ == "__main__":

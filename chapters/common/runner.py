@@ -21,8 +21,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import ModuleType
 
-from chapters.common.terminal import make_output_forgiving, one_voice, safe_text, tell
-from kittenllm.distributed import is_loss
+from chapters.common.terminal import (
+    is_loss,
+    make_output_forgiving,
+    one_voice,
+    safe_text,
+    tell,
+)
 from kittenllm.runs.checkpoints import CheckpointError, plain_numbers
 from kittenllm.runs.json_files import read_json
 from kittenllm.runs.run import differences, finished_run, read_summary

@@ -11,7 +11,9 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 
-from kittenllm.distributed import first_to_tell, world
+from torch import distributed
+
+from kittenllm.distributed import world
 
 
 def safe_text(text: str, *, keep: str = "") -> str:
@@ -73,10 +75,28 @@ def one_voice() -> Iterator[None]:
             quiet.enter_context(redirect_stdout(nowhere))
             quiet.enter_context(redirect_stderr(nowhere))
         yield
-    world().leave()
+    if world().size > 1:
+        world().wait()
+        distributed.destroy_process_group()
 
 
 def tell(message: str) -> None:
     """Why the program ends, on stderr; under torchrun one of the processes says it."""
     if first_to_tell():
         print(message, file=sys.stderr)
+
+
+def first_to_tell() -> bool:
+    """Has no other process told yet why the program ends?"""
+    if not distributed.is_available() or world().size == 1:
+        return True
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    try:
+        return distributed.TCPStore(address, port, is_master=False).add("kittenllm/told", 1) == 1
+    except RuntimeError:  # who kept the list is gone
+        return True
+
+
+def is_loss(error: RuntimeError) -> bool:
+    """Is this what a process is told when another one is no longer there?"""
+    return world().size > 1 and any(word in str(error) for word in ("gloo", "NCCL", "onnection"))

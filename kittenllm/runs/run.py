@@ -186,11 +186,10 @@ class Run:
     def log(self, stage: str, step: int, metrics: dict) -> None:
         """Append a line to metrics.jsonl; a full disk is a warning, the line is then written
         later."""
-        if not world().is_first:
-            return
         entry = {"stage": stage, "step": step, **metrics}
-        self._unwritten.append(json.dumps(plain_numbers(entry), allow_nan=False) + "\n")
-        self.careful("metrics.jsonl", self._write_metrics)
+        if world().is_first:
+            self._unwritten.append(json.dumps(plain_numbers(entry), allow_nan=False) + "\n")
+            self.careful("metrics.jsonl", self._write_metrics)
 
     def finish(self, keys: dict, *, model=None, extra: dict | None = None) -> dict:
         """Write model.pt and at last summary.json, which makes the run finished; returns the
@@ -225,9 +224,8 @@ class Run:
         if clash:
             raise ValueError(f"summary keys that the run writes by itself: {', '.join(clash)}")
         self.summary = write_summary(self.folder / "summary.json", {**facts, **keys})
-        if world().is_first:
-            shutil.rmtree(self.resume_folder, ignore_errors=True)
-        world().wait()
+        world().wait()  # for the first process, which has written it
+        shutil.rmtree(self.resume_folder, ignore_errors=True)
         self.finished = True
         print(f"{self.chapter}: finished in {facts['seconds']:.0f} s ({self.folder})")
         return self.summary
