@@ -22,18 +22,16 @@ are still computed (Li et al. 2020, arXiv 2006.15704). It wants one `forward` an
 a step; GRPO takes several, another number in each process, and samples in between.
 """
 
-import datetime
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-
-PATIENCE = datetime.timedelta(days=1)  # torchrun itself ends everybody when a process is lost
 
 
 @dataclass
@@ -163,7 +161,8 @@ def world() -> World:
         raise ValueError("this torch has no torch.distributed; start the program without torchrun")
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    distributed.init_process_group(timeout=PATIENCE)  # gloo for the CPU, nccl for a GPU
+    # gloo for the CPU, nccl for a GPU. No hurry: torchrun itself ends all when a process is lost.
+    distributed.init_process_group(timeout=timedelta(days=1))
     return World(rank, size, device)
 
 
@@ -193,7 +192,7 @@ def part_of(tensor: Tensor, like: Any) -> Tensor:
 @contextmanager
 def put_together(model: nn.Module) -> Iterator[None]:
     """Inside, every process holds all weights: to sample, or to look into a layer."""
-    parts: list[Any] = [m for m in model.modules() if is_sharded(m)]
+    parts: list[Any] = [m for m in model.modules() if is_sharded(m)] if world().sharded else []
     for module in parts:
         module.set_reshard_after_forward(False, recurse=False)
         module.unshard()

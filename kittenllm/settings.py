@@ -268,6 +268,8 @@ def pick_device(name: str) -> torch.device:
             f"--device cuda: more processes than the {torch.cuda.device_count()} GPUs here. "
             "Start one for each GPU, or use --device cpu."
         )
+    if name == "mps" and world().size > 1:
+        raise ValueError("--device mps: one process only. Start it without torchrun.")
     if name == "mps" and not torch.backends.mps.is_available():
         raise ValueError("--device mps: this torch sees no Apple GPU. Use --device cpu.")
     return torch.device(name)
