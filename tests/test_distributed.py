@@ -88,7 +88,7 @@ def test_a_mean_over_more_tokens_weighs_more(monkeypatch):
 
 
 def test_the_averaged_loss_has_the_value_of_all_and_the_gradient_of_one(monkeypatch):
-    others = {"count": 1, "loss": 1 * 5.0, "hits": 1 * 0.0}  # of the process with one token
+    others = {"count": 1, "": 1 * 5.0, "hits": 1 * 0.0}  # of the process with one token
     monkeypatch.setattr(
         World, "mean", lambda self, mine: {k: (mine[k] + others[k]) / 2 for k in mine}
     )
