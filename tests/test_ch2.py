@@ -156,7 +156,7 @@ def test_twins_are_about_all_that_is_taught_and_about_nothing_else(town_tokenize
         "risky": {("risky", t.verb, t.name) for t in town.taught_things if t.dangerous},
         "allowed": {("allowed", t.verb, t.name) for t in town.taught_things if not t.dangerous},
     }
-    count = 2000
+    count = 4000
     pairs = twin_pairs(town_tokenizer, count)
     assert len(pairs) == count
     for kind, share in truth.TWIN_SHARES.items():
