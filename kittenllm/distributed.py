@@ -68,14 +68,12 @@ class World:
             )
         return rows[self.rank :: self.size]
 
-    def each(self, number: float) -> list[float]:
-        """This number of every process, in the order of the ranks; all must ask together."""
-        if self.size == 1:
-            return [number]
-        numbers = torch.zeros(self.size, dtype=torch.float64)
-        numbers[self.rank] = number
-        distributed.all_reduce(numbers)
-        return numbers.tolist()
+    def each(self, value: Any) -> list[Any]:
+        """This value in every process, in the order of the ranks; all must ask together."""
+        values = [value] * self.size
+        if self.size > 1:
+            distributed.all_gather_object(values, value)
+        return values
 
     def wait(self) -> None:
         """Go on when all processes are here."""
@@ -87,12 +85,14 @@ class World:
         return count * self.size / total if self.size > 1 and total > 0 else 1.0
 
     def mean(self, numbers: Mapping[str, float]) -> dict[str, float]:
-        """Each number's mean over the processes, which have the same names."""
+        """Each number's mean over the processes that have one of this name."""
         if self.size == 1:
             return dict(numbers)
-        sums = torch.tensor([float(number) for number in numbers.values()], dtype=torch.float64)
-        distributed.all_reduce(sums)
-        return dict(zip(numbers, (sums / self.size).tolist(), strict=True))
+        values: dict[str, list[float]] = {}
+        for its_numbers in self.each(dict(numbers)):
+            for name, number in its_numbers.items():
+                values.setdefault(name, []).append(float(number))
+        return {name: sum(parts) / len(parts) for name, parts in values.items()}
 
     def average(
         self, loss: Tensor, metrics: Mapping[str, Tensor], *, count: float | Tensor

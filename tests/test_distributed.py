@@ -99,6 +99,11 @@ def test_the_averaged_loss_has_the_value_of_all_and_the_gradient_of_one(monkeypa
     assert x.grad.item() == 1.5  # its weight; the average of the gradients halves it
 
 
+def test_a_number_that_one_process_lacks_is_the_mean_of_the_others(monkeypatch):
+    monkeypatch.setattr(World, "each", lambda self, mine: [mine, {"a": 3.0}])
+    assert World(0, 2).mean({"a": 1.0, "b": 5.0}) == {"a": 2.0, "b": 5.0}
+
+
 def test_each_process_has_dice_of_its_own_and_the_common_ones_move_alike():
     common = [dice(0), dice(0)]
     own = [World(rank, 2).dice(common[rank]) for rank in range(2)]
