@@ -106,8 +106,8 @@ def loss_shares(
             shares.append((part, float(mask[part].sum() / mask[rows].sum()) * weight))
         else:
             shares.append((part, len(part) / len(rows) * weight))
-    most = int(max(world().each(len(parts))))  # others may have more parts: then go on with
-    return shares + [(rows[:1], 0.0)] * (most - len(parts))  # a row that counts nothing
+    most = max(world().each(len(parts)))  # others may have more parts: then go on with a row
+    return shares + [(rows[:1], 0.0)] * (most - len(parts))  # that counts nothing
 
 
 class Means:

@@ -10,6 +10,7 @@ import textwrap
 import unicodedata
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from datetime import timedelta
 
 from torch import distributed
 
@@ -91,8 +92,10 @@ def first_to_tell() -> bool:
     if not distributed.is_available() or world().size == 1:
         return True
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    patience = timedelta(seconds=5)
     try:
-        return distributed.TCPStore(address, port, is_master=False).add("kittenllm/told", 1) == 1
+        store = distributed.TCPStore(address, port, is_master=False, timeout=patience)
+        return store.add("kittenllm/told", 1) == 1
     except RuntimeError:  # who kept the list is gone
         return True
 

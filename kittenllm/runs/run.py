@@ -280,6 +280,7 @@ class Run:
         self._is_open = True
 
     def _make_ready(self) -> None:
+        """Of all processes that torchrun has started, the first one does this."""
         mine = {"fingerprint": self.fingerprint, "device": self.common.device.type}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

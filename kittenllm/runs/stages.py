@@ -47,6 +47,11 @@ class Stage:
         run.restored[name] = self.step
         run.cut_metrics(name, self.step)
         world().wait()
+        if world().size > 1 and not (run.folder / "run.json").exists():
+            raise CheckpointError(
+                f"{run.folder}: process {world().rank} does not see it. --runs must be a folder "
+                "that all machines share."
+            )
 
     def follow(
         self, training: Iterator[dict], *, show: tuple[str, ...] = ("loss",)
