@@ -4,13 +4,15 @@
 
 starts the program twice. Both processes build the same batch from the same seed, each reads its own
 rows of it, the gradients are averaged, and so both have the same weights after every step: those of
-one process that reads all rows. Without torchrun nothing of this happens.
+one process that reads all rows. Without torchrun nothing of this happens. In GRPO every process
+samples replies to its own prompts with dice of its own, so the number of processes changes them.
 
 A mean over n tokens weighs n. Process r has the mean of its n_r tokens, and
 
     mean over all = sum_r n_r mean_r / sum_r n_r = mean over processes of (n_r / mean n) mean_r
 
-so a loss is multiplied by its weight n_r / mean n, and then a plain average of gradients is right.
+so a loss is multiplied by its weight, n_r / mean n. Then the plain average of the gradients is
+right.
 
 With `--shard` every process keeps only a part of each weight, its gradient and its optimizer state,
 and the layers are put together one at a time, when they are read (FSDP: Zhao et al. 2023, arXiv
