@@ -123,7 +123,7 @@ class World:
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
         numbers = torch.cat([gradient.flatten() for gradient in gradients])  # one message, not many
         distributed.all_reduce(numbers)
-        means = (numbers / self.size).split([p.numel() for p in trained])
+        means = numbers.div_(self.size).split([p.numel() for p in trained])
         for p, mean in zip(trained, means, strict=True):
             p.grad = mean.view_as(p).to(p.dtype)
 
