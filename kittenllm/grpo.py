@@ -32,6 +32,7 @@ from torch import Tensor
 
 from kittenllm import checks, training
 from kittenllm.config import check_options, option
+from kittenllm.distributed import world
 from kittenllm.forward import action_logprobs, frozen_logprobs
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import average, excess, kl_k3, masked_mean, weighted, widen
@@ -190,11 +191,11 @@ def train_grpo(
         watch = training.Stopwatch()
         scale = learning_rate_scale(step, config.steps, warmup=0.0, cooldown=config.cooldown)
         optimizer.set_scale(scale)
-        picked = training.rows_of_step(len(prompts), step, config.prompts_per_step, generator)
+        picked, dice = training.own_rows(len(prompts), step, config.prompts_per_step, generator)
         batch = [prompts[i] for i in picked for _ in range(size)]  # N rows, siblings together
 
         # 1. Generate: the distribution sampled from is the one scored below, temperature 1.
-        rollout = generate(policy, batch, max_new_tokens=limit, temperature=1, generator=generator)
+        rollout = generate(policy, batch, max_new_tokens=limit, temperature=1, generator=dice)
         tokens, mask, old_logprobs = rollout.tokens, rollout.response_mask, rollout.logprobs
         watch.lap("sampling")
 
@@ -229,14 +230,14 @@ def train_grpo(
                 )
                 (share * loss).backward()
                 total += share * loss.item()
-                means.add(metrics, weight=int(mask[part].sum()))
-            if len(kept) > 0:
+                means.add(metrics, weight=int(mask[part].sum()) if share > 0 else 0)
+            if sum(world().each(len(kept))) > 0:
                 norm = training.apply_gradients(policy, optimizer, config.max_grad_norm)
                 means.add({"loss": total, "grad_norm": norm})
                 updates += 1
-        numbers |= {**means.means(), "updates": updates}
+        numbers = {**world().mean(numbers), **means.means(), "updates": updates}
         watch.lap("training")
-        speed = {"tokens_per_second": int(mask.sum()) / watch.seconds["seconds"]}
+        speed = {"tokens_per_second": world().size * int(mask.sum()) / watch.seconds["seconds"]}
         yield {"step": step, "lr_scale": scale, **numbers, **speed, **watch.seconds}
 
 

@@ -31,6 +31,7 @@ from kittenllm.batches import pack
 from kittenllm.chat import ChatTokens, text_prompt
 from kittenllm.config import check_options, nested, option
 from kittenllm.data_file import DataFile, RecordError, read_data_file
+from kittenllm.distributed import is_sharded
 from kittenllm.evaluation import ERRORS_MEAN
 from kittenllm.grpo import GRPOConfig, train_grpo
 from kittenllm.optim import make_optimizer
@@ -205,6 +206,8 @@ def warm_up(
 def learn_from_rules(run: Run, name: str, thinker: Kitten, task: Task, recipe: Recipe) -> None:
     """GRPO on the practice problems, watched step by step."""
     config = recipe.grpo
+    if config.kl_coef > 0 and is_sharded(thinker.gpt):
+        raise ValueError("--kl-coef needs a whole copy of the model beside it: leave --shard out")
     reference = copy.deepcopy(thinker.gpt) if config.kl_coef > 0 else None
     optimizer = make_optimizer(thinker.gpt, matrix_lr=config.matrix_lr, other_lr=config.other_lr)
     generator = new_generator(run.common.device, run.common.seed, "ch5_reasoning", "grpo")

@@ -21,7 +21,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import ModuleType
 
-from chapters.common.terminal import make_output_forgiving, safe_text
+from chapters.common.terminal import (
+    is_loss,
+    make_output_forgiving,
+    one_voice,
+    safe_text,
+    tell,
+)
 from kittenllm.runs.checkpoints import CheckpointError, plain_numbers
 from kittenllm.runs.json_files import read_json
 from kittenllm.runs.run import differences, finished_run, read_summary
@@ -259,13 +265,13 @@ def exit_code(work: Callable) -> int:
     """
     make_output_forgiving()
     try:
-        with _signals_stop_politely():
+        with _signals_stop_politely(), one_voice():
             work()
         sys.stdout.flush()
         return 0
     except KeyboardInterrupt as stop:
         message = str(stop) or "stopped; the same command goes on from the last saved step"
-        print(f"\n{message}", file=sys.stderr)
+        tell(f"\n{message}")
         return 130
     except BrokenPipeError:  # the reader of a pipe went away, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -275,7 +281,7 @@ def exit_code(work: Callable) -> int:
         if message is None or sys.flags.dev_mode:
             raise
         message = safe_text(message, keep="\n")
-        print(f"error: {message}", file=sys.stderr)
+        tell(f"error: {message}")
         return 1
 
 
@@ -285,6 +291,11 @@ def _readable(error: Exception) -> str | None:
     if isinstance(error, MemoryError) or "out of memory" in text:
         return "not enough memory. Try --size small, or smaller batches."
     if isinstance(error, RuntimeError):
+        if is_loss(error):
+            return (
+                "another process was lost, so all have stopped; the same command goes on from the "
+                "last saved step"
+            )
         if "non-finite" in text:
             return "the gradient is no longer a number. Lower the learning rates and start again."
         return None
