@@ -18,6 +18,7 @@ from kittenllm.evaluation import (
 )
 from kittenllm.kitten_town import tool_chats
 from kittenllm.kitten_town.facts import build_town
+from kittenllm.kitten_town.manners import asks_large_sum
 from kittenllm.kitten_town.tool_chats import PLAN_SHAPES, TWO_CALLS, Request
 from kittenllm.sampling import generate
 from kittenllm.settings import new_generator
@@ -123,7 +124,10 @@ def rates_of(attempts: dict[str, list[Attempt]]) -> dict[str, float]:
 
 
 def chat_exam(kitten: Kitten) -> dict[str, float]:
-    """Questions that need no tool, sampled: how many are answered right, how often it calls."""
+    """Questions that need no tool, sampled: how many are answered right, how often it calls.
+
+    Large sums are not among them: a kitten that has a calculator should use it there.
+    """
     counts = counts_of(kitten.common)
     call_marks = {kitten.tokenizer.call_id, kitten.tokenizer.end_call_id}
     replies = {}
@@ -132,7 +136,7 @@ def chat_exam(kitten: Kitten) -> dict[str, float]:
             kitten.gpt,
             kitten.tokenizer,
             build_town(),
-            questions,
+            [question for question in questions if not asks_large_sum(question.text)],
             replies_each=counts[kind][1],
             temperature=1.0,
             generator=new_generator(kitten.common.device, kitten.common.seed, "ch1_tools", kind),

@@ -10,37 +10,31 @@ from chapters.common.kitten import Kitten
 from kittenllm.batches import PackedRows, pack
 from kittenllm.chat import ChatTokens, encode_chat
 from kittenllm.kitten_town.chats import conversation
-from kittenllm.kitten_town.echoes import echo_chat
 from kittenllm.kitten_town.facts import build_town
 from kittenllm.settings import new_random
 from kittenllm.sft import SFTConfig
-from kittenllm.skills.agent import encode_tool_chat
 from kittenllm.tokenizer import Tokenizer
 
 MakeChat = Callable[[Tokenizer, random.Random], ChatTokens]
 
 
-def echo(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
-    """One drill: something is said three times."""
-    return encode_tool_chat(tokenizer, echo_chat(rng))
-
-
-def with_echoes(make: MakeChat, drill: MakeChat, share: float) -> MakeChat:
-    """`make`, but this share of its conversations are drills: what is not practised fades."""
-
-    def made(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
-        return (drill if rng.random() < share else make)(tokenizer, rng)
-
-    return made
+def ordinary_chat(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
+    """One conversation of chapter 1."""
+    return encode_chat(tokenizer, conversation(build_town(), rng)["messages"])
 
 
 def mixed_rows(
-    make: MakeChat, kitten: Kitten, config: SFTConfig, *, chat_fraction: float
+    make: MakeChat,
+    kitten: Kitten,
+    config: SFTConfig,
+    *,
+    chat_fraction: float,
+    make_ordinary: MakeChat = ordinary_chat,
 ) -> PackedRows:
     """Fresh conversations for all steps of `config`: those of `make`, and ordinary chats, which are
     `chat_fraction` of the tokens."""
     rng = new_random(kitten.common.seed, "ch1_tools", "data")
-    town, tokenizer = build_town(), kitten.tokenizer
+    tokenizer = kitten.tokenizer
     row_length = kitten.gpt.config.context_length
     rows = config.steps * config.rows_per_step * (1 - config.replay_fraction)
     wanted = rows * row_length  # tokens
@@ -48,7 +42,7 @@ def mixed_rows(
     ordinary, total = 0, 0
     while total < wanted:
         if ordinary < chat_fraction * total:
-            chat = encode_chat(tokenizer, conversation(town, rng)["messages"])
+            chat = make_ordinary(tokenizer, rng)
             ordinary += len(chat)
         else:
             chat = make(tokenizer, rng)

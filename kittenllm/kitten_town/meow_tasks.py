@@ -357,15 +357,6 @@ def draw_line(program: str, rng: random.Random) -> str:
     return rng.choice([line for line in lines if line not in plain])
 
 
-def draw_code(rng: random.Random) -> str:
-    """A taught program, or one statement of it, to be said after."""
-    while True:
-        program = draw_program(rng)
-        code = draw_line(program, rng) if rng.random() < 0.7 else program
-        if not is_held_out(program) and not is_held_out(code):
-            return code
-
-
 def make_task(kind: str, program: str, rng: random.Random) -> Task | None:
     """An exercise about this program; None if the program does not lend itself to it."""
     order = rng.choice(ORDERS[kind])
