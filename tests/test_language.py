@@ -112,11 +112,12 @@ def test_the_wordings_of_some_lines():
     assert ways("let a = a-3;") == ["take 3 from a", "let a be a minus 3"]
     assert ways("let a = a*3;") == ["make a 3 times a", "let a be a times 3"]
     assert ways("let b = a*3;") == ["b is a times 3", "let b be a times 3"]
-    assert ways('purr "meow";') == ['say "meow"', 'show "meow"']
+    assert ways('purr "meow";') == ['show "meow"', 'say "meow"']
     assert "repeat 3 times: add 2 to a, say a" in ways("repeat 3 { let a = a+2; purr a; }")
     assert ways("if a > 3 { purr 1; } else { purr a+1; }")[0] == (
-        "if a is above 3, say 1, else say a plus 1"
+        "if a is above 3, show 1, else show a plus 1"
     )
+    assert ways("if a == 3 { purr 1; } else { purr 2; }")[-1] == "if a is 3, say 1, else say 2"
 
 
 def test_bugs_are_real_and_named():

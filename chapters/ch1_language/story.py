@@ -40,7 +40,7 @@ from kittenllm.tokenizer import Tokenizer
 METHODS = ("full", "lora_1", "lora_4", "lora_16")
 # How often each kind of exercise is trained. What a program prints is the hardest to learn;
 # practice (sums and comparisons) is for that alone, no exam asks for it.
-KIND_SHARES = {"write": 0.15, "output": 0.4, "repair": 0.25, "explain": 0.03, "practice": 0.17}
+KIND_SHARES = {"write": 0.2, "output": 0.34, "repair": 0.2, "explain": 0.14, "practice": 0.12}
 
 
 @dataclass(frozen=True)

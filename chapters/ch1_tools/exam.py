@@ -1,4 +1,4 @@
-"""Measuring skills with tools: held-out requests, 2,000 sampled attempts behind every rate.
+"""Measuring skills with tools: held-out requests, three sampled attempts at each.
 
 Used by story.py. An attempt is right if what tool_chats.carried_out asks for is there: the
 right calls in the right order, and an answer that says the right thing and nothing else.
@@ -28,7 +28,7 @@ from kittenllm.skills.toolbox import MAX_CALLS, REPLY_TOKENS, town_tools
 REQUESTS_AT_ONCE = 125  # more would not fit into the processor's caches
 REQUEST_SEED = 89  # every kitten gets the same requests
 # (distinct requests, attempts at each)
-COUNTS = {"calculator": (400, 5), "search": (400, 5), "plan": (400, 5), "long plan": (60, 5)}
+COUNTS = {"calculator": (400, 3), "search": (400, 3), "plan": (400, 3), "long plan": (120, 3)}
 
 
 @dataclass(frozen=True)
