@@ -17,7 +17,6 @@ from kittenllm.chat import ChatTokens, encode_chat, text_prompt
 from kittenllm.evaluation import sample_replies
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town.chats import conversation
-from kittenllm.kitten_town.echoes import echo_chat
 from kittenllm.kitten_town.facts import build_town
 from kittenllm.optim import MuonAdamW, make_optimizer
 from kittenllm.runs.checkpoints import load_model
@@ -26,7 +25,6 @@ from kittenllm.runs.stages import Stage
 from kittenllm.scorer import Scorer
 from kittenllm.settings import Common, new_generator, new_random
 from kittenllm.sft import SFTConfig
-from kittenllm.skills.agent import encode_tool_chat
 from kittenllm.tokenizer import Tokenizer
 
 MakeChat = Callable[[Tokenizer, random.Random], ChatTokens]
@@ -108,27 +106,23 @@ def watched(history: list[dict], key: str) -> tuple[list, list]:
 # ----------------------------------------------------------------------------------------- the mix
 
 
-def echo(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
-    """One drill: something is said three times."""
-    return encode_tool_chat(tokenizer, echo_chat(rng))
-
-
-def with_echoes(make: MakeChat, drill: MakeChat, share: float) -> MakeChat:
-    """`make`, but this share of its conversations are drills: what is not practised fades."""
-
-    def made(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
-        return (drill if rng.random() < share else make)(tokenizer, rng)
-
-    return made
+def ordinary_chat(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
+    """One conversation of chapter 1."""
+    return encode_chat(tokenizer, conversation(build_town(), rng)["messages"])
 
 
 def mixed_rows(
-    make: MakeChat, kitten: Kitten, config: SFTConfig, *, chat_fraction: float
+    make: MakeChat,
+    kitten: Kitten,
+    config: SFTConfig,
+    *,
+    chat_fraction: float,
+    make_ordinary: MakeChat = ordinary_chat,
 ) -> PackedRows:
     """Fresh conversations for all steps of `config`: those of `make`, and ordinary chats, which are
     `chat_fraction` of the tokens."""
     rng = new_random(kitten.common.seed, "ch1_tools", "data")
-    town, tokenizer = build_town(), kitten.tokenizer
+    tokenizer = kitten.tokenizer
     row_length = kitten.gpt.config.context_length
     rows = config.steps * config.rows_per_step * (1 - config.replay_fraction)
     wanted = rows * row_length  # tokens
@@ -136,7 +130,7 @@ def mixed_rows(
     ordinary, total = 0, 0
     while total < wanted:
         if ordinary < chat_fraction * total:
-            chat = encode_chat(tokenizer, conversation(town, rng)["messages"])
+            chat = make_ordinary(tokenizer, rng)
             ordinary += len(chat)
         else:
             chat = make(tokenizer, rng)
