@@ -73,6 +73,16 @@ CELLS = {
     "tokens of right and of wrong replies, after": "答对与答错的回复的 token 数，之后",
     '"wait" of right and of wrong replies, after': "答对与答错的回复里的 “wait”，之后",
     "seconds per step": "每步秒数",
+    # ch6_r1
+    "held-out puzzles right": "留出的谜题答对",
+    "gold score of chats": "聊天的真分",
+    "facts and sums right": "事实与加法答对",
+    "thinks in chats, in puzzles": "在聊天里、在谜题里思考",
+    "unseen books, bits per byte": "没见过的书，每字节的比特数",
+    "puzzles right: chat, PPO, Zero, cold start, R1": "谜题答对：聊天、PPO、Zero、冷启动、R1",
+    "gold score: chat, PPO, Zero, cold start, R1": "真分：聊天、PPO、Zero、冷启动、R1",
+    "facts and sums: chat, PPO, Zero, cold start, R1": "事实与加法：聊天、PPO、Zero、冷启动、R1",
+    "thoughts drawn, kept": "抽取的思考，留下的思考",
     # rounding
     "moves by at most": "最多移动",
     "error by topic, most": "按话题的标准误，最大",
