@@ -28,7 +28,7 @@ from kittenllm.gpt import GPT, GPTConfig
 from kittenllm.kitten_town.chats import Question, held_out_questions
 from kittenllm.kitten_town.facts import ATTRIBUTES, build_town
 from kittenllm.kitten_town.judge import Verdict, judge, words_of
-from kittenllm.kitten_town.voices import FACT_QUESTIONS, TONES
+from kittenllm.kitten_town.voices import TONES
 from kittenllm.records import RecordError
 from kittenllm.reward_model import RewardModel, score_sequences
 from kittenllm.runs.checkpoints import CheckpointError, load_model, save_model

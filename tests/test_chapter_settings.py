@@ -26,12 +26,12 @@ from chapters.ch3_ppo import overoptimisation
 from chapters.ch3_ppo import story as ch3_ppo
 from chapters.ch4_preferences import frontier
 from chapters.ch4_preferences import story as ch4_preferences
-from chapters.ch5_reasoning import exam, pictures
+from chapters.ch5_reasoning import pictures
 from chapters.ch5_reasoning import story as ch5_reasoning
-from chapters.ch5_reasoning.exam import PASS_SAMPLES
 from chapters.ch5_reasoning.thinking import thought_document
+from chapters.common import exam, texts
 from chapters.common import pairs as preferences
-from chapters.common import texts
+from chapters.common.exam import PASS_SAMPLES
 from chapters.common.kitten import Kitten
 from chapters.common.pairs import LabelledPair
 from chapters.common.texts import Texts
@@ -287,7 +287,7 @@ SFT_ROWS = {
 
 def run_tools(stage: Stage, settings) -> None:
     stage.stands_on_finished_chapters(ch1_tools)
-    stage.sft(ch1_tools, "drill", "tools", "direct")
+    stage.sft(ch1_tools, "tools", "direct")
     stage.put(
         ch1_tools,
         load_chat_kitten=stage.chat_kitten,
@@ -300,33 +300,29 @@ def run_tools(stage: Stage, settings) -> None:
     ch1_tools.run(settings, stage.common)
 
 
-TOOLS = {"echo_steps": 2, "steps": 3, "rows_per_step": 4, "chat_fraction": 0.3}
+TOOLS = {"steps": 3, "rows_per_step": 4, "chat_fraction": 0.3}
 TOOLS_ROWS = {
-    "echo_steps": Row(4, {"drill.steps": 4, "drill rows": ANOTHER}),
     "steps": Row(
         6, {"tools.steps": 6, "direct.steps": 6, "tools rows": ANOTHER, "direct rows": ANOTHER}
     ),
     "rows_per_step": Row(
         2,
         {
-            "drill.rows_per_step": 2,
             "tools.rows_per_step": 2,
             "direct.rows_per_step": 2,  # 3 before: answers at once are short
             "* rows": ANOTHER,
         },
     ),
     "chat_fraction": Row(0.9, {"* rows": ANOTHER}),
-    "echo_fraction": Row(0.9, {"tools rows": ANOTHER, "direct rows": ANOTHER}),
     "replay_fraction": Row(0.0, {"*.replay_fraction": 0.0, "* rows": ANOTHER}),
     "matrix_lr": Row(0.02, rates("tools", matrix=0.02) | rates("direct", matrix=0.02)),
     "other_lr": Row(0.03, rates("tools", other=0.03) | rates("direct", other=0.03)),
-    "echo_lr": Row(0.04, rates("drill", matrix=0.04, other=0.04)),
 }
 
 
 def run_language(stage: Stage, settings) -> None:
     stage.stands_on_finished_chapters(ch1_language)
-    stage.sft(ch1_language, "drill", *settings.methods)
+    stage.sft(ch1_language, *settings.methods)
     scores = {"bits_per_byte": 1.0, "exam_seconds": 0.0, "samples": []}
     scores |= {"chat_accuracy": 0.5, "chat_accuracy_stderr": 0.1}
     stage.put(
@@ -340,10 +336,9 @@ def run_language(stage: Stage, settings) -> None:
     ch1_language.run(settings, stage.common)
 
 
-LANGUAGE = {"methods": ("full", "lora_4"), "echo_steps": 1, "steps": 3, "rows_per_step": 2}
+LANGUAGE = {"methods": ("full", "lora_4"), "steps": 3, "rows_per_step": 2}
 LANGUAGE_ROWS = {
     "methods": Row(("full",), {"lora_4*": GONE}),
-    "echo_steps": Row(2, {"drill.steps": 2, "drill rows": ANOTHER}),
     "steps": Row(
         6, {"full.steps": 6, "lora_4.steps": 6, "full rows": ANOTHER, "lora_4 rows": ANOTHER}
     ),
@@ -357,13 +352,11 @@ LANGUAGE_ROWS = {
         },
     ),
     "chat_fraction": Row(0.9, {"full rows": ANOTHER, "lora_4 rows": ANOTHER}),
-    "echo_fraction": Row(0.9, {"full rows": ANOTHER, "lora_4 rows": ANOTHER}),
     "replay_fraction": Row(0.0, {"*.replay_fraction": 0.0, "* rows": ANOTHER}),
     "matrix_lr": Row(0.02, rates("full", matrix=0.02)),
     "other_lr": Row(0.03, rates("full", other=0.03) | {"lora_4.other_lr": 0.03}),
     "lora_lr": Row(0.05, rates("lora_4", matrix=0.05)),
     "lora_alpha": Row(8.0, {"lora_4 alpha": 8.0}),
-    "echo_lr": Row(0.04, rates("drill", matrix=0.04, other=0.04)),
 }
 
 # -------------------------------------------------------------------------------- pairs and rewards

@@ -5,7 +5,7 @@ Used by story.py.
 
 from pathlib import Path
 
-from chapters.ch5_reasoning.exam import PASS_KS
+from chapters.common.exam import PASS_KS
 from chapters.common.terminal import with_error
 from kittenllm import plots
 from kittenllm.plots import Panel, moving_average

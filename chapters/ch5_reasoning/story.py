@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from chapters.ch5_reasoning import exam, pictures, thinking
+from chapters.ch5_reasoning import pictures, thinking
 from chapters.ch5_reasoning.experiments import Loops, run_experiment
 from chapters.ch5_reasoning.recipe import (
     ROW_LENGTH,
@@ -22,6 +22,7 @@ from chapters.ch5_reasoning.recipe import (
     look,
 )
 from chapters.ch5_reasoning.thinking import Task
+from chapters.common import exam
 from chapters.common.kitten import Kitten
 from chapters.common.runner import ensure
 from chapters.common.samples import write_samples
@@ -215,7 +216,7 @@ def learn_from_rules(run: Run, name: str, thinker: Kitten, task: Task, recipe: R
     training = train_grpo(
         thinker.gpt,
         [text_prompt(thinker.tokenizer, exercise.text) for exercise in task.practice],
-        thinking.reward_for(task.practice, thinker.tokenizer, recipe.format_weight),
+        exam.reward_for(task.practice, thinker.tokenizer, recipe.format_weight),
         config=config,
         optimizer=optimizer,
         generator=generator,

@@ -104,6 +104,12 @@ CHAPTERS = (
         shows=("accuracy_before", "accuracy_after", "tokens_before", "tokens_after"),
         talks=False,
     ),
+    Chapter(
+        "ch6_r1",
+        "R1: one kitten that chats, is kind, and thinks",
+        needs=("ch3_ppo", "ch5_reasoning"),
+        shows=("puzzle_accuracy", "gold", "safe_rate", "friendly_rate", "answer_accuracy"),
+    ),
 )
 
 
