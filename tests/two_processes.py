@@ -133,7 +133,14 @@ def odds(gpt: GPT):
     return train_orpo(gpt, some_pairs(), config=config, **tools(gpt))
 
 
-def rules(gpt: GPT, *, steps: int = STEPS, normalize: str = "token", kl_coef: float = 0.0):
+def rules(
+    gpt: GPT,
+    *,
+    steps: int = STEPS,
+    normalize: str = "token",
+    kl_coef: float = 0.0,
+    kl_coefs: list[float] | None = None,
+):
     config = GRPOConfig(
         steps=steps,
         prompts_per_step=4,
@@ -145,8 +152,9 @@ def rules(gpt: GPT, *, steps: int = STEPS, normalize: str = "token", kl_coef: fl
         kl_coef=kl_coef,
     )
     prompts = [[2 + n, 3 + n, 9] for n in range(13)]
-    reference = tiny_gpt() if kl_coef else None
-    return train_grpo(gpt, prompts, rule, config=config, reference=reference, **tools(gpt))
+    reference = tiny_gpt() if kl_coef or kl_coefs else None
+    models = {"reference": reference, "kl_coefs": kl_coefs, **tools(gpt)}
+    return train_grpo(gpt, prompts, rule, config=config, **models)
 
 
 TRAININGS = {
@@ -157,6 +165,7 @@ TRAININGS = {
     "rules": rules,
     "rules_reply": lambda gpt: rules(gpt, normalize="reply"),
     "rules_kl": lambda gpt: rules(gpt, normalize="constant", kl_coef=0.1),
+    "rules_prices": lambda gpt: rules(gpt, kl_coefs=[0.2 * (n % 4 == 0) for n in range(13)]),
 }
 SHARDED = ("pretraining", "fine_tuning", "preferences", "rules")
 
