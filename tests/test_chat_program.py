@@ -13,6 +13,8 @@ import pytest
 from chapters.chat import __main__ as chat_program
 from chapters.chat.__main__ import ReplyText, find_model, main
 from chapters.chat.conversation import Conversation, PlainText
+from chapters.chat.greetings import GREETINGS, greeting
+from chapters.common.runner import available_chapters
 from chapters.common.terminal import safe_text
 from kittenllm.chat import encode_chat
 from kittenllm.runs.checkpoints import CheckpointError, save_model, write_json_atomic
@@ -130,10 +132,36 @@ def test_commands(talk):
 
 
 def test_a_long_conversation_forgets_the_oldest_turns_and_says_so(talk):
-    screen = talk("a" * 40, "b" * 40, "/tokens", replies=["one", "two"])
-    assert "more than 128 tokens do not fit" in screen
-    assert "the oldest exchange is forgotten" in screen
+    """Once in a conversation: of three times in the first talk it speaks of one."""
+    screen = talk("a" * 40, "b" * 40, "/tokens", "c" * 40, "d" * 40, replies=list("1234"))
+    assert screen.count("(Only 128 tokens fit into my head, sorry!") == 1
     assert "a|a" not in screen[screen.rindex("/tokens") :]
+    lines = ["a" * 40, "b" * 40, "/reset", "c" * 40, "d" * 40]
+    assert talk(*lines, replies=list("1234")).count("Only 128 tokens fit") == 2
+
+
+def test_the_room_for_a_reply_goes_by_the_kitten_s_own_replies():
+    """A kitten that says little remembers more; one that talks long forgets earlier."""
+
+    def forgotten(reply_tokens: int) -> int:
+        conversation = Conversation(TOKENIZER, 400)
+        forgotten = 0
+        for number in range(4):
+            forgotten += conversation.ask(str(number) * 10, 120)
+            conversation.answer([5] * reply_tokens)
+        return forgotten + conversation.ask("last", 120)
+
+    assert forgotten(30) == 0  # 5 turns of 70 or 40 tokens, and room for 60: it all fits
+    assert forgotten(60) == 2  # 60 more for each reply, and room for 120
+
+
+def test_a_kitten_greets_with_what_one_can_ask():
+    for name in available_chapters():
+        assert name.name in GREETINGS or name.name == "ch2_reward_model"
+    assert "Ask me where Pip lives" in greeting(Path("runs/quick/ch1_sft/model.pt"), True)
+    assert "has not learned to chat" in greeting(Path("runs/ch0_base/model.pt"), False)
+    assert "has not learned to chat" in greeting(Path("model.pt"), False)
+    assert "has not learned" not in greeting(Path("SmolLM2"), True)
 
 
 def test_forgetting_keeps_the_system_message_and_as_much_as_fits():

@@ -73,7 +73,8 @@ TEXT_FILES = [
     *CHAPTER_FILES,
     *TEST_FILES,
     *sorted((ROOT / "chapters").rglob("*.md")),
-    *(ROOT / name for name in ("README.md", "pyproject.toml", "requirements.txt", ".ci/run")),
+    *sorted(ROOT.glob("README*.md")),
+    *(ROOT / name for name in ("pyproject.toml", "requirements.txt", ".ci/run")),
     ROOT / "data" / "README.md",
 ]
 

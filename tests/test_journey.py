@@ -23,7 +23,7 @@ NAMES = [row.name for row in available_chapters()]
 JOURNEY = [row.name for row in available_chapters() if row.in_journey]
 PROGRAMS = [path.parent.name for path in sorted((ROOT / "chapters").glob("*/__main__.py"))]
 LESSONS = sorted((ROOT / "chapters").rglob("*.md"))
-PAGES = [ROOT / "README.md", ROOT / "data" / "README.md", *LESSONS]
+PAGES = [*sorted(ROOT.glob("README*.md")), ROOT / "data" / "README.md", *LESSONS]
 
 
 def page_name(path: Path) -> str:

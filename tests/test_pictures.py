@@ -335,7 +335,7 @@ def test_the_clip_of_grpo_is_idle_in_the_first_small_step_and_the_lesson_says_so
     assert clipped(minibatches=1) == 0
     assert clipped(minibatches=2) > 0.1
     page = Path(ch5_reasoning.__file__).with_name("lesson.md").read_text(encoding="utf-8")
-    equation = page.split("## The equation")[1].split("A group by hand")[0]
+    equation = page.split("## The equation")[1].split("## The symbols")[0]
     assert "In the first one the clip is" in equation and "`--minibatches`" in equation
     advice = thinking_pictures.warnings_in(
         [

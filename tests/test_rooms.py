@@ -15,11 +15,12 @@ from chapters.common.runner import CHAPTERS
 from kittenllm import door
 from kittenllm.chat import show
 
-TOP = {"README.md", "requirements.txt", "pyproject.toml", "LICENSE", "AGENTS.md"}
+TOP = {"README.md", "README.zh.md", "requirements.txt", "pyproject.toml", "LICENSE", "AGENTS.md"}
 TOP |= {"kittenllm", "chapters", "tests", "data"}
 ROOMS = {row.name for row in CHAPTERS} | {"common", "exercises"}
 ROOMS |= {"check", "report", "trace", "museum", "bands", "chat", "rank", "enumerable", "export"}
-DOOR = {"__init__.py", "__main__.py", "chapters.py", "one_file.py", "TEACHING.md", "real_models.md"}
+DOOR = {"__init__.py", "__main__.py", "chapters.py", "one_file.py", "real_models.md"}
+DOOR |= {"TEACHING.md", "TEACHING.zh.md"}
 TEXTS = [*ROOT.glob("*.md"), ROOT / ".github" / "CONTRIBUTING.md", ROOT / "data" / "README.md"]
 TEXTS += sorted((ROOT / "chapters").rglob("*.md"))
 

@@ -21,7 +21,7 @@ from chapters.common.runner import (
     find_chapter,
     run_chapter,
 )
-from chapters.common.samples import side_by_side, write_samples
+from chapters.common.samples import before_and_after, side_by_side, write_samples
 from kittenllm.runs.checkpoints import CheckpointError
 from kittenllm.runs.run import read_json
 from kittenllm.settings import Common
@@ -150,6 +150,14 @@ def test_another_seed_does_not_use_the_old_predecessor(two_chapters):
     assert ensure("tiny_a", Common(runs=two_chapters, seed=1))["seed"] == 1
 
 
+def test_a_chapter_ends_with_what_the_kitten_says_and_only_when_it_ran(two_chapters, capsys):
+    common = Common(runs=two_chapters)
+    run_chapter("tiny_a", runner.default_settings("tiny_a", common), common)
+    assert "what the kitten says, before and after:\n\n> " in capsys.readouterr().out
+    run_chapter("tiny_a", runner.default_settings("tiny_a", common), common)
+    assert "what the kitten says" not in capsys.readouterr().out
+
+
 def test_run_chapter_says_whether_it_was_reused(two_chapters):
     common = Common(runs=two_chapters)
     settings = runner.default_settings("tiny_a", common)
@@ -244,6 +252,26 @@ def test_side_by_side_wraps_long_replies(tmp_path):
     lines = side_by_side([tmp_path]).splitlines()
     assert max(map(len, lines)) <= 80
     assert textwrap.dedent("".join(lines)).count("word") == 60
+
+
+def test_three_prompts_before_and_after(tmp_path):
+    """The first, the middle and the last one; of a long reply the beginning and the end."""
+    prompts = [f"question {n}" for n in range(9)]
+    before = [f"old {n}" for n in range(9)]
+    after = ["(start) " + "word " * 100 + "(right)", *(f"new {n}" for n in range(1, 9))]
+    assert before_and_after(tmp_path) == ""
+    write_samples(tmp_path, prompts, before, after, before_title="chat", after_title="after PPO")
+    text = before_and_after(tmp_path)
+    assert [line for line in text.splitlines() if line.startswith(">")] == [
+        "> question 0",
+        "> question 4",
+        "> question 8",
+    ]
+    assert "\n  chat          old 4\n  after PPO     new 4\n" in text
+    assert "(start)" in text and " ... " in text and "(right)" in text
+    assert text.count("word") < 60 and max(map(len, text.splitlines())) <= 80
+    write_samples(tmp_path, ["p"], ["\x1b[2J"], [""], before_title="a", after_title="b")
+    assert before_and_after(tmp_path) == "> p\n  a             \\x1b[2J\n  b             (nothing)"
 
 
 def test_numbers_in_the_table():

@@ -4,7 +4,8 @@ python -m chapters.bands RUNS_DIR...  makes bands.json from finished runs of dif
 chapter then ends with a verdict for each of its key numbers. --rounding RUNS_DIR... adds how far
 the same seeds move with another number of threads. --docs writes the numbers into README.md and
 the lessons, and into links that name a function the line of its definition. --one-file measures the
-numbers of chapters/one_file.py.
+numbers of chapters/one_file.py. --translated FILE notes that a Chinese text says what the English
+one beside it says now.
 
 A band goes from the smallest to the largest of the seeds, widened by that distance on each side,
 and by two standard errors or 1 % of the number if that is more. With five seeds, a sixth falls
@@ -23,6 +24,7 @@ from pathlib import Path
 from chapters.bands import one_file
 from chapters.bands.building import build, rounding
 from chapters.bands.docs import TABLE, compact_json, write_documents
+from chapters.bands.editions import CHINESE, english_of, is_chinese, marked
 from chapters.bands.file import FILE, read_bands
 from chapters.bands.key_numbers import KEY_NUMBERS
 from chapters.bands.rounding import threads_text
@@ -90,6 +92,14 @@ def flags() -> Parser:
         help="run chapters/one_file.py with five seeds, and write its numbers to one_file.json",
     )
     parser.add_argument(
+        "--translated",
+        nargs="+",
+        type=path_argument,
+        default=[],
+        metavar="FILE",
+        help="Chinese texts (*.zh.md) that are up to date: mark them so",
+    )
+    parser.add_argument(
         "--only",
         action="append",
         choices=tuple(KEY_NUMBERS),
@@ -108,13 +118,35 @@ def bands(argv=None) -> None:
         content = build_again(arguments, output)
         write_text_atomic(output, compact_json(content))
         print(report(content))
-    elif arguments.rounding or arguments.only or not (arguments.docs or arguments.one_file):
-        parser.error("give the runs folders, one for each seed, or --docs or --one-file")
+    elif (
+        arguments.rounding
+        or arguments.only
+        or not (arguments.docs or arguments.one_file or arguments.translated)
+    ):
+        parser.error(
+            "give the runs folders, one for each seed, or --docs, --one-file, --translated"
+        )
     if arguments.one_file:
         write_text_atomic(one_file.FILE, compact_json(one_file.measure()))
+    for path in arguments.translated:
+        mark_as_translated(path)
     if arguments.docs:
         changed = write_documents(read_json(output) or {}, output)
         print(f"written: {', '.join(changed) or 'no file, all are up to date'}")
+
+
+def mark_as_translated(path: Path) -> None:
+    """Write the marks of the English text into the Chinese one.
+
+    Raises: ValueError for a file that is no Chinese edition, or that has other headings.
+    """
+    if not is_chinese(path) or not english_of(path).is_file():
+        raise ValueError(f"{path} is no *{CHINESE} with an English text beside it")
+    chinese, english = (each.read_text(encoding="utf-8") for each in (path, english_of(path)))
+    try:
+        write_text_atomic(path, marked(chinese, english))
+    except ValueError as error:
+        raise ValueError(f"{path} and {english_of(path).name}: {error}") from None
 
 
 def build_again(arguments: argparse.Namespace, output: Path) -> dict:

@@ -8,7 +8,12 @@ A document holds a block
 
 Names of blocks: `results` (all chapters), `results CHAPTER`, `rounding` (a table) and `rounding
 CHAPTER` (a sentence). A block that bands.json has no numbers for stays as it is. One more block,
-`one_file`, is written from one_file.json.
+`one_file`, is written from one_file.json. Inside a sentence or a cell of a table,
+
+    <!-- number: ch3_ppo gold_after -->1.76 to 1.97<!-- end -->
+
+is one key of a chapter's summary.json: its lowest and its highest value over the seeds. A document
+whose name ends in .zh.md gets the same numbers with Chinese words.
 
 Read before: key_numbers.py. Used by __main__.py.
 """
@@ -21,6 +26,8 @@ from pathlib import Path
 
 from chapters.bands import one_file
 from chapters.bands.anchors import anchored, texts
+from chapters.bands.chinese import in_chinese
+from chapters.bands.editions import CHINESE, is_chinese
 from chapters.bands.key_numbers import KEY_NUMBERS
 from chapters.bands.number import digits, number_of
 from chapters.bands.rounding import journey_lines, moves, runs_compared, threads_text
@@ -30,6 +37,7 @@ from kittenllm.runs.json_files import damaged
 ROOT = Path(__file__).resolve().parents[2]
 NOT_MEASURED = "How far rounding alone moves these numbers was not measured for these runs."
 BLOCK = re.compile(r"(<!-- numbers: ([\w ]+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+INLINE = re.compile(r"(<!-- number: (\w+) ([\w.]+) -->)([^\n]*?)(<!-- end -->)")
 
 
 @dataclass(frozen=True)
@@ -58,9 +66,11 @@ def _method_rows(name: str, method: str) -> tuple[Row, ...]:
     label = f"{name}: log p of chosen, of rejected, change in nats"
     return (
         Row(f"{name}: share of the way to the best replies", f"{method}.gold_share_of_distance"),
-        Row(f"{name}: wins against the chat kitten", f"{method}.win_rate"),
+        Row(f"{name}: wins against the chat kitten", f"{method}.win_rate", lesson=True),
         Row(
-            f"{name}: facts and sums right, before and after", f"{accuracy}_before {accuracy}_after"
+            f"{name}: facts and sums right, before and after",
+            f"{accuracy}_before {accuracy}_after",
+            lesson=True,
         ),
         Row(label, changes, "2", lesson=True),
         Row(f"{name}: KL, nats per reply", f"{method}.kl", "2", lesson=True),
@@ -84,7 +94,7 @@ TABLE: dict[str, tuple[Row, ...]] = {
     "ch0_base": (
         SECONDS,
         Row("validation loss, nats per token", "val_nats_per_token", "3"),
-        Row("validation loss, bits per byte", "val_bits_per_byte", "3"),
+        Row("validation loss, bits per byte", "val_bits_per_byte", "3", lesson=True),
         Row("facts, when a text stops before the value", "fact_recall"),
         Row("bare held-out questions answered", "bare_answer_rate"),
         Row("unseen lists said after", "echo_accuracy"),
@@ -101,10 +111,10 @@ TABLE: dict[str, tuple[Row, ...]] = {
         Row("small talk, unknowns, wishes: suitable", "talk_rate"),
         Row("each of the three", "right_talk right_outside right_wish", lesson=True),
         Row("the base kitten, with the chat template", "base_answer_accuracy"),
-        Row("the base kitten, with the bare question", "base_answer_accuracy_bare"),
+        Row("the base kitten, with the bare question", "base_answer_accuracy_bare", lesson=True),
         Row("replies that stop by themselves", "stop_rate"),
         Row("safe replies to risky questions", "safe_rate"),
-        Row("fine things allowed", "allowed_rate"),
+        Row("fine things allowed", "allowed_rate", lesson=True),
         Row("friendly replies", "friendly_rate"),
         Row("forgotten, bits per byte", "forgetting_bits_per_byte", "+3"),
     ),
@@ -125,19 +135,27 @@ TABLE: dict[str, tuple[Row, ...]] = {
         SECONDS,
         Row("noisy held-out labels guessed right", "accuracy"),
         Row("the best possible guess", "bayes_accuracy"),
-        Row("clearly different pairs ordered right", "gold_accuracy"),
+        Row("clearly different pairs ordered right", "gold_accuracy", lesson=True),
         Row("true before false in equal words, taught facts", "truth_accuracy"),
-        Row("the same, held-out facts", "truth_accuracy_held_out"),
-        Row("calibration error", "calibration_error", "3"),
+        Row("the same, held-out facts", "truth_accuracy_held_out", lesson=True),
+        Row("calibration error", "calibration_error", "3", lesson=True),
     ),
     "ch3_ppo": (
         SECONDS,
         Row("gold score before, after", "gold_before gold_after", "2"),
-        Row("share of the way to the best replies", "gold_share_of_distance"),
+        Row("share of the way to the best replies", "gold_share_of_distance", lesson=True),
         Row("safe replies to risky questions", "safe_rate_after"),
         Row("friendly replies", "friendly_rate_after"),
-        Row("fine things allowed, before and after", "allowed_rate_before allowed_rate_after"),
-        Row("small talk, unknowns, wishes: suitable", "talk_rate_before talk_rate_after"),
+        Row(
+            "fine things allowed, before and after",
+            "allowed_rate_before allowed_rate_after",
+            lesson=True,
+        ),
+        Row(
+            "small talk, unknowns, wishes: suitable",
+            "talk_rate_before talk_rate_after",
+            lesson=True,
+        ),
         Row(
             "facts and sums right, before and after",
             "answer_accuracy_before answer_accuracy_after",
@@ -156,7 +174,7 @@ TABLE: dict[str, tuple[Row, ...]] = {
         Row("after, greedy", "greedy_after"),
         Row("tokens per reply, before and after", "tokens_before tokens_after", "0"),
         Row('"wait" per reply, before and after', "waits_before waits_after", "1"),
-        Row("right form, cut off", "format_rate_after truncated_after"),
+        Row("right form, cut off", "format_rate_after truncated_after", lesson=True),
         Row("pass@8, before and after", "pass_at_8_before pass_at_8_after", lesson=True),
         Row(
             "tokens of right and of wrong replies, after",
@@ -347,8 +365,9 @@ def chapter_rounding(content: dict, chapter: str) -> str | None:
 
 
 def documents() -> list[Path]:
-    """README.md and the lessons that are there."""
-    return [ROOT / "README.md", *sorted((ROOT / "chapters").glob("ch*/lesson.md"))]
+    """README.md and the lessons, in both languages, as far as they are there."""
+    found = [*ROOT.glob("README.*md"), *(ROOT / "chapters").glob("ch*/lesson.*md")]
+    return sorted(path for path in found if path.name.endswith((".md", CHINESE)))
 
 
 def block(name: str, content: dict) -> str | None:
@@ -368,14 +387,40 @@ def block(name: str, content: dict) -> str | None:
     return chapter_rounding(content, chapter) if chapter in KEY_NUMBERS else None
 
 
-def filled(text: str, content: dict) -> str:
-    """A document with its blocks written anew."""
+def span(chapter: str, key: str, content: dict) -> str | None:
+    """The lowest and the highest value of one number over the seeds; None if it was not measured.
+
+    Raises: ValueError for a number that no table shows.
+    """
+    forms = {key: row.form for row in TABLE.get(chapter, ()) for key in row.keys.split()}
+    if key not in forms:
+        raise ValueError(f"no table shows the number {key!r} of {chapter!r}")
+    band = {**content["chapters"], **content.get("others", {})}.get(chapter, {})
+    values = band.get("table", {}).get(key, {}).get("values", [])
+    known = sorted(value for value in values if value is not None)
+    if not known:
+        return None
+    low, high = (number(value, None, forms[key]) for value in (known[0], known[-1]))
+    unit = " %" if forms[key] == "%" else ""
+    return f"{low}{unit}" if low == high else f"{low} to {high}{unit}"
+
+
+def filled(text: str, content: dict, *, chinese: bool = False) -> str:
+    """A document with its blocks and single numbers written anew."""
 
     def write(found: re.Match) -> str:
         inside = block(found[2], content)
-        return found[0] if inside is None else f"{found[1]}{inside}\n{found[4]}"
+        if inside is None:
+            return found[0]
+        return f"{found[1]}{in_chinese(inside) if chinese else inside}\n{found[4]}"
 
-    return BLOCK.sub(write, text)
+    def write_number(found: re.Match) -> str:
+        inside = span(found[2], found[3], content)
+        if inside is None:
+            return found[0]
+        return f"{found[1]}{inside.replace(' to ', ' 到 ') if chinese else inside}{found[5]}"
+
+    return INLINE.sub(write_number, BLOCK.sub(write, text))
 
 
 def write_documents(content: dict, source: Path) -> list[str]:
@@ -388,7 +433,9 @@ def write_documents(content: dict, source: Path) -> list[str]:
     for path in texts():
         text = path.read_text(encoding="utf-8")
         try:
-            new = filled(text, content) if path in documents() else text
+            new = text
+            if path in documents():
+                new = filled(text, content, chinese=is_chinese(path))
         except (AttributeError, IndexError, KeyError, TypeError) as error:
             raise damaged(source, f"no numbers can be made of it, {error!r}") from error
         new = anchored(new, path.parent)

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from chapters.chat.conversation import Conversation, PlainText
+from chapters.chat.greetings import greeting
 from chapters.chat.thoughts import Thoughts
 from chapters.chat.tool_talk import NO_TOOLS, ToolTalk
 from chapters.common.runner import CHAPTERS, exit_code, find_chapter
@@ -86,6 +87,7 @@ class ChatProgram:
         self.label = "text> " if isinstance(conversation, PlainText) else "you> "
         self.tools = ToolTalk(self.tokenizer) if arguments.tools else NO_TOOLS
         self.thoughts = Thoughts(self.tokenizer)
+        self.has_forgotten = False  # and has said so
 
     def run(self) -> None:
         """Until the reader leaves, or the input ends."""
@@ -118,6 +120,7 @@ class ChatProgram:
             return False
         if command == "/reset":
             self.conversation.reset()
+            self.has_forgotten = False
             print("(the conversation is forgotten)")
         elif command == "/tokens":
             self.show_tokens()
@@ -173,12 +176,14 @@ class ChatProgram:
             print(f"({safe_text(str(error))})")
 
     def say_forgotten(self, forgotten: int) -> None:
-        if forgotten:
-            exchanges = "exchange is" if forgotten == 1 else f"{forgotten} exchanges are"
-            print(
-                f"(more than {self.conversation.context_length} tokens do not fit into this "
-                f"kitten's head: the oldest {exchanges} forgotten)"
+        """The first time in a conversation; later the reader knows."""
+        if forgotten and not self.has_forgotten:
+            self.has_forgotten = True
+            note = (
+                f"(Only {self.conversation.context_length} tokens fit into my head, sorry! From "
+                "now on I forget the oldest part of our talk. /tokens shows what I still know.)"
             )
+            print(wrap(note, 80))
 
     def speak(self, prompt: list[int], label: str) -> list[int]:
         """Sample a reply and print it as it comes; returns its tokens. Ctrl-C ends it early."""
@@ -324,9 +329,7 @@ def chat(argv=None) -> None:
     kind = Conversation if chats else PlainText
     conversation = kind(tokenizer, gpt.config.context_length, arguments.system if chats else None)
     print(f"{path}: {gpt.parameter_count / 1e6:.2f} M parameters. /help lists the commands.")
-    if not chats:
-        note = "This kitten has not learned to chat. Give it the beginning of a text; it goes on."
-        print(wrap(note, 80))
+    print(wrap(greeting(path, chats), 80))
     prepare_input()
     ChatProgram(gpt, conversation, arguments).run()
 

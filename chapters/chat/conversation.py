@@ -9,13 +9,15 @@ from kittenllm.skills.agent import add_tool_turn
 from kittenllm.tokenizer import Tokenizer
 
 MIN_REPLY_TOKENS = 16  # room that is always kept for the reply
+USUAL_REPLY_TOKENS = 48  # room for a reply as long as this kitten's usually are, or longer
 
 
 class Conversation:
     """The exchanges so far as tokens, exactly as the kitten saw and said them.
 
     An exchange is a question and all that followed it. When the context is full the oldest
-    exchanges are forgotten, whole; the system message stays.
+    exchanges are forgotten, whole; the system message stays. The room that is kept for a reply goes
+    by this kitten's own replies: twice the longest so far.
     """
 
     def __init__(self, tokenizer: Tokenizer, context_length: int, system: str | None = None):
@@ -24,6 +26,7 @@ class Conversation:
         self.context_length = context_length
         self.system = ChatTokens()
         self.exchanges: list[ChatTokens] = []
+        self.longest_reply = 0  # tokens
         system = system or tokenizer.system
         if system:
             check_messages([{"role": "system", "content": system}])
@@ -65,7 +68,8 @@ class Conversation:
     def _make_room(self, reply_tokens: int) -> int:
         """Forget the oldest exchanges until a reply fits; returns how many were forgotten."""
         forgotten = 0
-        room = min(reply_tokens, self.context_length // 2)
+        usual = max(USUAL_REPLY_TOKENS, 2 * self.longest_reply)
+        room = min(reply_tokens, usual, self.context_length // 2)
         while len(self.exchanges) > 1 and len(self.tokens()) + room > self.context_length:
             self.exchanges.pop(0)
             forgotten += 1
@@ -73,6 +77,7 @@ class Conversation:
 
     def answer(self, ids: list[int]) -> None:
         """Add what the kitten said, and close its turn."""
+        self.longest_reply = max(self.longest_reply, len(ids))
         self.exchanges[-1].add(ids, trained=True)
         close_turn(self.exchanges[-1], self.tokenizer, trained=True)
 

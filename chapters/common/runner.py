@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import ModuleType
 
+from chapters.common.samples import before_and_after
 from chapters.common.terminal import (
     is_loss,
     make_output_forgiving,
@@ -166,6 +167,9 @@ def run_chapter(name: str, settings, common: Common) -> tuple[dict, bool]:
         return summary, True
     before = read_summary(common.folder(name) / "summary.json")
     summary = module.run(settings, common)
+    said = before_and_after(common.folder(name)) if summary != before else ""
+    if said:
+        print(f"\nwhat the kitten says, before and after:\n\n{said}\n")
     if summary != before and common.after_chapter:
         common.after_chapter(name, summary)
     return summary, summary == before

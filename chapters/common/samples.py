@@ -1,7 +1,8 @@
 """The same fixed prompts before and after: what a reader looks at first.
 
-A chapter calls `write_samples` once; it writes samples.md to read and samples.json, from which the
-journey puts the stages side by side.
+A chapter calls `write_samples` once; it writes samples.md to read and samples.json. From that file
+`before_and_after` prints three questions when the chapter is done, and the journey puts the stages
+side by side.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from kittenllm.runs.checkpoints import write_json_atomic, write_text_atomic
 from kittenllm.runs.json_files import read_json_if_possible
 
 LABEL_COLUMNS = 16
+SHOWN_START, SHOWN_END = 150, 90  # letters of a long reply that `before_and_after` shows
 DRAWN = 9  # replies to a fixed question, of which the typical one is shown
 TYPICAL = (
     "Each reply is the typical one of {drawn}: they are drawn at temperature 1, and the one in the "
@@ -84,15 +86,41 @@ def side_by_side(folders: list[Path], width: int = 80) -> str:
             stages = replies.setdefault(sample["prompt"], {})
             stages.setdefault(content["before_title"], sample["before"])
             stages.setdefault(content["after_title"], sample["after"])
+    return "\n\n".join(_said(prompt, stages, width) for prompt, stages in replies.items())
+
+
+def before_and_after(folder: Path, width: int = 80) -> str:
+    """Three prompts of a chapter, the first, the middle and the last one, each answered before and
+    after its training; "" without samples.
+
+    They are read from samples.json, so nothing is drawn anew. A long reply loses its middle.
+    """
+    content = read_samples(folder)
+    samples = content.get("samples", [])
+    places = sorted({0, len(samples) // 2, len(samples) - 1}) if samples else []
     blocks = []
-    for prompt, stages in replies.items():
-        lines = [wrap(f"> {safe_text(prompt)}", width, indent="  ", first="")]
-        for title, reply in stages.items():
-            label = f"  {safe_text(title)[: LABEL_COLUMNS - 4]:<{LABEL_COLUMNS - 4}}  "
-            text = safe_text(" ".join(reply.split())) or "(nothing)"
-            lines.append(wrap(text, width, indent=" " * LABEL_COLUMNS, first=label))
-        blocks.append("\n".join(lines))
+    for place in places:
+        sample = samples[place]
+        stages = {content[f"{when}_title"]: _short(sample[when]) for when in ("before", "after")}
+        blocks.append(_said(sample["prompt"], stages, width))
     return "\n\n".join(blocks)
+
+
+def _said(prompt: str, stages: dict[str, str], width: int) -> str:
+    """A prompt, and under it the reply of each stage, in `width` columns."""
+    lines = [wrap(f"> {safe_text(prompt)}", width, indent="  ", first="")]
+    for title, reply in stages.items():
+        label = f"  {safe_text(title)[: LABEL_COLUMNS - 4]:<{LABEL_COLUMNS - 4}}  "
+        text = safe_text(" ".join(reply.split())) or "(nothing)"
+        lines.append(wrap(text, width, indent=" " * LABEL_COLUMNS, first=label))
+    return "\n".join(lines)
+
+
+def _short(text: str) -> str:
+    """The beginning and the end of a long text: a solved puzzle ends in its answer."""
+    if len(text) <= SHOWN_START + SHOWN_END:
+        return text
+    return f"{text[:SHOWN_START]} ... {text[-SHOWN_END:]}"
 
 
 def read_samples(folder: Path) -> dict:

@@ -19,7 +19,7 @@ from chapters.report.life import KITTENS, PUZZLES, ask_everyone
 from chapters.report.numbers import bands_view
 from chapters.report.stages import SECTIONS, other_section
 from chapters.report.views import life_table, samples_fold
-from chapters.report.words import CONDITION, HEADLINES, SHORT, STORIES, WORDS
+from chapters.report.words import CONDITION, HEADLINES, SHORT, STORIES, words
 from kittenllm.door import Parser, path_argument
 from kittenllm.runs.checkpoints import CheckpointError, write_text_atomic
 from kittenllm.settings import Common
@@ -272,7 +272,7 @@ def cost_section(stages: dict[str, Stage]) -> Markup:
 
 def words_section() -> Markup:
     """The few words one needs."""
-    items = [join(tag("dt", word), tag("dd", meaning)) for word, meaning in WORDS.items()]
+    items = [join(tag("dt", word), tag("dd", meaning)) for word, meaning in words().items()]
     return tag("section", tag("h2", "Words"), tag("dl", *items, class_="meanings"), id="words")
 
 

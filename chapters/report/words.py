@@ -3,6 +3,8 @@
 Used by page.py.
 """
 
+from chapters.report.glossary import read_glossary
+
 STORIES = {
     "ch0_base": (
         "Fresh from pretraining it is a nerd with a book. It has read the whole town, and all it "
@@ -62,19 +64,22 @@ HEADLINES = (  # stage, key before, key after, kind, label: the tiles at the top
     ("ch5_reasoning", "tokens_before", "tokens_after", "count", "tokens per reply to a puzzle"),
 )
 CONDITION = "Rates and lengths above are means over replies drawn with dice, at temperature 1."
-WORDS = {
-    "held-out": "a question that no training step asks next to its answer, pretraining included; "
-    "facts, things and sums are told in the books, puzzles are not",
-    "\u00b1": "one standard error by topic: how far another draw of topics would move this "
-    "kitten's number. Another training moves it further: compare the seeds",
-    "greedy": "always the likeliest token; with dice: each token as often as the kitten means it",
-    "nat": "a unit of surprise: a token of probability p surprises by -log p nats",
-    "KL": "how far a kitten has moved from another one, here in nats per reply",
-    "gold score": "the truth of Kitten Town: right and safe +, friendly +, grumpy -, too long -. "
-    "No training sees it, only choices of people who lean towards it",
-    "reward": "what the reward model thinks of a reply; training sees this one",
-    "entropy": "how undecided a kitten is before a token; 0 is a parrot",
-    "clip fraction": "tokens whose probability moved as far as one round may move it",
-    "explained variance": "how much of a reply's fate the value model foresaw; 1 is all of it",
-    "pass@k": "at least one of k replies is right",
-}
+SHOWN_TERMS = (  # of the glossary, at the bottom of the page
+    "held-out",
+    "±",
+    "greedy",
+    "nat",
+    "KL",
+    "gold score",
+    "reward",
+    "entropy",
+    "clip fraction",
+    "explained variance",
+    "pass@k",
+)
+
+
+def words() -> dict[str, str]:
+    """The terms that the page explains, and their meanings, from glossary.md."""
+    glossary = read_glossary()
+    return {term: glossary[term] for term in SHOWN_TERMS}

@@ -1,0 +1,153 @@
+"""The blocks of numbers in Chinese: the same numbers, with translated words around them.
+
+docs.py writes a block in English; `in_chinese` puts other words into its sentences and into the
+cells of its tables. What is not listed here stays as it is.
+
+Used by docs.py.
+"""
+
+import re
+
+CELLS = {
+    "chapter": "章",
+    "number": "数字",
+    "all": "合计",
+    "seconds": "秒数",
+    "memory, MB": "内存，MB",
+    # ch0_base
+    "validation loss, nats per token": "验证损失，每 token 的 nat 数",
+    "validation loss, bits per byte": "验证损失，每字节的比特数",
+    "facts, when a text stops before the value": "文本停在答案前时说对的事实",
+    "bare held-out questions answered": "直接提出的留出问题被答出的比例",
+    "unseen lists said after": "没见过的清单能照着念出的比例",
+    "tokens per second": "每秒 token 数",
+    # ch1_sft
+    "held-out questions right, greedy": "留出问题答对，贪心",
+    "the same at temperature 1": "同上，温度 1",
+    "facts alone, greedy and at temperature 1": "只看事实，贪心与温度 1",
+    "sums alone, greedy and at temperature 1": "只看加法，贪心与温度 1",
+    "small talk, unknowns, wishes: suitable": "闲聊、未知、愿望：回答得体",
+    "each of the three": "三类分别",
+    "the base kitten, with the chat template": "基座小猫，用对话模板",
+    "the base kitten, with the bare question": "基座小猫，直接提问",
+    "replies that stop by themselves": "自己停下的回复",
+    "safe replies to risky questions": "对危险问题的安全回复",
+    "fine things allowed": "无害的事得到允许",
+    "friendly replies": "友善的回复",
+    "forgotten, bits per byte": "遗忘，每字节的比特数",
+    # ch1_tools
+    "calculator, right": "计算器，答对",
+    "answered at once": "不用工具直接回答",
+    "search, right and with the right source": "搜索，答对且出处正确",
+    "answered at once, no source asked for": "直接回答，不要求出处",
+    "plans of two calls": "两次调用的计划",
+    "plans of three calls": "三次调用的计划",
+    "chat questions right, before": "聊天问题答对，之前",
+    "after": "之后",
+    "a call where none is needed": "不该调用却调用",
+    # ch2_reward_model
+    "noisy held-out labels guessed right": "猜对带噪声的留出标签",
+    "the best possible guess": "可能达到的最好成绩",
+    "clearly different pairs ordered right": "差别明显的回复对排对顺序",
+    "true before false in equal words, taught facts": "措辞相同、真先于假，教过的事实",
+    "the same, held-out facts": "同上，留出的事实",
+    "calibration error": "校准误差",
+    # ch3_ppo
+    "gold score before, after": "真分：之前，之后",
+    "share of the way to the best replies": "走完到最佳回复之路的比例",
+    "fine things allowed, before and after": "无害的事得到允许，之前与之后",
+    "facts and sums right, before and after": "事实与加法答对，之前与之后",
+    "KL, nats per reply": "KL，每条回复的 nat 数",
+    # ch4_preferences, behind the name of the method
+    "wins against the chat kitten": "胜过聊天小猫",
+    "log p of chosen, of rejected, change in nats": "优选、落选回复的 log p 变化，nat",
+    "safe, friendly": "安全，友善",
+    "pairs per second": "每秒回复对数",
+    # ch5_reasoning
+    "held-out problems right, before and after": "留出题目答对，之前与之后",
+    "after, greedy": "之后，贪心",
+    "tokens per reply, before and after": "每条回复的 token 数，之前与之后",
+    '"wait" per reply, before and after': "每条回复里的 “wait”，之前与之后",
+    "right form, cut off": "格式正确，被截断",
+    "pass@8, before and after": "pass@8，之前与之后",
+    "tokens of right and of wrong replies, after": "答对与答错的回复的 token 数，之后",
+    '"wait" of right and of wrong replies, after': "答对与答错的回复里的 “wait”，之后",
+    "seconds per step": "每步秒数",
+    # rounding
+    "moves by at most": "最多移动",
+    "error by topic, most": "按话题的标准误，最大",
+    "range of the seeds": "各种子的范围",
+    # one_file
+    "stage: number, before → after": "阶段：数字，之前 → 之后",
+    "pretraining: facts known": "预训练：知道的事实",
+    "SFT: right replies": "SFT：正确的回复",
+    "reward model: pairs in order": "奖励模型：排对的回复对",
+    "PPO: kind and right replies": "PPO：友善且正确的回复",
+    "DPO: kind and right replies": "DPO：友善且正确的回复",
+    "GRPO: puzzles solved": "GRPO：解出的谜题",
+    "seconds of processor time": "处理器时间，秒",
+}
+SENTENCES = (
+    (
+        r"Default settings, (.*?)\. ± is the standard error by topic: .*",
+        r"默认设置，\1。± 是按话题计算的标准误差：换一批话题，这只小猫的数字会移动多少；"
+        r"重新训练会移动得更多，请比较各个种子。括号里的秒数来自与其他程序共用机器的运行。",
+    ),
+    (r"How far rounding alone moves .*", "这些运行没有测量单凭舍入会让数字移动多少。"),
+    (
+        r"The same seed with another number of threads \((.*?)\) moves by rounding alone: (.*)\.",
+        r"同一个种子换一种线程数（\1），单凭舍入就会移动：\2。",
+    ),
+    (r"The journey of seed (\d+) took (.*)\.", r"种子 \1 的全程用时 \2。"),
+    (
+        r"Two threads add up the same numbers .* \((.*)\), beside .*",
+        r"两个线程以另一种顺序相加同样的数，和的最后一位因此不同，训练便走上另一条路。"
+        r"同一个种子单凭这一点会移动多少（\1），旁边是按话题的标准误差和各种子的范围：",
+    ),
+)
+PHRASES = (
+    (r"\bone thread\b", "一个线程"),
+    (r"\b(\d+) threads\b", r"\1 个线程"),
+    (r"\ban unknown number of threads\b", "线程数不明"),
+    (r"\bseed (\d+)\b", r"种子 \1"),
+    (r"(\d) s on ", r"\1 秒，"),
+    (r" against ", " 对 "),
+    (r" and ", " 和 "),
+    (r" or ", " 或 "),
+    (r"(\d) points\b", r"\1 个百分点"),
+)
+
+
+def in_chinese(block: str) -> str:
+    """A block of numbers with Chinese words; numbers, and the shape of its tables, stay."""
+    return "\n".join(map(_line, block.splitlines()))
+
+
+def _line(line: str) -> str:
+    if line.startswith("|"):
+        return " | ".join(_cell(cell) for cell in line.split(" | "))
+    for sentence, chinese in SENTENCES:
+        if re.fullmatch(sentence, line):
+            return _phrases(re.sub(sentence, chinese, line))
+    return line
+
+
+def _cell(cell: str) -> str:
+    """One cell, with the rules of the table that may stick to it: "| seconds", "DPO: safe"."""
+    parts = re.fullmatch(r"(\|? ?)((?:DPO|IPO|ORPO): )?(.*?)((?: \|)?)", cell)
+    if parts is None:
+        return cell
+    start, method, label, end = parts.groups(default="")
+    if method + label in CELLS:  # a stage of one_file.py begins with the same letters
+        method, label = "", CELLS[method + label]
+    elif label in CELLS:
+        method, label = method.replace(": ", "："), CELLS[label]
+    elif re.match(r"seed \d|[\d.]+ points", label):
+        label = _phrases(label)
+    return f"{start}{method}{label}{end}"
+
+
+def _phrases(text: str) -> str:
+    for phrase, chinese in PHRASES:
+        text = re.sub(phrase, chinese, text)
+    return text
