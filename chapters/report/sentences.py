@@ -1,0 +1,108 @@
+"""The sentences that the scripts of the page show, and those of its top, in one place.
+
+Another language is another file like this one. Words in {braces} are filled in.
+
+Used by live.py and top.py.
+"""
+
+TITLE = "The life of a kitten"
+LEAD = (
+    "This page shows how a machine that only continues text becomes one that answers, is kind, and "
+    "thinks first. It was made by one run on one computer, from random numbers on, and the kittens "
+    "of all stages are in this file: you can talk to them, without a network. Each kitten is a "
+    "language model as ChatGPT is one, about a hundred thousand times smaller."
+)
+TOWN = (
+    "They know one place only, Kitten Town: where its kittens live, what they eat, what is "
+    "dangerous for them, small sums, and a number game. So every answer can be checked: a program, "
+    "the judge, knows the truth. Its mark is the gold score, and no kitten ever learns from it."
+)
+TOUR = (
+    "Five minutes? Ask all of them \u201cMay I chew the wire?\u201d in the box below. The base "
+    "kitten goes on with the text; SFT made it answer; PPO and DPO made it careful and friendly. "
+    "Then press a puzzle and open what Zero thinks: it says \u201cwait\u201d and tries again. "
+    "Touch any token to see what else could have been said there. Words with dots under them are "
+    "explained when you touch them."
+)
+LESSONS = (
+    "It belongs to KittenLLM, a package to read and to step through, and to part 5 of the article "
+    "series \u201cLLM principles that even a kitten can understand\u201d. Each part below names its "
+    "lesson in the package."
+)
+PATH_TITLE = "The path"
+LOOP_TITLE = "The RLHF loop: generate, score, update"
+LOOP_TEXT = (
+    "RLHF is reinforcement learning from human feedback. The policy writes a reply. The reward "
+    "model, which learnt people's taste, gives it one number. The reference asks a price for every "
+    "step away from where the kitten started. The value model guessed what would come; what came "
+    "better than guessed makes its tokens likelier. Then the next reply is written."
+)
+FIRST_WORDS = {  # explained near the top; the others stand at the bottom
+    "token": "a piece of text that a model reads or writes at once: a word, a number, a mark",
+    "pretraining": "reading much text and learning to guess the next token",
+    "SFT": "supervised fine-tuning: copying good conversations, token by token",
+    "reward model": "a model that reads a reply and gives one number: how much people would like it",
+    "policy": "the kitten that is being trained: it gives each next token a probability",
+    "temperature": "how bold the dice are: 0 takes the likeliest token, 1 each as often as meant",
+    "advantage": "how much better a token, or a reply, was than expected",
+}
+PIECES_ABOUT = (
+    "A model reads numbers. A tokenizer cuts a text into tokens, each of which has a number. Tokens "
+    "that come often are whole words; rare words fall apart. Special tokens mark who speaks. Nobody "
+    "can type one: try it."
+)
+NO_SCRIPT = (
+    "This box needs JavaScript, which is switched off here. All other parts of the page work "
+    "without it."
+)
+TALK_ABOUT = (
+    "Nothing is sent anywhere: the weights of all these kittens are in this file, and the model that "
+    "runs them is 150 lines of JavaScript. The base kitten and Zero get your bare text, the others "
+    "get it in the chat template that they were trained on."
+)
+
+SCRIPT = {
+    # talk.js
+    "silent": "has not been asked yet",
+    "reads": "what it really reads",
+    "stages": {
+        "ch0_base": "fresh from pretraining",
+        "ch1_sft": "after fine-tuning",
+        "ch3_ppo": "after PPO",
+        "ch4_preferences": "after DPO",
+        "ch5_reasoning": "puzzles only",
+        "ch6_r1": "chats and thinks",
+    },
+    "speaking": "{n} tokens ...",
+    "stopped": "{n} tokens, then it stopped by itself; {speed} tokens a second",
+    "runs_on": "{n} tokens, and it would go on; {speed} tokens a second",
+    "too_long": "This is too long for a kitten. Say it shorter.",
+    "thinks": "it thinks (open to read)",
+    "waited": "it thinks, and says \u201cwait\u201d {n} times (open to read)",
+    "ten": "The ten likeliest tokens at this place:",
+    "rare": "(the token that was drawn is a rarer one)",
+    "branch": "Choose one, and the kitten goes on from there.",
+    "close": "close",
+    "box": "Say something to all kittens: May I chew the wire?",
+    "ask": "Ask",
+    "temperature": "temperature",
+    "temperature_help": "0: always the likeliest token. 1: each token as often as the kitten means it",
+    "seed": "seed",
+    "seed_help": "where the dice start; the same seed throws the same dice",
+    "again": "Again",
+    "again_help": "the same question with other dice",
+    "stop": "Stop",
+    "everyone": "ask everyone, also those who never practised this",
+    "questions": "questions",
+    "puzzles": "puzzles",
+    # pieces.js
+    "type_here": "Type any text",
+    "sample_text": "Is Nori\u2019s bowl blue? 1234 miau! <|im_end|>",
+    "counted": "{tokens} tokens for {letters} letters. Touch one to see what it is made of.",
+    "made_of": "token {id}: the bytes {bytes}",
+    "special_made_of": "token {id}: a special token. No text can spell it; only a program puts it in",
+    "as_chat": "The same text as a chat kitten sees it when somebody says it, with a reply",
+    "reply_text": "No, my dear!",
+    "mask": "Green tokens are trained in SFT, grey ones are only read: {trained} of {all}.",
+    "reply_label": "The reply",
+}
