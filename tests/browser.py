@@ -115,14 +115,20 @@ class Browser:
             assert time.monotonic() < end, f"never true: {script}"
             time.sleep(0.05)
 
-    def picture(self, path: Path, *, whole: bool = True) -> None:
-        """A screenshot as PNG."""
-        answer = self.tab("Page.captureScreenshot", captureBeyondViewport=whole)
+    def picture(self, path: Path, selector: str = "html") -> None:
+        """A screenshot of one element as PNG."""
+        place = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect()"
+        sides = f"[{place}].map((r) => [r.x + scrollX, r.y + scrollY, r.width, r.height])[0]"
+        x, y, width, height = self.run(sides)
+        clip = {"x": x, "y": y, "width": width, "height": height, "scale": 1}
+        answer = self.tab("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
         path.write_bytes(base64.b64decode(answer["data"]))
 
     def printed(self) -> bytes:
         """The page as PDF on A4."""
-        return base64.b64decode(self.tab("Page.printToPDF", paperWidth=8.27, paperHeight=11.7)["data"])
+        return base64.b64decode(
+            self.tab("Page.printToPDF", paperWidth=8.27, paperHeight=11.7)["data"]
+        )
 
     def problems(self) -> list[str]:
         """Errors, console messages and requests since the start, but for the page itself."""

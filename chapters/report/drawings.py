@@ -87,9 +87,7 @@ def loop_picture() -> Markup:
 
 def drawing(description: str, height: int, *parts: Markup) -> Markup:
     box = f"0 0 {WIDTH} {height}"
-    return tag(
-        "svg", *parts, viewBox=box, class_="drawing", role="img", aria_label=description
-    )
+    return tag("svg", *parts, viewBox=box, class_="drawing", role="img", aria_label=description)
 
 
 def drawn_box(box: Box, *, there: bool = True) -> Markup:
@@ -127,8 +125,6 @@ def drawn_arrow(start: Box, end: Box, text: str) -> Markup:
 def edge_towards(box: Box, other: Box) -> tuple[float, float]:
     """Where a line from the middle of a box to another one leaves the box."""
     dx, dy = other.x - box.x, other.y - box.y
-    shares = [
-        half / abs(d) for half, d in ((box.width / 2 + 3, dx), (BOX_HEIGHT / 2 + 3, dy)) if d
-    ]
+    shares = [half / abs(d) for half, d in ((box.width / 2 + 3, dx), (BOX_HEIGHT / 2 + 3, dy)) if d]
     share = min(shares)
     return round(box.x + share * dx, 1), round(box.y + share * dy, 1)

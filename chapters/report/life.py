@@ -1,4 +1,4 @@
-"""Thirteen questions and two puzzles, the same for every kitten that they are for; answers are kept.
+"""Thirteen questions and two puzzles, the same for all kittens that they are for.
 
 One idea: to compare kittens, ask all of them the same, without dice: greedily, the likeliest token
 each time. Each stage's model.pt is loaded for a moment; the answers stay in report_replies.json,

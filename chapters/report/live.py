@@ -18,11 +18,12 @@ from kittenllm.evaluation import fixed_questions
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town.countdown import exam_problems
 from kittenllm.kitten_town.facts import build_town
-from kittenllm.runs.checkpoints import CheckpointError, load_model
+from kittenllm.runs.checkpoints import CheckpointError, load_model, plain_numbers
 from kittenllm.runs.json_files import read_json_if_possible
 from kittenllm.tokenizer import Tokenizer
 
 MOST_LETTERS = 9_600_000  # of all weights together: the page stays below 12 MB
+LARGEST_FILE = 500_000  # bytes; larger ones are not put into the page
 LONGEST_BARE = 60  # tokens of a kitten that never stops
 LONGEST = 192
 BUTTONS = (0, 1, 3, 4, 5, 7, 8, 10, 11, 12)  # ten of the thirteen fixed questions
@@ -95,17 +96,24 @@ def data_blocks(stages: dict[str, Stage], live: Live) -> Markup:
         "tokenizers": live.tokenizers,
         "questions": [questions[place] for place in BUTTONS],
         "puzzles": [problems[place] for place in PUZZLE_BUTTONS],
-        "groups": groups_of(stages),
+        "groups": file_of(stages, "ch5_reasoning", "groups.json"),
+        "credit": file_of(stages, "ch3_ppo", "token_credit.json"),
     }
     blocks = [block("data", in_script(data))]
     blocks += [block(f"weights-{stage}", weights) for stage, weights in live.weights.items()]
     return join(*blocks)
 
 
-def groups_of(stages: dict[str, Stage]) -> dict:
-    """The logged groups of GRPO; {} if there are none."""
-    stage = stages.get("ch5_reasoning")
-    return read_json_if_possible(stage.folder / "groups.json") if stage else {}
+def file_of(stages: dict[str, Stage], stage: str, name: str) -> dict:
+    """What a stage wrote for the scripts; {} if there is nothing, or if it is too large."""
+    if stage not in stages:
+        return {}
+    path = stages[stage].folder / name
+    try:
+        large = path.stat().st_size > LARGEST_FILE
+    except OSError:
+        return {}
+    return {} if large else plain_numbers(read_json_if_possible(path))
 
 
 def block(name: str, content: str) -> Markup:

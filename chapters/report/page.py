@@ -56,7 +56,9 @@ def write_report(folder: Path) -> Path:
     return path
 
 
-def page(stages: dict[str, Stage], life: dict, notes: list[str], live: Live | None = None) -> Markup:
+def page(
+    stages: dict[str, Stage], life: dict, notes: list[str], live: Live | None = None
+) -> Markup:
     """The whole page; without `live` kittens there is nobody to talk to."""
     live = live or Live()
     style = "\n".join((HERE / name).read_text(encoding="utf-8") for name in STYLES)
@@ -147,8 +149,8 @@ def life_section(life: dict, notes: list[str]) -> Markup:
     questions, puzzles = life_table(life, "questions"), life_table(life, "puzzles")
     bare = " and ".join(kitten.name for kitten in KITTENS if kitten.bare)
     about = (
-        "All kittens answer greedily, without dice. The judge of Kitten Town marks every answer and "
-        f"reads all of it. {bare} get the bare text and go on with it, the others get the chat "
+        "All kittens answer greedily, without dice. The judge of Kitten Town marks every answer "
+        f"and reads all of it. {bare} get the bare text and go on with it, the others get the chat "
         "template. A kitten is only asked what it is for: Zero has practised nothing but puzzles, "
         "and chat, PPO and DPO no puzzle at all."
     )

@@ -26,8 +26,8 @@ TOUR = (
 )
 LESSONS = (
     "It belongs to KittenLLM, a package to read and to step through, and to part 5 of the article "
-    "series \u201cLLM principles that even a kitten can understand\u201d. Each part below names its "
-    "lesson in the package."
+    "series \u201cLLM principles that even a kitten can understand\u201d. Each part below names "
+    "its lesson in the package."
 )
 PATH_TITLE = "The path"
 LOOP_TITLE = "The RLHF loop: generate, score, update"
@@ -41,24 +41,31 @@ FIRST_WORDS = {  # explained near the top; the others stand at the bottom
     "token": "a piece of text that a model reads or writes at once: a word, a number, a mark",
     "pretraining": "reading much text and learning to guess the next token",
     "SFT": "supervised fine-tuning: copying good conversations, token by token",
-    "reward model": "a model that reads a reply and gives one number: how much people would like it",
+    "reward model": "a model that reads a reply and gives one number: how much people like it",
     "policy": "the kitten that is being trained: it gives each next token a probability",
     "temperature": "how bold the dice are: 0 takes the likeliest token, 1 each as often as meant",
     "advantage": "how much better a token, or a reply, was than expected",
 }
 PIECES_ABOUT = (
-    "A model reads numbers. A tokenizer cuts a text into tokens, each of which has a number. Tokens "
-    "that come often are whole words; rare words fall apart. Special tokens mark who speaks. Nobody "
-    "can type one: try it."
+    "A model reads numbers. A tokenizer cuts a text into tokens, each of which has a number. "
+    "Tokens that come often are whole words; rare words fall apart. Special tokens mark who "
+    "speaks. Nobody can type one: try it."
 )
+GROUPS_ABOUT = (
+    "GRPO needs no judge that was trained: several replies to the same problem are compared with "
+    "each other. A reply above the mean of its group is encouraged, one below it discouraged. If "
+    "all of a group earn the same, it teaches nothing. Tokens are coloured by what the update then "
+    "did to them: orange became likelier, purple less likely."
+)
+GROUPS_MISSING = "Groups are shown here if the run logged them, and with JavaScript."
 NO_SCRIPT = (
     "This box needs JavaScript, which is switched off here. All other parts of the page work "
     "without it."
 )
 TALK_ABOUT = (
-    "Nothing is sent anywhere: the weights of all these kittens are in this file, and the model that "
-    "runs them is 150 lines of JavaScript. The base kitten and Zero get your bare text, the others "
-    "get it in the chat template that they were trained on."
+    "Nothing is sent anywhere: the weights of all these kittens are in this file, and the model "
+    "that runs them is 150 lines of JavaScript. The base kitten and Zero get your bare text, the "
+    "others get it in the chat template that they were trained on."
 )
 
 SCRIPT = {
@@ -86,7 +93,7 @@ SCRIPT = {
     "box": "Say something to all kittens: May I chew the wire?",
     "ask": "Ask",
     "temperature": "temperature",
-    "temperature_help": "0: always the likeliest token. 1: each token as often as the kitten means it",
+    "temperature_help": "0: always the likeliest token. 1: each as often as the kitten means it",
     "seed": "seed",
     "seed_help": "where the dice start; the same seed throws the same dice",
     "again": "Again",
@@ -100,9 +107,38 @@ SCRIPT = {
     "sample_text": "Is Nori\u2019s bowl blue? 1234 miau! <|im_end|>",
     "counted": "{tokens} tokens for {letters} letters. Touch one to see what it is made of.",
     "made_of": "token {id}: the bytes {bytes}",
-    "special_made_of": "token {id}: a special token. No text can spell it; only a program puts it in",
+    "special_made_of": "token {id}: a special token; no text can spell it, only a program can",
     "as_chat": "The same text as a chat kitten sees it when somebody says it, with a reply",
     "reply_text": "No, my dear!",
     "mask": "Green tokens are trained in SFT, grey ones are only read: {trained} of {all}.",
     "reply_label": "The reply",
+    # credit.js
+    "choose_reply": "reply",
+    "method": "method",
+    "methods": {"ppo": "PPO", "reinforce": "REINFORCE", "grpo": "GRPO"},
+    "gamma": "\u03b3 (gamma)",
+    "lam": "\u03bb (lambda)",
+    "price": "price of a nat (KL)",
+    "siblings": "mean score of its siblings",
+    "explain": {
+        "ppo": "TD error = reward + \u03b3 \u00b7 next guess \u2212 guess; advantage = TD errors "
+        "from here on, each further one weighted with \u03b3\u03bb",
+        "reinforce": "advantage = rewards from here on, each further one weighted with \u03b3; no "
+        "value model, so every token of a good reply is praised",
+        "grpo": "advantage = score \u2212 mean score of its siblings, the same for all tokens; no "
+        "value model, and the KL price is not part of the reward",
+    },
+    "score_of": "{question} The reward model gave the whole reply {score}.",
+    "columns": ["token", "reward", "guess", "TD error", "advantage"],
+    "as_run": "as in the run",
+    # groups.js
+    "step_of": "after {step} rounds",
+    "group_mean": "mean reward {mean}",
+    "no_signal": "all earned the same: no signal, nothing is learnt from this group",
+    "reply_line": "reward {reward}, advantage {advantage}, {n} tokens",
+    "right": "right",
+    "wrong": "wrong",
+    "cut_off": "cut off",
+    # page.js
+    "scroll": "\u2194 this table is wider than the screen: move it sideways",
 }
