@@ -126,7 +126,8 @@ function heats(values) {
 }
 
 function signed(value) {
-  return (value < 0 ? "\u2212" : "+") + Math.abs(value).toFixed(2);
+  const digits = Math.abs(value).toFixed(2);
+  return (value < 0 && Number(digits) ? "\u2212" : "+") + digits;
 }
 
 // Is the file of the run what the sliders need? Older runs have no guesses in it.

@@ -71,7 +71,7 @@ class Kitten {
   }
 
   start() {
-    const parts = ["gpt", "worker"].map((id) => document.getElementById(id).textContent);
+    const parts = ["gpt.js", "worker.js"].map((id) => document.getElementById(id).textContent);
     const address = URL.createObjectURL(new Blob(parts, { type: "text/javascript" }));
     this.worker = new Worker(address);
     this.worker.addEventListener("message", ({ data }) => {

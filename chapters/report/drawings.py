@@ -13,7 +13,7 @@ from chapters.report.data import Stage
 from chapters.report.html import Markup, join, tag
 
 WIDTH = 400
-BOX_WIDTH, BOX_HEIGHT = 122, 46
+BOX_WIDTH, BOX_HEIGHT = 126, 46
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ PATH = {
     "random": Box(200, 30, "random weights", "knows nothing"),
     "base": Box(200, 105, "base", "reads all books", "ch0_base"),
     "sft": Box(129, 180, "SFT", "copies people", "ch1_sft"),
-    "reward": Box(66, 255, "reward model", "learns their taste", "ch2_reward_model"),
-    "dpo": Box(200, 255, "DPO", "straight from choices", "ch4_preferences"),
-    "ppo": Box(66, 330, "PPO", "learns from scores", "ch3_ppo"),
-    "zero": Box(334, 255, "Zero", "thinks; rules judge", "ch5_reasoning"),
+    "reward": Box(67, 255, "reward model", "learns their taste", "ch2_reward_model"),
+    "dpo": Box(200, 255, "DPO", "from choices alone", "ch4_preferences"),
+    "ppo": Box(67, 330, "PPO", "learns from scores", "ch3_ppo"),
+    "zero": Box(333, 255, "Zero", "thinks; rules judge", "ch5_reasoning"),
     "r1": Box(200, 405, "R1", "is kind and thinks", "ch6_r1"),
 }
 PATH_ARROWS = (

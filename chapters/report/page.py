@@ -78,8 +78,8 @@ def page(
         ),
         tag("footer", "Made by python -m chapters.report. Every number was measured in this run."),
         data_blocks(stages, live),
-        tag("script", worker_source(), type="text/plain", id="worker"),
-        *(tag("script", Markup(script), id=name) for name, script in scripts.items()),
+        tag("script", worker_source(), type="text/plain", id="worker.js"),
+        *(tag("script", Markup(script), id=f"{name}.js") for name, script in scripts.items()),
     ]
     allowed = " ".join(f"'{digest(script)}'" for script in scripts.values())
     policy = (

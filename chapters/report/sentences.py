@@ -8,9 +8,8 @@ Used by live.py and top.py.
 TITLE = "The life of a kitten"
 LEAD = (
     "This page shows how a machine that only continues text becomes one that answers, is kind, and "
-    "thinks first. It was made by one run on one computer, from random numbers on, and the kittens "
-    "of all stages are in this file: you can talk to them, without a network. Each kitten is a "
-    "language model as ChatGPT is one, about a hundred thousand times smaller."
+    "thinks first. It was made by one run on one computer, from random numbers on. The kittens of "
+    "all stages, very small language models, are in this file: talk to them, no network is needed."
 )
 TOWN = (
     "They know one place only, Kitten Town: where its kittens live, what they eat, what is "
@@ -67,6 +66,8 @@ TALK_ABOUT = (
     "that runs them is 150 lines of JavaScript. The base kitten and Zero get your bare text, the "
     "others get it in the chat template that they were trained on."
 )
+
+FIRST_QUESTION = "May I chew the wire?"
 
 SCRIPT = {
     # talk.js

@@ -117,7 +117,8 @@ class Card {
     const bar = make("span", { class: "share" });
     bar.style.width = `${(100 * p).toFixed(1)}%`;
     const piece = make("span", { class: "piece" }, seen(pieceOf(this.kitten.tokenizer, id)));
-    const share = make("span", { class: "percent" }, `${(100 * p).toFixed(p < 0.01 ? 2 : 0)} %`);
+    const percent = p < 0.0005 ? "< 0.1" : (100 * p).toFixed(p < 0.1 ? 1 : 0);
+    const share = make("span", { class: "percent" }, `${percent} %`);
     const row = make("button", { type: "button", class: taken ? "option taken" : "option" });
     row.append(bar, piece, share, taken ? TALK_TICK : "");
     row.addEventListener("click", () => {
