@@ -44,6 +44,20 @@ function seen(piece) {
   return safe(piece).replace(/^ /, "\u00b7").replaceAll("\n", "\u21b5");
 }
 
+// A conversation -> ids, and which of them an assistant would be trained to say.
+function conversation(tokenizer, messages) {
+  const ids = [];
+  const trained = [];
+  const add = (more, learnt) => more.forEach((id) => (ids.push(id), trained.push(learnt)));
+  for (const { role, content } of messages) {
+    const learnt = role === "assistant";
+    add([tokenizer.special.get("<|im_start|>"), ...tokenizer.encode(role + "\n")], false);
+    if (content === null) continue; // an opened turn, which the kitten fills
+    add([...tokenizer.encode(content), tokenizer.special.get("<|im_end|>")], learnt);
+  }
+  return { ids, trained };
+}
+
 // A kitten that can be asked; its worker starts when it is asked for the first time.
 class Kitten {
   constructor(facts) {
@@ -56,10 +70,11 @@ class Kitten {
   // The tokens that it reads when it is asked: the chat template, or the bare text.
   prompt(text) {
     if (this.bare) return [this.tokenizer.special.get("<|endoftext|>"), ...this.tokenizer.encode(text)];
-    return this.tokenizer.chat([
+    const messages = [
       { role: "user", content: text },
       { role: "assistant", content: null },
-    ]).ids;
+    ];
+    return conversation(this.tokenizer, messages).ids;
   }
 
   // Tokens so far -> a promise of {token, ten}.

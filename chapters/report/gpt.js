@@ -2,7 +2,8 @@
 // thrown, and the token that it hits is put behind the others. The same model as in kittenllm/gpt.py
 // with the same tokenizer and the same sampling; a test holds their numbers together.
 //
-// Read before: kittenllm/gpt.py. Left out: batches, training, top-k.
+// Read before: kittenllm/gpt.py. Left out: batches, training, top-k. How the weights lie in the page
+// is in worker.js, how a conversation becomes tokens in dom.js.
 // Letters: C channels, D channels of one head, V vocabulary, S tokens read so far.
 "use strict";
 
@@ -59,48 +60,9 @@ class Tokenizer {
     }
     return text + read();
   }
-
-  // A conversation -> ids and which of them an assistant would be trained to say.
-  chat(messages) {
-    const ids = [];
-    const trained = [];
-    const add = (more, learnt) => more.forEach((id) => (ids.push(id), trained.push(learnt)));
-    for (const { role, content } of messages) {
-      const learnt = role === "assistant";
-      add([this.special.get("<|im_start|>"), ...this.encode(role + "\n")], false);
-      if (content === null) continue; // an opened turn, which the kitten fills
-      add([...this.encode(content), this.special.get("<|im_end|>")], learnt);
-    }
-    return { ids, trained };
-  }
 }
 
 // ------------------------------------------------------------------------------------- the model
-
-// Weights on the page: two letters are a whole number, from -3872 to 3871, times the scale of its
-// row. The letters are the 88 signs of ASCII that mean nothing in HTML or JSON.
-const LETTERS = [...Array(94).keys()]
-  .map((i) => String.fromCharCode(33 + i))
-  .filter((letter) => !"\"&'<>\\".includes(letter));
-const BASE = LETTERS.length;
-
-function unpacked(packed) {
-  const value = new Int16Array(128);
-  LETTERS.forEach((letter, i) => (value[letter.charCodeAt(0)] = i));
-  const weights = {};
-  let place = 0;
-  let row = 0;
-  for (const [name, rows, columns] of packed.shapes) {
-    const matrix = (weights[name] = new Float32Array(rows * columns));
-    for (let i = 0; i < matrix.length; i++, place += 2) {
-      const high = value[packed.letters.charCodeAt(place)];
-      const low = value[packed.letters.charCodeAt(place + 1)];
-      matrix[i] = (BASE * high + low - (BASE * BASE) / 2) * packed.scales[row + Math.floor(i / columns)];
-    }
-    row += rows;
-  }
-  return weights;
-}
 
 // matrix (rows, columns) times x (columns) -> (rows)
 function times(matrix, x) {
@@ -139,9 +101,10 @@ function softmax(scores) {
 }
 
 class GPT {
-  constructor(packed) {
-    this.config = packed.config;
-    this.w = unpacked(packed);
+  // weights: {name: all numbers of a matrix, row by row}
+  constructor(config, weights) {
+    this.config = config;
+    this.w = weights;
     this.keys = []; // the cache: of each layer, the keys of all tokens read, each (kv heads * D)
     this.values = [];
     for (let l = 0; l < this.config.layers; l++) [this.keys[l], this.values[l]] = [[], []];

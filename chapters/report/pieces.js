@@ -34,7 +34,7 @@ function startPieces(box) {
       { role: "user", content: input.value },
       { role: "assistant", content: reply.value },
     ];
-    const row = tokenizer.chat(messages);
+    const row = conversation(tokenizer, messages);
     chat.replaceChildren(...row.ids.map((id, i) => chip(id, row.trained[i] ? "trained" : "read")));
     const trained = row.trained.filter(Boolean).length;
     mask.textContent = filled(SAY.mask, { trained, all: row.ids.length });

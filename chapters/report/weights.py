@@ -4,7 +4,7 @@ One idea: a number of a matrix needs no 32 bits to be what it is. Each row gets 
 number becomes a whole one from -3871 to 3871 times that scale, and two letters of 88 kinds can
 write it. A page of 16-bit floats would be a third longer and about as exact.
 
-The script of the page, gpt.js, unpacks and runs them.
+The script worker.js unpacks them, and gpt.js runs them.
 
 Used by live.py. Left out: tokenizers and attention of other families.
 """
@@ -45,7 +45,7 @@ def in_letters(numbers: np.ndarray) -> str:
     """Whole numbers from -3872 to 3871, two letters each.
 
     >>> in_letters(np.array([-3872, 0, 3871]))
-    '!!Q!~~'
+    '!!R!~~'
     """
     shifted = numbers.reshape(-1) + HALF
     pairs = np.stack([shifted // BASE, shifted % BASE], axis=1)

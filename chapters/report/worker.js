@@ -3,6 +3,31 @@
 // remembers what was read before, so only new tokens cost time. Runs behind gpt.js.
 "use strict";
 
+// Weights on the page: two letters are a whole number, from -3872 to 3871, times the scale of its
+// row. The letters are the 88 signs of ASCII that mean nothing in HTML or JSON.
+const LETTERS = [...Array(94).keys()]
+  .map((i) => String.fromCharCode(33 + i))
+  .filter((letter) => !"\"&'<>\\".includes(letter));
+const BASE = LETTERS.length;
+
+function unpacked(packed) {
+  const value = new Int16Array(128);
+  LETTERS.forEach((letter, i) => (value[letter.charCodeAt(0)] = i));
+  const weights = {};
+  let place = 0;
+  let row = 0;
+  for (const [name, rows, columns] of packed.shapes) {
+    const matrix = (weights[name] = new Float32Array(rows * columns));
+    for (let i = 0; i < matrix.length; i++, place += 2) {
+      const high = value[packed.letters.charCodeAt(place)];
+      const low = value[packed.letters.charCodeAt(place + 1)];
+      matrix[i] = (BASE * high + low - (BASE * BASE) / 2) * packed.scales[row + Math.floor(i / columns)];
+    }
+    row += rows;
+  }
+  return weights;
+}
+
 const MOST = 10; // likeliest tokens that are told
 let gpt = null;
 let read = []; // the tokens in the cache
@@ -15,7 +40,8 @@ function likeliest(logits) {
 
 addEventListener("message", ({ data }) => {
   if (data.weights) {
-    gpt = new GPT(JSON.parse(data.weights));
+    const packed = JSON.parse(data.weights);
+    gpt = new GPT(packed.config, unpacked(packed));
     return;
   }
   const { ids, temperature, seed, ticket } = data;
