@@ -18,6 +18,7 @@ from test_report import HOSTILE, Reader, write_stage
 from chapters.ch5_reasoning.groups import GroupLog, logged_rounds
 from chapters.ch5_reasoning.thinking import Exercise
 from chapters.common.kitten import Kitten as Thinker
+from chapters.report import live as report_live
 from chapters.report import page as report
 from chapters.report import selftest, sentences
 from chapters.report.data import read_stage
@@ -77,10 +78,13 @@ def test_weights_as_letters_are_nearly_the_same(town_tokenizer):
 
 
 @pytest.mark.parametrize(
-    "change, cause", [({"qkv_bias": True}, "biases"), ({"channels": 2048, "heads": 2}, "too large")]
+    "biases, most, cause", [(True, 10**6, "bias"), (False, 999, "too large")]
 )
-def test_a_kitten_that_cannot_live_in_a_page_is_named(change, cause, town_tokenizer):
-    config = {**vars(small_config(town_tokenizer)), "layers": 2, **change}
+def test_a_kitten_that_cannot_live_in_a_page_is_named(
+    biases, most, cause, town_tokenizer, monkeypatch
+):
+    monkeypatch.setattr(report_live, "MOST_LETTERS", most)
+    config = {**vars(small_config(town_tokenizer)), "qkv_bias": biases}
     live = Live()
     live.add(KITTENS[1], GPT(GPTConfig(**config)), town_tokenizer, [])
     assert live.kittens == [] and live.weights == {}

@@ -91,7 +91,7 @@ SCRIPT = {
     "rare": "(the token that was drawn is a rarer one)",
     "branch": "Choose one, and the kitten goes on from there.",
     "close": "close",
-    "box": "Say something to all kittens: May I chew the wire?",
+    "box": "Say something to all kittens",
     "ask": "Ask",
     "temperature": "temperature",
     "temperature_help": "0: always the likeliest token. 1: each as often as the kitten means it",

@@ -12,7 +12,7 @@ class Card {
     this.said = make("div", { class: "reply", tabindex: "0", onkeydown: (e) => this.step(e) });
     this.said.addEventListener("click", (event) => this.choose(event.target.closest(".word")));
     this.ten = make("div", { class: "ten", hidden: true });
-    this.status = make("p", { class: "small status", role: "status" }, SAY.silent);
+    this.status = make("p", { class: "small status" }, SAY.silent);
     const about = make("details", { class: "more" }, make("summary", {}, SAY.reads), this.reads);
     const name = make("h4", {}, kitten.name, make("small", {}, ` ${SAY.stages[kitten.stage] ?? ""}`));
     this.element = make("article", { class: "card" }, name, this.said, this.status, this.ten, about);
@@ -20,6 +20,7 @@ class Card {
 
   ask(text, dice) {
     this.dice = dice;
+    this.element.classList.add("asked");
     this.prompt = this.kitten.prompt(text);
     const pieces = this.prompt.map((id) => tokenChip(this.kitten.tokenizer, id, "read"));
     this.reads.replaceChildren(...pieces);
@@ -140,6 +141,7 @@ function startTalk(box) {
   const cards = KITTENS.map((kitten) => new Card(kitten));
   const input = make("textarea", { rows: "2", maxlength: "600", "aria-label": SAY.box });
   input.placeholder = SAY.box;
+  input.value = DATA.questions[0];
   const temperature = make("input", { type: "range", min: "0", max: "1.5", step: "0.1", value: "0.5" });
   const degrees = make("output", {}, "0.5");
   const seed = make("input", { type: "number", min: "0", max: "99999", value: "1" });
