@@ -30,6 +30,7 @@ class Browser:
         self.into, from_browser = os.pipe()
         command = [find_browser(), "--headless=new", "--no-sandbox", "--disable-gpu"]
         command += ["--no-first-run", "--disable-dev-shm-usage", "--disable-extensions"]
+        command += ["--disable-renderer-backgrounding", "--disable-backgrounding-occluded-windows"]
         command += ["--remote-debugging-pipe", f"--user-data-dir={folder / 'profile'}"]
 
         def plug() -> None:  # the browser reads from 3 and writes to 4

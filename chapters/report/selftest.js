@@ -44,7 +44,7 @@ async function exam(kitten, tell) {
   }
   sum.seconds = (performance.now() - started) / 1000;
   sum.passed = Math.min(sum.right, sum.texts);
-  sum.ok = sum.passed === sum.prompts && sum.equal >= EQUAL_REPLIES * sum.prompts;
+  sum.ok = sum.prompts > 0 && sum.passed === sum.prompts && sum.equal >= EQUAL_REPLIES * sum.prompts;
   return sum;
 }
 
