@@ -34,6 +34,7 @@ class Card {
     const { stops, context, most } = this.kitten;
     this.show();
     this.ten.hidden = true;
+    this.status.textContent = filled(SAY.speaking, { n: this.tokens.length });
     let end = this.prompt.length + 16 > context ? SAY.too_long : "";
     const started = performance.now();
     const before = this.tokens.length;
