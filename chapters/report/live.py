@@ -99,7 +99,7 @@ def data_blocks(stages: dict[str, Stage], live: Live) -> Markup:
         "groups": file_of(stages, "ch5_reasoning", "groups.json"),
         "credit": file_of(stages, "ch3_ppo", "token_credit.json"),
     }
-    blocks = [block("data", in_script(data))]
+    blocks = [block("data", in_script(plain_numbers(data)))]
     blocks += [block(f"weights-{stage}", weights) for stage, weights in live.weights.items()]
     return join(*blocks)
 
