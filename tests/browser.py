@@ -109,7 +109,7 @@ class Browser:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def wait_for(self, script: str, seconds: float = 120) -> None:
+    def wait_for(self, script: str, seconds: float = 300) -> None:
         """Until a piece of JavaScript is true."""
         end = time.monotonic() + seconds
         while not self.run(f"Boolean({script})"):
