@@ -42,6 +42,7 @@ addEventListener("message", ({ data }) => {
   if (data.weights) {
     const packed = JSON.parse(data.weights);
     gpt = new GPT(packed.config, unpacked(packed));
+    read = [];
     return;
   }
   const { ids, temperature, seed, ticket } = data;
