@@ -15,7 +15,7 @@ from browser import Browser, find_browser
 from byte_kitten import small_config
 from test_report import HOSTILE, Reader, write_stage
 
-from chapters.ch5_reasoning.groups import GroupLog, logged_rounds
+from chapters.ch5_reasoning.groups import GroupLog, earlier_rounds, logged_rounds
 from chapters.ch5_reasoning.thinking import Exercise
 from chapters.common.kitten import Kitten as Thinker
 from chapters.report import live as report_live
@@ -77,9 +77,7 @@ def test_weights_as_letters_are_nearly_the_same(town_tokenizer):
         assert (error <= 0.502 * 1.001 * rows.abs().amax(dim=1) / (HALF - 1) + 1e-12).all(), name
 
 
-@pytest.mark.parametrize(
-    "biases, most, cause", [(True, 10**6, "bias"), (False, 999, "too large")]
-)
+@pytest.mark.parametrize("biases, most, cause", [(True, 10**6, "bias"), (False, 999, "too large")])
 def test_a_kitten_that_cannot_live_in_a_page_is_named(
     biases, most, cause, town_tokenizer, monkeypatch
 ):
@@ -243,6 +241,10 @@ def test_what_is_logged(tmp_path, town_tokenizer):
             if reply["advantage"] > 0.4:
                 assert sum(reply["change"]) > 0  # what was better than its siblings became likelier
     assert moved > 0
+    assert [entry["step"] for entry in earlier_rounds(tmp_path / "groups.json", 2)] == [0, 1]
+    for broken in ("", "[]", '{"rounds": 3}', '{"rounds": [1, {"step": 0}]}'):
+        (tmp_path / "groups.json").write_text(broken)
+        assert earlier_rounds(tmp_path / "groups.json", 2) == []
     assert logged_rounds(1) == {0} and len(logged_rounds(70)) == 8
 
 

@@ -45,9 +45,7 @@ class GroupLog:
         self.path, self.step = folder / FILE, start_step
         self.thinker, self.practice, self.config = thinker, practice, config
         self.rounds = logged_rounds(config.steps) if name == "grpo" else set()
-        kept = read_json_if_possible(self.path).get("rounds") if start_step > 0 else None
-        kept = kept if isinstance(kept, list) else []
-        self.kept = [entry for entry in kept if entry.get("step", start_step) < start_step]
+        self.kept = earlier_rounds(self.path, start_step)
         self.seen: list[tuple] = []  # (number of the problem, reply, ended, reward, is it right)
         self.before: list[torch.Tensor] = []
 
@@ -111,6 +109,18 @@ def logged_rounds(steps: int) -> set[int]:
     [0, 10, 20, 30, 39, 49, 59, 69]
     """
     return {round(place * (steps - 1) / (ROUNDS - 1)) for place in range(ROUNDS)}
+
+
+def earlier_rounds(path: Path, start_step: int) -> list[dict]:
+    """What a stopped run had logged; nothing if the file is not what it should be."""
+    if start_step == 0:
+        return []
+    try:
+        rounds = read_json_if_possible(path)["rounds"]
+        kept = [entry for entry in rounds if entry["step"] < start_step]
+        return kept if all(map(tokens_of, kept)) else []
+    except (KeyError, TypeError, AttributeError):
+        return []
 
 
 def tokens_of(entry: dict) -> list[int]:
