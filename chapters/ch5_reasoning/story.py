@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from chapters.ch5_reasoning import pictures, thinking
 from chapters.ch5_reasoning.experiments import Loops, run_experiment
+from chapters.ch5_reasoning.groups import GroupLog
 from chapters.ch5_reasoning.recipe import (
     ROW_LENGTH,
     Recipe,
@@ -213,10 +214,12 @@ def learn_from_rules(run: Run, name: str, thinker: Kitten, task: Task, recipe: R
     generator = new_generator(run.common.device, run.common.seed, "ch5_reasoning", "grpo")
     objects = {"gpt": thinker.gpt, "optimizer": optimizer, "generator": generator}
     stage = run.stage(name, total=config.steps, objects=objects)
+    reward = exam.reward_for(task.practice, thinker.tokenizer, recipe.format_weight)
+    log = GroupLog(run.folder, name, thinker, task.practice, config, stage.step)
     training = train_grpo(
         thinker.gpt,
         [text_prompt(thinker.tokenizer, exercise.text) for exercise in task.practice],
-        exam.reward_for(task.practice, thinker.tokenizer, recipe.format_weight),
+        log.watching(reward),
         config=config,
         optimizer=optimizer,
         generator=generator,
@@ -228,6 +231,7 @@ def learn_from_rules(run: Run, name: str, thinker: Kitten, task: Task, recipe: R
         tokens = metrics["reply_tokens"] * config.prompts_per_step * config.group_size
         metrics["tokens_per_second_sampling"] = tokens / metrics["seconds_sampling"]
         metrics["tokens_per_second_training"] = tokens / metrics["seconds_training"]
+        log.after_round()
         history.append(metrics)
         for worry, text in pictures.warnings_in(history).items():
             if worry not in warned:
