@@ -1,4 +1,4 @@
-"""A class of annotators: what can be seen in a reply, who agrees with whom, and whose taste it is."""
+"""A class of annotators: what is seen in a reply, who agrees with whom, and whose taste it is."""
 
 import json
 import random
