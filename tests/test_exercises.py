@@ -36,8 +36,8 @@ from kittenllm import ppo, sft
 
 ROOT = Path(__file__).parent.parent
 TO_WRITE = (
-    "token_logprobs sft_loss encode_chat bradley_terry_loss gae ppo_policy_loss dpo_loss ipo_loss "
-    "orpo_loss group_advantages grpo_loss KVCache"
+    "pick_logprobs masked_mean token_logprobs sft_loss encode_chat bradley_terry_loss gae "
+    "ppo_policy_loss dpo_loss ipo_loss orpo_loss group_advantages grpo_loss KVCache"
 )
 
 names = pytest.mark.parametrize("name", EXERCISES)

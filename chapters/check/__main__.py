@@ -20,9 +20,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from chapters.check.school import class_csv
 from chapters.check.table import EXERCISES, ROOT, Exercise, is_stub
 from chapters.check.text import Grade, hint_text, list_text, paragraph, report_text, summary_text
-from chapters.common.terminal import make_output_forgiving
+from chapters.common.terminal import make_output_forgiving, safe_text
 from kittenllm.door import Parser, path_argument
 
 EXAMPLES = """
@@ -30,6 +31,7 @@ EXAMPLES = """
   python -m chapters.check dpo           is my dpo_loss right?
   python -m chapters.check dpo --hint    the next of three hints
   python -m chapters.check all           everything but the chapters, a line each
+  python -m chapters.check FOLDER --csv  a class: a folder for each pupil, a table of all
 """
 POLL_SECONDS = 0.1
 START_SECONDS = 120  # until torch and pytest are loaded
@@ -293,8 +295,9 @@ def new_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("name", nargs="?", help="an exercise, or all")
+    add("name", nargs="?", help="an exercise, all, or with --csv the folder of a class")
     add("--list", action="store_true", help="list the exercises and stop")
+    add("--csv", action="store_true", help="grade the pupils' folders in FOLDER, as a CSV table")
     add("--hint", nargs="?", type=int, const=0, metavar="N", help="the next hint, or hint N again")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--file", type=path_argument, help="grade this file, not your exercise")
@@ -316,6 +319,10 @@ def check(argv=None) -> int:
         parser.error("an installed copy has no tests to grade with: run it in the project's folder")
     if arguments.name is None:
         parser.error("which exercise? --list shows them all")
+    if arguments.csv:
+        if not Path(arguments.name).is_dir():
+            parser.error(f"--csv grades a folder, and {arguments.name} is none")
+        return grade_class(Path(arguments.name), arguments.seconds)
     try:
         wanted = list(EXERCISES.values())
         if arguments.name != "all":
@@ -340,6 +347,18 @@ def check(argv=None) -> int:
     if len(wanted) > 1:
         print(f"\n{done} of {len(grades)} done")
     return 0 if done == len(grades) else 1
+
+
+def grade_class(folder: Path, seconds: float) -> int:
+    """Print the table of a class; the exit code is 0 if there is one."""
+    try:
+        table = class_csv(folder, lambda exercise, file: grade(exercise, file, seconds), say)
+    except (ValueError, OSError) as error:
+        print(safe_text(f"error: {error}"), file=sys.stderr)
+        return 1
+    say("")
+    print(table)
+    return 0
 
 
 @contextlib.contextmanager
