@@ -1,7 +1,9 @@
 """The exercises: every stub fits to its function, and the check survives what is handed to it."""
 
+import csv
 import importlib
 import inspect
+import io
 import json
 import math
 import os
@@ -188,6 +190,64 @@ def test_the_check_opens_without_torch():
     """Lists and hints come at once: nothing heavy is imported for them."""
     code = "import sys, chapters.check; sys.exit('torch' in sys.modules or 'pytest' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+# ----------------------------------------------------------------------------- a whole class
+
+
+def test_a_class_is_graded_as_a_table(tmp_path, monkeypatch, capsys):
+    """Two pupils and a stray file; what is still a stub is not run."""
+    stubs = {exercise.file: exercise.stub.read_text() for exercise in EXERCISES.values()}
+    for pupil in ("=anna", "ben"):
+        (tmp_path / pupil).mkdir()
+        for file, text in stubs.items():
+            (tmp_path / pupil / file).write_text(text)
+    (tmp_path / "ben" / "dpo.py").write_text("def (")
+    (tmp_path / "list.txt").touch()
+    graded = []
+
+    def grade(exercise, file, seconds):
+        graded.append((file.parent.name, exercise.name, seconds))
+        found = check_text.Grade(exercise, file, "unwritten")
+        if exercise.name == "gae":
+            found.state, found.tests, found.passed = "failed", 10, 3
+        if exercise.name == "reward":
+            found.state = "passed"
+        if exercise.name == "dpo" and file.parent.name == "ben":
+            found.state = "unusable"
+        return found
+
+    monkeypatch.setattr(check, "grade", grade)
+    assert check.main([str(tmp_path), "--csv", "--seconds", "7"]) == 0
+    head, anna, ben = csv.reader(io.StringIO(capsys.readouterr().out))
+    assert head == ["pupil", *EXERCISES, "done"]
+    assert len(graded) == 2 * len(EXERCISES) and {seconds for *_, seconds in graded} == {7}
+    cells = dict(zip(head, ben, strict=True))
+    assert (cells["gae"], cells["reward"], cells["sft"], cells["dpo"], cells["done"]) == (
+        "3 of 10",
+        "passed",
+        "",
+        "cannot be read",
+        "1",
+    )
+    assert anna[0] == "'=anna"  # no formula for a spreadsheet
+
+
+def test_a_real_pupil_is_graded(tmp_path, capsys):
+    (tmp_path / "anna").mkdir()
+    (tmp_path / "anna" / "reward_model.py").write_text("def (")
+    assert check.main([str(tmp_path), "--csv"]) == 0
+    head, anna = csv.reader(io.StringIO(capsys.readouterr().out))
+    cells = dict(zip(head, anna, strict=True))
+    assert cells["reward"] == "cannot be read" and cells["dpo"] == "" and cells["done"] == "0"
+
+
+def test_a_folder_without_pupils_is_named(tmp_path, capsys):
+    assert check.main([str(tmp_path), "--csv"]) == 1
+    assert "no folder in it holds an exercise" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        check.main(["dpo", "--csv"])
+    assert "--csv grades a folder" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------ what is handed in

@@ -19,6 +19,7 @@ TOP = {"README.md", "requirements.txt", "pyproject.toml", "LICENSE", "AGENTS.md"
 TOP |= {"kittenllm", "chapters", "tests", "data"}
 ROOMS = {row.name for row in CHAPTERS} | {"common", "exercises"}
 ROOMS |= {"check", "report", "trace", "museum", "bands", "chat", "rank", "enumerable", "export"}
+ROOMS |= {"quiz", "sheets", "notebooks"}
 DOOR = {"__init__.py", "__main__.py", "chapters.py", "one_file.py", "TEACHING.md", "real_models.md"}
 TEXTS = [*ROOT.glob("*.md"), ROOT / ".github" / "CONTRIBUTING.md", ROOT / "data" / "README.md"]
 TEXTS += sorted((ROOT / "chapters").rglob("*.md"))
