@@ -46,9 +46,9 @@ from kittenllm.kitten_town.facts import build_town
 from kittenllm.lora import LoRALinear
 from kittenllm.records import RecordError
 from kittenllm.reward_model import RewardModel
+from kittenllm.runs.run import Run
 from kittenllm.sampling import Rollout
 from kittenllm.scorer import Scorer
-from kittenllm.runs.run import Run
 from kittenllm.settings import Common, flags_of, with_values
 
 TOWN = build_town()

@@ -31,9 +31,11 @@ from chapters.check.curves import (
     train_chapter,
 )
 from chapters.check.hints import HINTS
+from chapters.check.hints_zh import HINTS_ZH
 from chapters.check.substitute import FileError, load_file, substituted
 from chapters.check.table import EXERCISES, FOLDER, is_stub
 from chapters.check.trainings import TRAININGS
+from chapters.common.terminal import columns
 from kittenllm import ppo, sft
 
 ROOT = Path(__file__).parent.parent
@@ -55,7 +57,7 @@ def packages_own(exercise):
 
 def test_every_function_of_the_contract_has_an_exercise():
     assert {exercise.function for exercise in EXERCISES.values()} == set(TO_WRITE.split())
-    assert set(HINTS) == set(TRAININGS) == set(CURVES) == set(EXERCISES)
+    assert set(HINTS) == set(HINTS_ZH) == set(TRAININGS) == set(CURVES) == set(EXERCISES)
 
 
 def written_in_the_stub(exercise):
@@ -152,6 +154,18 @@ def test_hints_unfold_one_at_a_time(name, capsys, tmp_path):
     assert len(set(seen)) == 3
     assert run_check(capsys, name, "--hint", "--runs", tmp_path)[1] == seen[2]
     assert run_check(capsys, name, "--hint", 2, "--runs", tmp_path)[1] == seen[1]
+
+
+@names
+def test_the_hints_in_chinese(name, capsys, tmp_path):
+    """Three as well, in 60 columns, with the same code in the third."""
+    for number in (1, 2, 3):
+        assert check.main([name, "--hint", "--language", "zh", "--runs", str(tmp_path)]) == 0
+        text = capsys.readouterr().out
+        assert f"第 {number} 个提示" in text and len(re.findall(r"[\u4e00-\u9fff]", text)) > 12
+        assert max(map(columns, text.splitlines())) <= 62
+    code = [re.findall(r"\w+ = [\w.(]+", hints[name][2]) for hints in (HINTS, HINTS_ZH)]
+    assert set(code[0]) == set(code[1])
 
 
 def test_a_folded_hint_stays_folded_and_a_broken_note_is_no_crash(capsys, tmp_path):

@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 import torch
 
+from chapters.common.terminal import columns, fold, one_line
 from chapters.quiz import __main__ as quiz
 from chapters.quiz.card import Card, Deck, number, shown_result
 from kittenllm import dpo, ppo
@@ -112,16 +113,17 @@ def test_every_card_fits_a_narrow_terminal(language, width, monkeypatch, capsys)
     monkeypatch.setattr(quiz.shutil, "get_terminal_size", lambda *_: os.terminal_size((width, 24)))
     assert quiz.main(["--answers", "--language", language]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert max(map(quiz.columns, lines)) <= width + 2  # a full stop may hang over
+    assert max(map(columns, lines)) <= width + 2  # a full stop may hang over
     assert len(lines) > 400
 
 
 def test_lines_are_folded_by_columns():
-    assert quiz.columns("小猫 ok") == 7
-    assert quiz.fold("one two three", 7) == "one two\nthree"
-    assert quiz.fold("小猫小猫小猫", 8) == "小猫小猫\n小猫"
-    assert quiz.fold("abcdefghij", 4, first="- ", indent="  ") == "- ab\n  cd\n  ef\n  gh\n  ij"
-    assert quiz.fold("小猫小猫。", 8) == "小猫小猫。"
+    assert columns("小猫 ok") == 7
+    assert fold("one two three", 7) == "one two\nthree"
+    assert fold("小猫小猫小猫", 8) == "小猫小猫\n小猫"
+    assert fold("abcdefghij", 4, first="- ", indent="  ") == "- ab\n  cd\n  ef\n  gh\n  ij"
+    assert fold("小猫小猫。", 8) == "小猫小猫。"
+    assert one_line("one\n  two\n") == "one two" and one_line("小猫\n 说 a\n b") == "小猫说 a b"
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,13 @@ class Pieces(HTMLParser):
         self.open, self.loads, self.pages = [], [], 0
 
     def handle_starttag(self, tag, attributes):
-        if tag != "meta":
-            self.open.append(tag)
+        self.open.append(tag)
         self.pages += tag == "section"
         self.loads += [name for name, _ in attributes if name in ("src", "href", "onclick")]
         self.loads += [tag] * (tag in ("script", "link", "iframe"))
+
+    def handle_startendtag(self, tag, attributes):
+        pass  # <meta .../>
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag

@@ -238,7 +238,7 @@ def note_ending(found: Grade, last_case: str | None, how: str, complaints: str) 
 # ----------------------------------------------------------------------------------- the hints
 
 
-def next_hint(exercise: Exercise, runs: Path, wanted: int) -> str:
+def next_hint(exercise: Exercise, runs: Path, wanted: int, language: str = "en") -> str:
     """Unfold the next hint (wanted = 0), or show one again that was unfolded before.
 
     How many are unfolded is kept in <runs>/hints.json.
@@ -258,8 +258,8 @@ def next_hint(exercise: Exercise, runs: Path, wanted: int) -> str:
         path.write_text(json.dumps(seen) + "\n", encoding="utf-8")
     except OSError as error:
         note = paragraph(f"{path} cannot be written ({error.strerror}): next time it is this one.")
-        return f"{hint_text(exercise, number)}\n\n{note}"
-    return hint_text(exercise, number)
+        return f"{hint_text(exercise, number, language)}\n\n{note}"
+    return hint_text(exercise, number, language)
 
 
 # ------------------------------------------------------------------------------- command line
@@ -299,6 +299,7 @@ def new_parser() -> argparse.ArgumentParser:
     add("--list", action="store_true", help="list the exercises and stop")
     add("--csv", action="store_true", help="grade the pupils' folders in FOLDER, as a CSV table")
     add("--hint", nargs="?", type=int, const=0, metavar="N", help="the next hint, or hint N again")
+    add("--language", choices=("en", "zh"), default="en", help="of the hints: en or zh")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--file", type=path_argument, help="grade this file, not your exercise")
     source.add_argument("--solution", action="store_true", help="grade the package's own function")
@@ -332,7 +333,7 @@ def check(argv=None) -> int:
     if arguments.hint is not None:
         if arguments.name == "all" or not 0 <= arguments.hint <= 3:
             parser.error("--hint needs one exercise, and N from 1 to 3")
-        print(next_hint(wanted[0], arguments.runs, arguments.hint))
+        print(next_hint(wanted[0], arguments.runs, arguments.hint, arguments.language))
         return 0
     grades = []
     for exercise in wanted:

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chapters.check.hints import HINTS
+from chapters.check.hints_zh import HINTS_ZH
 from chapters.check.table import EXERCISES, ROOT, Exercise
-from chapters.common.terminal import safe_text, use_colour, wrap
+from chapters.common.terminal import fold, one_line, safe_text, use_colour, wrap
 
 WIDTH = 60
 COLOURS = {"passed": "\x1b[32m", "failed": "\x1b[31m"}
@@ -279,14 +280,25 @@ def list_text(written: dict[str, bool]) -> str:
     return "\n".join([*lines, "Grade one with: python -m chapters.check NAME"])
 
 
-def hint_text(exercise: Exercise, number: int) -> str:
+SAID_WITH_A_HINT = {
+    "en": ("{}, hint {} of 3", "That was the last one. Still stuck? Read {}."),
+    "zh": ("{}，第 {} 个提示，共 3 个", "这是最后一个。还卡住？请读 {}。"),
+}
+
+
+def hint_text(exercise: Exercise, number: int, language: str = "en") -> str:
     """Hint 1, 2 or 3 of an exercise; the third is almost code and keeps its lines."""
-    hint = HINTS[exercise.name][number - 1]
-    lines = [f"{exercise.name}, hint {number} of 3", ""]
+    hint = (HINTS_ZH if language == "zh" else HINTS)[exercise.name][number - 1]
+    title, last = SAID_WITH_A_HINT[language]
+    lines = [title.format(exercise.name, number), ""]
     if number < 3:
-        lines.append(paragraph(hint))
+        lines.append(folded(hint))
     else:
         lines.append(textwrap.indent(textwrap.dedent(" " * 8 + hint), "  "))
-        last = f"That was the last one. Still stuck? Read {short_path(exercise.solution)}."
-        lines += ["", paragraph(last)]
+        lines += ["", folded(last.format(short_path(exercise.solution)))]
     return "\n".join(lines)
+
+
+def folded(text: str) -> str:
+    """A paragraph in any language."""
+    return fold(one_line(text), WIDTH, first="  ", indent="  ")

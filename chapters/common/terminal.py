@@ -8,6 +8,10 @@ import os
 import sys
 import textwrap
 import unicodedata
+from collections.abc import Iterator
+
+
+WIDE_MARKS = "，。、：；？！“”（）"  # Chinese punctuation
 
 
 def safe_text(text: str, *, keep: str = "") -> str:
@@ -38,6 +42,64 @@ def wrap(text: str, width: int, *, indent: str = "", first: str | None = None) -
         break_on_hyphens=False,
     )
     return "\n".join(lines) if lines else (first or indent).rstrip()
+
+
+def columns(text: str) -> int:
+    """How many columns a terminal needs: a Chinese character takes two."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def pieces(text: str) -> Iterator[str]:
+    """Where a line may be broken: between words, and between any two Chinese characters."""
+    word = ""
+    for character in text:
+        wide = columns(character) == 2
+        if wide or character == " ":
+            if word:
+                yield word
+            yield character
+            word = ""
+        else:
+            word += character
+    if word:
+        yield word
+
+
+def fold(text: str, width: int, *, first: str = "", indent: str = "") -> str:
+    """`text` in lines of at most `width` columns, with wide characters counted as two.
+
+    A comma or full stop never begins a line; a word that is too long for a line is cut.
+    """
+    lines, line = [], first
+    for piece in pieces(safe_text(text)):
+        fits = columns(line + piece) <= width
+        if not fits and line.strip() and piece not in WIDE_MARKS[:-3] + "”）":
+            lines.append(line.rstrip())
+            line = indent
+            if piece == " ":
+                continue
+        while columns(line + piece) > width and len(piece) > 1:
+            room = max(1, width - columns(line))
+            lines.append(line + piece[:room])
+            line, piece = indent, piece[room:]
+        line += piece
+    return "\n".join([*lines, line.rstrip()])
+
+
+def one_line(text: str) -> str:
+    """A text of several lines as one. A break becomes a space, but not between two Chinese
+    characters, and not beside a Chinese comma or full stop.
+
+    >>> one_line("one\\n  two"), one_line("一\\n 二"), one_line("一\\n two")
+    ('one two', '一二', '一 two')
+    """
+    lines = [line.strip() for line in text.strip().splitlines()]
+    joined = lines[0] if lines else ""
+    for line in lines[1:]:
+        edges = joined[-1:], line[:1]
+        tight = all(columns(edge) == 2 for edge in edges) or any(e in WIDE_MARKS for e in edges)
+        joined += line if tight else f" {line}"
+    return joined
 
 
 def with_error(value: float | None, error: float | None, form: str) -> str:

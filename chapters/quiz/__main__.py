@@ -12,13 +12,12 @@ stored anywhere: the few lines of code under it are run, and the choice that fit
 import argparse
 import shutil
 import sys
-import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from chapters.common.runner import exit_code
-from chapters.common.terminal import make_output_forgiving, safe_text
+from chapters.common.terminal import fold, make_output_forgiving, safe_text
 from chapters.quiz import cards_ch0, cards_ch1, cards_ch2, cards_ch3, cards_ch4, cards_ch5
 from chapters.quiz.card import LANGUAGES, Card, shown_result
 from kittenllm.door import Parser, nearest
@@ -53,48 +52,6 @@ def say(key: str, language: str, *values: object) -> str:
 def screen_width() -> int:
     """Columns to write in: those of the terminal, from 30 to 80."""
     return max(30, min(80, shutil.get_terminal_size((80, 24)).columns))
-
-
-def columns(text: str) -> int:
-    """How many columns a terminal needs: a Chinese character takes two."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
-def pieces(text: str) -> Iterator[str]:
-    """Where a line may be broken: between words, and between any two Chinese characters."""
-    word = ""
-    for character in text:
-        wide = columns(character) == 2
-        if wide or character == " ":
-            if word:
-                yield word
-            yield character
-            word = ""
-        else:
-            word += character
-    if word:
-        yield word
-
-
-def fold(text: str, width: int, *, first: str = "", indent: str = "") -> str:
-    """`text` in lines of at most `width` columns, with wide characters counted as two.
-
-    A comma or full stop never begins a line; a word that is too long for a line is cut.
-    """
-    lines, line = [], first
-    for piece in pieces(safe_text(text)):
-        fits = columns(line + piece) <= width
-        if not fits and line.strip() and piece not in "，。、：；？！”）":
-            lines.append(line.rstrip())
-            line = indent
-            if piece == " ":
-                continue
-        while columns(line + piece) > width and len(piece) > 1:
-            room = max(1, width - columns(line))
-            lines.append(line + piece[:room])
-            line, piece = indent, piece[room:]
-        line += piece
-    return "\n".join([*lines, line.rstrip()])
 
 
 def card_text(card: Card, number: str, language: str, width: int) -> str:

@@ -60,7 +60,10 @@ def lessons(page: str | None = None) -> list[Lesson]:
 
 def _parts(number: str, body: str) -> dict[str, str]:
     pieces = re.split(rf"^\*\*({'|'.join(PARTS)})\.?\*\*", body, flags=re.MULTILINE)
-    parts = {name: text.strip() for name, text in zip(pieces[1::2], pieces[2::2], strict=True)}
+    parts = {
+        name: text.strip("\n").rstrip()
+        for name, text in zip(pieces[1::2], pieces[2::2], strict=True)
+    }
     missing = [name for name in PARTS if name not in parts]
     if missing:
         raise ValueError(f"lesson {number} has no {missing[0]!r}")
