@@ -163,7 +163,7 @@ def test_the_hints_in_chinese(name, capsys, tmp_path):
         assert check.main([name, "--hint", "--language", "zh", "--runs", str(tmp_path)]) == 0
         text = capsys.readouterr().out
         assert f"第 {number} 个提示" in text and len(re.findall(r"[\u4e00-\u9fff]", text)) > 12
-        assert max(map(columns, text.splitlines())) <= 62
+        assert max(map(columns, text.splitlines())) <= 60
     code = [re.findall(r"\w+ = [\w.(]+", hints[name][2]) for hints in (HINTS, HINTS_ZH)]
     assert set(code[0]) == set(code[1])
 

@@ -93,7 +93,7 @@ def test_a_round_of_one_chapter(monkeypatch, capsys):
     type_in(monkeypatch, "99", right[0], "", "no", *right[2:])
     assert quiz.main(["--chapter", "ppo"]) == 0
     screen = capsys.readouterr().out
-    assert screen.count("A number from 1 to 4, please.") == 2
+    assert screen.count("A number from 1 to ") == 2
     assert screen.count("Right!") == len(cards) - 1
     assert f"{len(cards) - 1} of {len(cards)} right." in screen
     assert "chapters/ch3_ppo/lesson.md" in screen
@@ -113,7 +113,7 @@ def test_every_card_fits_a_narrow_terminal(language, width, monkeypatch, capsys)
     monkeypatch.setattr(quiz.shutil, "get_terminal_size", lambda *_: os.terminal_size((width, 24)))
     assert quiz.main(["--answers", "--language", language]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert max(map(columns, lines)) <= width + 2  # a full stop may hang over
+    assert max(map(columns, lines)) <= width
     assert len(lines) > 400
 
 
@@ -122,7 +122,7 @@ def test_lines_are_folded_by_columns():
     assert fold("one two three", 7) == "one two\nthree"
     assert fold("小猫小猫小猫", 8) == "小猫小猫\n小猫"
     assert fold("abcdefghij", 4, first="- ", indent="  ") == "- ab\n  cd\n  ef\n  gh\n  ij"
-    assert fold("小猫小猫。", 8) == "小猫小猫。"
+    assert fold("小猫小猫。", 8) == "小猫小\n猫。" and fold("小猫（猫）？", 10) == "小猫（\n猫）？"
     assert one_line("one\n  two\n") == "one two" and one_line("小猫\n 说 a\n b") == "小猫说 a b"
 
 

@@ -10,8 +10,8 @@ import textwrap
 import unicodedata
 from collections.abc import Iterator
 
-
-WIDE_MARKS = "，。、：；？！“”（）"  # Chinese punctuation
+CLOSING = "，。、：；？！”）"  # Chinese punctuation that begins no line
+WIDE_MARKS = CLOSING + "“（"
 
 
 def safe_text(text: str, *, keep: str = "") -> str:
@@ -68,22 +68,28 @@ def pieces(text: str) -> Iterator[str]:
 def fold(text: str, width: int, *, first: str = "", indent: str = "") -> str:
     """`text` in lines of at most `width` columns, with wide characters counted as two.
 
-    A comma or full stop never begins a line; a word that is too long for a line is cut.
+    A Chinese comma or full stop never begins a line: what is before it comes along. A word that is
+    too long for a line is cut.
     """
-    lines, line = [], first
+    lines: list[str] = []
+    start, held = first, [""]  # how the line begins, and the pieces on it
     for piece in pieces(safe_text(text)):
-        fits = columns(line + piece) <= width
-        if not fits and line.strip() and piece not in WIDE_MARKS[:-3] + "”）":
-            lines.append(line.rstrip())
-            line = indent
+        if len(held) > 1 and columns(start + "".join(held) + piece) > width:
+            moved = [""]
+            while piece in CLOSING and len(held) > 2:
+                moved.insert(1, held.pop())
+                if moved[1] not in CLOSING:
+                    break
+            lines.append((start + "".join(held)).rstrip())
+            start, held = indent, moved
             if piece == " ":
                 continue
-        while columns(line + piece) > width and len(piece) > 1:
-            room = max(1, width - columns(line))
-            lines.append(line + piece[:room])
-            line, piece = indent, piece[room:]
-        line += piece
-    return "\n".join([*lines, line.rstrip()])
+        while len(held) == 1 and len(piece) > 1 and columns(start + piece) > width:
+            room = max(1, width - columns(start))
+            lines.append(start + piece[:room])
+            start, piece = indent, piece[room:]
+        held.append(piece)
+    return "\n".join([*lines, (start + "".join(held)).rstrip()])
 
 
 def one_line(text: str) -> str:

@@ -54,7 +54,7 @@ class Card:
 
     def code(self) -> str:
         """The lines of the computation, as they are run."""
-        lines = inspect.getsource(self.compute).splitlines()
+        lines = textwrap.dedent(inspect.getsource(self.compute)).splitlines()
         first = next(i for i, line in enumerate(lines) if line.startswith("def "))
         return textwrap.dedent("\n".join(lines[first + 1 :]))
 
