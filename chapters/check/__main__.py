@@ -20,10 +20,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from chapters.check.school import class_csv
+from chapters.check.school import print_class
 from chapters.check.table import EXERCISES, ROOT, Exercise, is_stub
 from chapters.check.text import Grade, hint_text, list_text, paragraph, report_text, summary_text
-from chapters.common.terminal import make_output_forgiving, safe_text
+from chapters.common.terminal import make_output_forgiving
 from kittenllm.door import Parser, path_argument
 
 EXAMPLES = """
@@ -321,9 +321,11 @@ def check(argv=None) -> int:
     if arguments.name is None:
         parser.error("which exercise? --list shows them all")
     if arguments.csv:
-        if not Path(arguments.name).is_dir():
-            parser.error(f"--csv grades a folder, and {arguments.name} is none")
-        return grade_class(Path(arguments.name), arguments.seconds)
+        folder = Path(arguments.name)
+        if not folder.is_dir():
+            parser.error(f"--csv grades a folder, and {folder} is none")
+        seconds = arguments.seconds
+        return print_class(folder, lambda exercise, file: grade(exercise, file, seconds), say)
     try:
         wanted = list(EXERCISES.values())
         if arguments.name != "all":
@@ -348,18 +350,6 @@ def check(argv=None) -> int:
     if len(wanted) > 1:
         print(f"\n{done} of {len(grades)} done")
     return 0 if done == len(grades) else 1
-
-
-def grade_class(folder: Path, seconds: float) -> int:
-    """Print the table of a class; the exit code is 0 if there is one."""
-    try:
-        table = class_csv(folder, lambda exercise, file: grade(exercise, file, seconds), say)
-    except (ValueError, OSError) as error:
-        print(safe_text(f"error: {error}"), file=sys.stderr)
-        return 1
-    say("")
-    print(table)
-    return 0
 
 
 @contextlib.contextmanager

@@ -8,11 +8,13 @@ Read before: table.py. Left out: running the chapters with what the pupils wrote
 
 import csv
 import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from chapters.check.table import EXERCISES, Exercise
 from chapters.check.text import Grade
+from chapters.common.terminal import safe_text
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a cell that begins like this
 
@@ -28,6 +30,20 @@ def pupils_in(folder: Path) -> list[Path]:
             "chapters/exercises/ into it, named after the pupil"
         )
     return found
+
+
+def print_class(
+    folder: Path, grade_one: Callable[[Exercise, Path], Grade], say: Callable[[str], None]
+) -> int:
+    """Print the table of a class; the exit code is 0 if there is one."""
+    try:
+        table = class_csv(folder, grade_one, say)
+    except (ValueError, OSError) as error:
+        print(safe_text(f"error: {error}"), file=sys.stderr)
+        return 1
+    say("")
+    print(table)
+    return 0
 
 
 def class_csv(
