@@ -343,6 +343,7 @@ def check(argv=None) -> int:
         say(f"checking {exercise.name} ...")
         runs = arguments.runs if len(wanted) == 1 and not arguments.no_chapter else None
         grades.append(grade(exercise, file.resolve(), arguments.seconds, runs))
+        grades[-1].language = arguments.language
         say("")
         text = report_text if len(wanted) == 1 else summary_text
         print(text(grades[-1]), flush=True)

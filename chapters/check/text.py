@@ -1,5 +1,6 @@
 """What `python -m chapters.check` says: for a beginner, in 60 columns, without a traceback."""
 
+import json
 import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,6 +96,7 @@ class Grade:
     failures: list[dict] = field(default_factory=list)
     stories: dict[str, tuple[str, list[dict]]] = field(default_factory=dict)  # "training": ...
     seconds: float = 0.0
+    language: str = "en"  # of the hint
 
     def judge(self) -> None:
         """The report is complete: passed or failed?"""
@@ -234,8 +236,21 @@ def advice_lines(grade: Grade) -> list[str]:
     failure = grade.failures[0] if grade.failures else {}
     if failure.get("kind") in KINDS:
         return [more_hints(exercise)]
-    advice = fitting_hint(failure) or HINTS[exercise.name][0]
-    return [paragraph(advice, first="Hint: "), "", more_hints(exercise)]
+    hints = HINTS_ZH if grade.language == "zh" else HINTS
+    advice = fitting_hint(failure)
+    told = in_language(advice, grade.language) if advice else one_line(hints[exercise.name][0])
+    return [fold(told, WIDTH, first="Hint: ", indent="  "), "", more_hints(exercise)]
+
+
+def in_language(advice: str, language: str) -> str:
+    """What is said about a mistake, in the reader's language; English where there is no other.
+
+    advice_zh.json holds the Chinese of every sentence above and of tests/mistakes.py.
+    """
+    if language == "en":
+        return advice
+    known = json.loads((ROOT / "chapters" / "check" / "advice_zh.json").read_text("utf-8"))
+    return known.get(advice, advice)
 
 
 def fitting_hint(failure: dict) -> str | None:
