@@ -100,7 +100,7 @@ def loss_of_nothing():
     logprobs = old.clone().requires_grad_()
     loss, _ = grpo_loss(logprobs, old, advantages, mask)
     loss.backward()
-    return [abs(float(loss)), float(logprobs.grad.abs().max())]
+    return [abs(float(loss.detach())), float(logprobs.grad.abs().max())]
 
 
 @deck.card(
