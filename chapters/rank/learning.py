@@ -99,8 +99,10 @@ def learn_taste(
         reward_model = new_reward_model(gpt)
         clear = clear_pairs(test_pairs, common, gpt, tokenizer)
         story = story_of("ch2_reward_model")
-        story.train(run, reward_model, pairs, clear, settings)
-        share, error = judged_right(story.pair_scores(reward_model, clear), clear)
+        story.train(run, reward_model, pairs, clear or pairs, settings)
+        share, error = None, None  # a kitten that babbles has no clearly better replies
+        if clear:
+            share, error = judged_right(story.pair_scores(reward_model, clear), clear)
         keys = {"gold_accuracy": share, "gold_accuracy_stderr": error, "labels": len(pairs)}
         model = (reward_model.gpt, tokenizer)
         summary = run.finish(keys, model=model, extra=reward_extra(reward_model))
@@ -116,8 +118,10 @@ def learn_taste(
 def judged_right(
     scores: tuple[Tensor, Tensor], pairs: list[LabelledPair]
 ) -> tuple[float | None, float | None]:
-    """The share of pairs whose better reply scores higher, and its error by topic; None without
-    pairs.  scores: of the chosen and of the rejected replies, (P,), (P,)."""
+    """The share of pairs whose better reply scores higher, and its error by topic.
+
+    scores: those of the chosen and of the rejected replies, (P,), (P,).
+    """
     chosen, rejected = scores
     hits = (chosen > rejected).double().tolist()
     return mean_and_error(hits, [pair.about for pair in pairs])
