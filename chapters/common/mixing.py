@@ -35,13 +35,18 @@ def with_echoes(make: MakeChat, drill: MakeChat, share: float) -> MakeChat:
 
 
 def mixed_rows(
-    make: MakeChat, kitten: Kitten, config: SFTConfig, *, chat_fraction: float
+    make: MakeChat,
+    kitten: Kitten,
+    config: SFTConfig,
+    *,
+    chat_fraction: float,
+    row_length: int | None = None,
 ) -> PackedRows:
     """Fresh conversations for all steps of `config`: those of `make`, and ordinary chats, which are
-    `chat_fraction` of the tokens."""
+    `chat_fraction` of the tokens. Rows as long as the context, or of `row_length` tokens."""
     rng = new_random(kitten.common.seed, "ch1_tools", "data")
     town, tokenizer = build_town(), kitten.tokenizer
-    row_length = kitten.gpt.config.context_length
+    row_length = row_length or kitten.gpt.config.context_length
     rows = config.steps * config.rows_per_step * (1 - config.replay_fraction)
     wanted = rows * row_length  # tokens
     chats: list[ChatTokens] = []

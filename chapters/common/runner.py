@@ -154,7 +154,8 @@ def run_chapter(name: str, settings, common: Common) -> tuple[dict, bool]:
         return summary, True
     before = read_summary(common.folder(name) / "summary.json")
     summary = module.run(settings, common)
-    if summary != before and common.after_chapter:
+    itself = summary.get("chapter") == name  # and not its run with --model
+    if summary != before and itself and common.after_chapter:
         common.after_chapter(name, summary)
     return summary, summary == before
 

@@ -1,0 +1,225 @@
+"""--model: a real model in the place of the kitten, in all chapters that take one.
+
+The models here are small and random; transformers writes them where it is installed, and the tests
+that need it are skipped elsewhere.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from chapters.ch1_language import real_model
+from chapters.ch1_language import story as ch1_language
+from chapters.common import kitten as kittens
+from chapters.common.kitten import RealModel, Trained, add_detours, load_real, merged, perplexity
+from kittenllm.chat import chat_prompt
+from kittenllm.huggingface import load_folder, save_folder
+from kittenllm.lora import LoRALinear, add_lora
+from kittenllm.runs.summaries import read_summary
+from kittenllm.settings import Common, parse_settings
+from tests.byte_kitten import TOKENIZER, new_gpt
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test looks nothing up
+PEERS = "a peer to compare with: pip install '.[test-peers]'"
+IDS = {"bos_token_id": 256, "eos_token_id": [259, 256], "pad_token_id": 257}
+SHAPE = {
+    "vocab_size": TOKENIZER.vocab_size,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+}
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory) -> Path:
+    """A small folder that needs no peer."""
+    folder = tmp_path_factory.mktemp("ours") / "model"
+    save_folder(folder, new_gpt(context_length=512), TOKENIZER, card="a card")
+    return folder
+
+
+@pytest.fixture(scope="module", params=["llama", "qwen2"])
+def theirs(request, tmp_path_factory) -> Path:
+    """A small random model that transformers has written, with the tokens of our byte kitten."""
+    transformers = pytest.importorskip("transformers", reason=PEERS)
+    folder = tmp_path_factory.mktemp("theirs") / request.param
+    save_folder(folder, new_gpt(), TOKENIZER, card="a card")  # for the tokens
+    (folder / "model.safetensors").unlink()
+    torch.manual_seed(0)
+    settings = transformers.AutoConfig.for_model(request.param, **SHAPE, **IDS)
+    model = transformers.AutoModelForCausalLM.from_config(settings)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):  # they start at 0, which hides mistakes
+            torch.nn.init.normal_(parameter, 0.0, 0.3)
+    model.save_pretrained(folder)
+    return folder
+
+
+def quick(story, runs: Path, line: str) -> tuple:
+    """The settings of a quick run with these flags."""
+    flags = ["--quick", "--runs", str(runs), "--device", "cpu", *line.split()]
+    return parse_settings(story.Settings, "", flags, quick=story.QUICK, prog="test")
+
+
+# -------------------------------------------------------------------------------- the shared part
+
+
+def common_of(tmp_path: Path) -> Common:
+    return Common(runs=tmp_path / "runs", quick=True)
+
+
+def test_lora_freezes_the_model_and_merging_makes_it_ordinary_again(ours, tmp_path):
+    settings = RealModel(model=str(ours), lora=4, max_tokens=64)
+    kitten = load_real(settings, common_of(tmp_path))
+    trained = add_detours(kitten, settings)
+    # q and o are 32 x 32, k and v 16 x 32, the three of the feed-forward network 32 x 32
+    assert trained == 4 * (2 * 64 + 2 * 48 + 3 * 64)
+    assert not kitten.gpt.embed_tokens.weight.requires_grad
+    ranks = {m.A.shape[0] for m in kitten.gpt.modules() if isinstance(m, LoRALinear)}
+    assert ranks == {4}
+    assert all(m.scale == 2 for m in kitten.gpt.modules() if isinstance(m, LoRALinear))
+    kitten = merged(kitten)
+    assert all(weight.requires_grad for weight in kitten.gpt.parameters())
+    assert merged(kitten) is kitten  # nothing to merge
+
+
+def test_without_lora_all_weights_are_trained_in_float32(ours, tmp_path, monkeypatch):
+    monkeypatch.setattr(kittens, "fast_dtype", lambda device: torch.bfloat16)
+    for lora, dtype in ((0, torch.float32), (2, torch.bfloat16)):
+        settings = RealModel(model=str(ours), lora=lora, max_tokens=64)
+        kitten = load_real(settings, common_of(tmp_path))
+        assert kitten.gpt.dtype == dtype
+        count = add_detours(kitten, settings)
+        assert (count == kitten.gpt.parameter_count) == (lora == 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"max_tokens": 4096}, "--max-tokens 4096: this model reads 512 tokens"),
+        ({"lora": 999}, "rank 999 is above the matrix"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(ours, tmp_path, changes, says):
+    settings = RealModel(**{"model": str(ours), "max_tokens": 64, **changes})
+    with pytest.raises(ValueError, match=says):
+        add_detours(load_real(settings, common_of(tmp_path)), settings)
+
+
+def test_a_base_model_and_an_empty_folder_are_refused(tmp_path):
+    save_folder(tmp_path / "base", new_gpt(), TOKENIZER, card="x", chats=False)
+    settings = RealModel(model=str(tmp_path / "base"), max_tokens=64)
+    with pytest.raises(ValueError, match="no chat template"):
+        load_real(settings, common_of(tmp_path))
+    settings = RealModel(model=str(tmp_path / "nothing"))
+    with pytest.raises(ValueError, match="no .safetensors file"):
+        kittens.real_run("ch1_sft", settings, common_of(tmp_path), {})
+
+
+def test_another_model_in_the_folder_is_another_run(ours, tmp_path):
+    settings = RealModel(model=str(ours))
+    first = kittens.real_run("ch1_sft", settings, common_of(tmp_path), {})
+    save_folder(tmp_path / "other", new_gpt(context_length=256), TOKENIZER, card="x")
+    other = RealModel(model=str(tmp_path / "other"))
+    second = kittens.real_run("ch1_sft", other, common_of(tmp_path), {})
+    assert first.fingerprint["inputs"] != second.fingerprint["inputs"]
+    assert first.folder.name == "ch1_sft_model"
+
+
+def test_only_what_is_trained_is_saved():
+    """With LoRA the detours alone; and a state of other weights is refused."""
+    gpt = new_gpt()
+    whole = set(Trained(gpt).state_dict())
+    assert whole == set(gpt.state_dict())
+    add_lora(gpt, rank=2, alpha=2.0, generator=torch.Generator().manual_seed(0))
+    trained = Trained(gpt)
+    state = {name: value.clone() for name, value in trained.state_dict().items()}
+    assert state and all(name.endswith((".A", ".B")) for name in state)
+    for weight in trained.weights.values():
+        weight.data += 1
+    trained.load_state_dict(state)
+    assert all(torch.equal(trained.state_dict()[name], value) for name, value in state.items())
+    first = next(iter(state))
+    with pytest.raises(ValueError, match=first):
+        trained.load_state_dict({name: v for name, v in state.items() if name != first})
+    with pytest.raises(ValueError, match="has the shape"):
+        trained.load_state_dict({**state, first: torch.zeros(1)})
+
+
+def test_perplexity_by_hand(ours, tmp_path):
+    """A model whose logits are all equal finds each of V tokens equally likely: V."""
+    kitten = load_real(RealModel(model=str(ours), lora=0), common_of(tmp_path))
+    kitten.gpt.norm.weight.data.zero_()
+    assert perplexity(kitten, "purr " * 50, 40) == pytest.approx(TOKENIZER.vocab_size, rel=1e-4)
+
+
+# ------------------------------------------------------------------------------------ ch1_language
+
+LANGUAGE_LINE = "--model-exam 2 --max-tokens 200 --lora 2"
+
+
+@pytest.fixture
+def few_tokens(monkeypatch):
+    """Random models hardly ever stop: short replies keep the tests fast."""
+    monkeypatch.setattr(real_model, "MOST_TOKENS", 6)
+    monkeypatch.setattr(real_model, "ANSWER_TOKENS", 3)
+
+
+def test_an_assistant_of_a_model_that_transformers_wrote(theirs, tmp_path, few_tokens, capsys):
+    line = f"--model {theirs} {LANGUAGE_LINE}"
+    settings, common = quick(ch1_language, tmp_path / "runs", line)
+    summary = ch1_language.run(settings, common)
+    screen = capsys.readouterr().out
+    assert "left out, since only kittens know the town" in screen
+    folder = tmp_path / "runs" / "quick" / "ch1_language_model"
+    assert read_summary(folder / "summary.json") == summary
+    assert summary["chapter"] == "ch1_language_model" and summary["model"] is None
+    for key in ("program_accuracy", "perplexity", "general_right", "general_right_as_assistant"):
+        assert {f"{key}_before", f"{key}_after"} <= summary.keys()
+    assert summary["perplexity_before"] != summary["perplexity_after"]  # it was trained
+    assert summary["trained_parameters"] < summary["parameters"]
+    dtype = getattr(torch, summary["dtype"].removeprefix("torch."))
+    gpt, tokenizer = load_folder(folder / "model", device="cpu", dtype=dtype)
+    old, _ = load_folder(theirs, device="cpu", dtype=dtype)
+    assert tokenizer.system == real_model.SYSTEM
+    assert gpt.config == old.config and gpt.state_dict().keys() == old.state_dict().keys()
+    moved = {n for n, w in gpt.state_dict().items() if not torch.equal(w, old.state_dict()[n])}
+    assert moved == {n for n in moved if n.endswith("_proj.weight")} and moved
+    # once more: nothing is trained again
+    assert ch1_language.run(settings, common) == summary
+    assert "finished earlier with these settings" in capsys.readouterr().out
+
+
+def test_the_assistant_has_a_system_message_of_its_own(ours, tmp_path):
+    _, tokenizer = load_folder(ours, device="cpu", dtype=torch.float32)
+    messages = [{"role": "user", "content": "Hi"}]
+    other = real_model.with_system(tokenizer, "MeowScript")
+    assert "MeowScript" in tokenizer.decode(chat_prompt(other, messages))
+    assert "MeowScript" not in tokenizer.decode(chat_prompt(tokenizer, messages))
+
+
+def test_an_answer_is_right_if_it_holds_one_of_the_words(ours, tmp_path, monkeypatch):
+    kitten = load_real(RealModel(model=str(ours), lora=0), common_of(tmp_path))
+
+    class Said:
+        def replies(self):
+            return [kitten.tokenizer.encode(text) for text in ("It is PARIS.", "Five", "12 months")]
+
+    monkeypatch.setattr(real_model, "generate", lambda *a, **k: Said())
+    questions = [("a?", ["paris"]), ("b?", ["seven", "7"]), ("c?", ["twelve", "12"])]
+    assert real_model.answered(kitten, questions) == pytest.approx(2 / 3)
+
+
+def test_the_general_questions_are_twenty_and_no_answer_is_in_its_question():
+    content = json.loads(real_model.GENERAL.read_text(encoding="utf-8"))
+    assert len(content["questions"]) == 20
+    for question, words in content["questions"]:
+        assert words and not any(word in question.lower() for word in words), question
+        assert all(word == word.lower() for word in words)
+    assert len(" ".join(content["text"]).split()) > 200
