@@ -13,6 +13,8 @@ import torch
 
 from chapters.ch1_language import real_model
 from chapters.ch1_language import story as ch1_language
+from chapters.ch1_sft import story as ch1_sft
+from chapters.ch4_preferences import story as ch4_preferences
 from chapters.common import kitten as kittens
 from chapters.common.kitten import RealModel, Trained, add_detours, load_real, merged, perplexity
 from kittenllm.chat import chat_prompt
@@ -168,7 +170,7 @@ LANGUAGE_LINE = "--model-exam 2 --max-tokens 200 --lora 2"
 def few_tokens(monkeypatch):
     """Random models hardly ever stop: short replies keep the tests fast."""
     monkeypatch.setattr(real_model, "MOST_TOKENS", 6)
-    monkeypatch.setattr(real_model, "ANSWER_TOKENS", 3)
+    monkeypatch.setattr(kittens, "ANSWER_TOKENS", 3)
 
 
 def test_an_assistant_of_a_model_that_transformers_wrote(theirs, tmp_path, few_tokens, capsys):
@@ -188,7 +190,8 @@ def test_an_assistant_of_a_model_that_transformers_wrote(theirs, tmp_path, few_t
     gpt, tokenizer = load_folder(folder / "model", device="cpu", dtype=dtype)
     old, _ = load_folder(theirs, device="cpu", dtype=dtype)
     assert tokenizer.system == real_model.SYSTEM
-    assert gpt.config == old.config and gpt.state_dict().keys() == old.state_dict().keys()
+    assert gpt.config.head_channels == old.config.head_channels
+    assert gpt.state_dict().keys() == old.state_dict().keys()
     moved = {n for n, w in gpt.state_dict().items() if not torch.equal(w, old.state_dict()[n])}
     assert moved == {n for n in moved if n.endswith("_proj.weight")} and moved
     # once more: nothing is trained again
@@ -211,15 +214,130 @@ def test_an_answer_is_right_if_it_holds_one_of_the_words(ours, tmp_path, monkeyp
         def replies(self):
             return [kitten.tokenizer.encode(text) for text in ("It is PARIS.", "Five", "12 months")]
 
-    monkeypatch.setattr(real_model, "generate", lambda *a, **k: Said())
+    monkeypatch.setattr(kittens, "generate", lambda *a, **k: Said())
     questions = [("a?", ["paris"]), ("b?", ["seven", "7"]), ("c?", ["twelve", "12"])]
-    assert real_model.answered(kitten, questions) == pytest.approx(2 / 3)
+    assert kittens.answered(kitten, questions) == pytest.approx(2 / 3)
 
 
 def test_the_general_questions_are_twenty_and_no_answer_is_in_its_question():
-    content = json.loads(real_model.GENERAL.read_text(encoding="utf-8"))
+    content = json.loads(kittens.GENERAL.read_text(encoding="utf-8"))
     assert len(content["questions"]) == 20
     for question, words in content["questions"]:
         assert words and not any(word in question.lower() for word in words), question
         assert all(word == word.lower() for word in words)
     assert len(" ".join(content["text"]).split()) > 200
+
+
+# ------------------------------------------------------------------------- ch1_sft, ch4_preferences
+
+
+def write_lines(path: Path, records: list[dict]) -> Path:
+    path.write_text("\n".join(json.dumps(record) for record in records), encoding="utf-8")
+    return path
+
+
+WORDS = ["fish", "bell", "wool", "milk", "home", "mill", "tree", "moon", "rain", "snow"]
+
+
+@pytest.fixture
+def chats(tmp_path) -> Path:
+    def chat(word: str) -> dict:
+        turns = (("user", f"What is a {word}?"), ("assistant", f"A {word}."))
+        return {"messages": [{"role": role, "content": text} for role, text in turns]}
+
+    return write_lines(tmp_path / "chats.jsonl", [chat(word) for word in WORDS])
+
+
+@pytest.fixture
+def pairs(tmp_path) -> Path:
+    records = [{"prompt": f"A {w}?", "chosen": f"Yes, {w}.", "rejected": "No."} for w in WORDS]
+    return write_lines(tmp_path / "pairs.jsonl", records)
+
+
+def trained_names(folder: Path, old: Path, dtype: torch.dtype) -> set[str]:
+    """Which weights of the exported model differ from those of the old one."""
+    new, _ = load_folder(folder, device="cpu", dtype=dtype)
+    before, _ = load_folder(old, device="cpu", dtype=dtype)
+    weights = before.state_dict()
+    return {n for n, w in new.state_dict().items() if not torch.equal(w, weights[n])}
+
+
+def test_fine_tuning_of_a_model_that_transformers_wrote(theirs, chats, tmp_path, few_tokens):
+    line = f"--model {theirs} --chats {chats} --max-tokens 64 --epochs 12 --model-lr 0.03"
+    settings, common = quick(ch1_sft, tmp_path / "runs", line)
+    summary = ch1_sft.run(settings, common)
+    assert summary["held_out"] == 1 and summary["learnt"] == 9
+    assert summary["unseen_loss_after"] < summary["unseen_loss_before"] - 0.1
+    folder = tmp_path / "runs" / "quick" / "ch1_sft_model"
+    moved = trained_names(folder / "model", theirs, kittens.fast_dtype(common.device))
+    assert moved and all(name.endswith("_proj.weight") for name in moved)
+    assert "What is a" in (folder / "samples.md").read_text(encoding="utf-8")
+
+
+def test_fine_tuning_all_weights_moves_the_embedding_too(ours, chats, tmp_path, few_tokens):
+    line = f"--model {ours} --chats {chats} --lora 0 --max-tokens 64 --model-lr 0.003"
+    settings, common = quick(ch1_sft, tmp_path / "runs", line)
+    summary = ch1_sft.run(settings, common)
+    folder = tmp_path / "runs" / "quick" / "ch1_sft_model"
+    moved = trained_names(folder / "model", ours, torch.float32)
+    assert "embed_tokens.weight" in moved and "norm.weight" in moved
+    assert summary["trained_parameters"] == new_gpt(context_length=512).parameter_count
+
+
+def test_dpo_on_a_model_that_transformers_wrote(theirs, pairs, tmp_path, few_tokens):
+    line = f"--model {theirs} --preferences {pairs} --max-tokens 64 --epochs 6 --model-lr 0.01"
+    settings, common = quick(ch4_preferences, tmp_path / "runs", line)
+    summary = ch4_preferences.run(settings, common)
+    assert summary["pairs"] == 9 and summary["watched"] == 1
+    assert summary["unseen_margin"] > 0.2 and summary["unseen_accuracy"] == 1
+    folder = tmp_path / "runs" / "quick" / "ch4_preferences_model"
+    assert trained_names(folder / "model", theirs, kittens.fast_dtype(common.device))
+
+
+@pytest.mark.parametrize(
+    ("story", "flag"), [(ch1_sft, "--chats"), (ch4_preferences, "--preferences")]
+)
+def test_a_model_alone_is_not_enough(story, flag, ours, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        quick(story, tmp_path / "runs", f"--model {ours}")
+    assert f"--model needs {flag}" in capsys.readouterr().err
+
+
+# What each flag of the real model changes: the flag -> another value, and what is seen of it.
+WIRING = {
+    "--lora": ("3", "rank"),
+    "--max-tokens": ("70", "row length"),
+    "--model-batch": ("2", "rows_per_step"),
+    "--model-lr": ("0.02", "matrix_lr"),
+    "--epochs": ("20", "steps"),
+}
+
+
+@pytest.fixture
+def noted(ours, chats, tmp_path, few_tokens, monkeypatch):
+    """Runs ch1_sft with some flags; what its loop was handed."""
+
+    def run(line: str) -> dict:
+        seen: dict = {}
+
+        def train(chapter, name, kitten, rows, config):
+            ranks = {m.A.shape[0] for m in kitten.gpt.modules() if isinstance(m, LoRALinear)}
+            seen.update(rank=ranks, steps=config.steps, matrix_lr=config.matrix_lr)
+            seen.update({"row length": rows.tokens.shape[1], "rows_per_step": config.rows_per_step})
+
+        monkeypatch.setattr(ch1_sft, "train", train)
+        flags = f"--model {ours} --chats {chats} --max-tokens 64 {line}"
+        settings, common = quick(ch1_sft, tmp_path / f"runs{line.replace(' ', '')}", flags)
+        ch1_sft.run(settings, common)
+        return seen
+
+    return run
+
+
+def test_each_flag_arrives(noted):
+    usual = noted("")
+    for flag, (value, key) in WIRING.items():
+        changed = noted(f"{flag} {value}")
+        moved = {name for name in usual if usual[name] != changed[name]}
+        allowed = {key, "steps"} if flag in ("--model-batch", "--max-tokens") else {key}
+        assert key in moved and moved <= allowed, flag

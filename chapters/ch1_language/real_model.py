@@ -3,18 +3,16 @@
 The same exercises, the same loop and the same grading by running the code as in story.py. What can
 be measured in the town only is left out: there is no drill, no ordinary chats, no replay. What the
 model forgets is measured on what it could do before: the perplexity of a plain text, and twenty
-questions of general knowledge (general.json).
+questions of general knowledge (chapters/common/general.json).
 
 Used by story.py, which hands over its exercises and its loop. The lesson is
 chapters/real_models.md.
 """
 
 import copy
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from chapters.ch1_language.exam import EXAM_SEED, KEYS, attempts_at
 from chapters.common.kitten import (
@@ -24,27 +22,22 @@ from chapters.common.kitten import (
     finish_real,
     load_real,
     merged,
-    perplexity,
+    other_abilities,
     processor_time,
     real_run,
 )
 from chapters.common.mixing import mixed_rows
 from chapters.common.samples import write_samples
-from kittenllm.chat import ChatTokens, chat_prompt
 from kittenllm.config import option
 from kittenllm.evaluation import rate
 from kittenllm.kitten_town.meow_tasks import held_out_tasks
-from kittenllm.sampling import generate
 from kittenllm.settings import Common, new_generator
 from kittenllm.sft import SFTConfig
 from kittenllm.tokenizer import Tokenizer
 
-GENERAL = Path(__file__).with_name("general.json")
 LEFT_OUT = "left out, since only kittens know the town: the drill, chats, replay, other methods"
 SYSTEM = "MeowScript"  # the assistant's system message; short, for it stands before every exercise
 MOST_TOKENS = 130  # of a reply; a real model writes each digit and sign as a token of its own
-ANSWER_TOKENS = 24  # of an answer to a general question
-TEXT_TOKENS = 400  # of the plain text
 SHOWN = 8  # exercises in samples.md
 # How often each kind is trained. A real model calculates already, and needs less practice.
 SHARES = {"write": 0.2, "output": 0.4, "repair": 0.25, "explain": 0.1, "practice": 0.05}
@@ -58,7 +51,7 @@ class RealLanguage(RealModel):
     model_exam: int = option(60, "with --model: held-out exercises of each kind", low=2)
 
 
-def make_assistant(settings: RealLanguage, common: Common, make: MakeChat, train: Callable) -> dict:
+def make_assistant(settings: RealLanguage, common: Common, make: Callable, train: Callable) -> dict:
     """Data, model, loop, look; returns the summary. `make` draws an exercise, `train` is the
     story's loop."""
     chapter = real_run("ch1_language", settings, common, {})
@@ -143,29 +136,8 @@ def look(kitten: Kitten, own: Kitten, count: int) -> dict:
             print(f"exam, {kind}: {right} of {len(attempts)} right, {count} asked", flush=True)
         scores[key], scores[f"{key}_stderr"] = rate(attempts, lambda attempt: attempt.right)
         scores["samples"] += [attempt.text for attempt in attempts[:2]]
-    general = json.loads(GENERAL.read_text(encoding="utf-8"))
-    scores["general_right"] = answered(own, general["questions"])
-    scores["general_right_as_assistant"] = answered(kitten, general["questions"])
-    scores["perplexity"] = perplexity(kitten, "\n\n".join(general["text"]), TEXT_TOKENS)
-    return scores
-
-
-def answered(kitten: Kitten, questions: Sequence[tuple[str, Sequence[str]]]) -> float:
-    """Share of the questions whose greedy answer holds one of the right words."""
-    asked = [[{"role": "user", "content": question}] for question, _ in questions]
-    rollout = generate(
-        kitten.gpt,
-        [chat_prompt(kitten.tokenizer, messages) for messages in asked],
-        max_new_tokens=ANSWER_TOKENS,
-        temperature=0.0,
-        generator=None,
-    )
-    texts = [kitten.tokenizer.decode(reply).lower() for reply in rollout.replies()]
-    right = [
-        any(word in text for word in words)
-        for text, (_, words) in zip(texts, questions, strict=True)
-    ]
-    return sum(right) / len(right)
+    scores["general_right_as_assistant"] = other_abilities(kitten)["general_right"]
+    return {**scores, **other_abilities(own)}
 
 
 def table(keys: dict) -> str:

@@ -2,8 +2,9 @@
 
 The chat kitten answers questions, annotators say which of two replies is better, and three methods
 learn from the very same pairs: no reward model, no sampling during training. --label-noise and
---annotators make the labels worse or better, --preferences FILE learns from your own pairs, and
---frontier compares all methods of the series: gold score against KL. The lesson is
+--annotators make the labels worse or better, --preferences FILE learns from your own pairs (and
+with --model DIR a real open model does), and --frontier compares all methods of the series: gold
+score against KL. The lesson is
 chapters/ch4_preferences/lesson.md.
 """
 
@@ -12,6 +13,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from chapters.ch4_preferences.frontier import (
@@ -23,7 +25,8 @@ from chapters.ch4_preferences.frontier import (
     trained_paths,
 )
 from chapters.ch4_preferences.pictures import draw_gold, draw_training, report
-from chapters.common.kitten import Kitten
+from chapters.ch4_preferences.real_model import prefer
+from chapters.common.kitten import Kitten, RealModel, Trained
 from chapters.common.measuring import (
     before_and_after,
     counts_of,
@@ -61,6 +64,7 @@ from kittenllm.settings import Common, new_generator, new_random
 from kittenllm.tokenizer import Tokenizer
 
 MODEL_FILES = {"dpo": "model.pt", "ipo": "model_ipo.pt", "orpo": "model_orpo.pt"}
+LARGE_VOCABULARY = 10_000  # kittens have about a thousand tokens, open models 32,000 and more
 WATCH_TIMES = 12  # looks at the unseen pairs during a training
 SCORES = (
     "gold safe_rate allowed_rate talk_rate friendly_rate answer_accuracy stop_rate reply_tokens"
@@ -95,11 +99,16 @@ class Settings:
         hidden="steps warmup cooldown max_grad_norm",
         pairs_per_step="pairs_per_step",
     )
+    real: RealModel = nested(
+        RealModel(max_tokens=256, model_lr=3e-4), hidden="model_steps", extra=True
+    )
     frontier: bool = option(False, "compare gold score and KL of all methods (minutes)", extra=True)
     explored: FrontierSettings = nested(FrontierSettings(), extra=True)
 
     def __post_init__(self):
         check_options(self)
+        if self.real.model and not self.data.preferences:
+            raise ValueError("--model needs --preferences: pairs of replies to learn from")
 
     def methods(self, steps: int) -> dict[str, DPOConfig | ORPOConfig]:
         """The three algorithms' own settings."""
@@ -119,6 +128,8 @@ QUICK = {
 def run(settings: Settings, common: Common) -> dict:
     """Data, model, loop, look: the whole chapter; returns the summary."""
     file = preferences_file(settings.data.preferences, strict=settings.data.strict)
+    if settings.real.model:  # a real model in the place of the kitten: real_model.py
+        return prefer(settings, common, file, asked, learn)
     sft = ensure("ch1_sft", common)
     inputs = {"sft": fingerprint_of(common, "ch1_sft")}
     if file:
@@ -159,7 +170,8 @@ def compare(chapter: Run, settings: Settings, sft_path: Path, file: DataFile | N
     keys: dict = {"gold_best": gold_of_best_replies(town, tokenizer, counts_of(common))}
     policies: dict[str, GPT] = {}
     for name, config in configs.items():
-        policy = policies[name] = learn(chapter, name, reference, learnt, unseen, config)
+        policy = policies[name] = copy.deepcopy(reference)
+        learn(chapter, name, policy, learnt, unseen, config)
 
         # Look: better by the gold judge? At what price? What became of "chosen" and "rejected"?
         def look(policy=policy, name=name) -> dict:
@@ -243,8 +255,17 @@ class AskedPairs:
 def asked(reference: GPT, pairs: list[LabelledPair]) -> AskedPairs:
     """Ask the reference about all pairs; after that no training needs a second model."""
     started = time.perf_counter()
-    ref_logprobs = reference_logprobs(reference, [pair.preference for pair in pairs])  # (P, 2)
+    ref_logprobs = all_logprobs(reference, pairs)  # (P, 2)
     return AskedPairs(pairs, ref_logprobs, time.perf_counter() - started)
+
+
+def all_logprobs(gpt: GPT, pairs: list[LabelledPair]) -> Tensor:
+    """`reference_logprobs` of all pairs, (P, 2): few at a time where a large vocabulary makes large
+    logits."""
+    few = len(pairs) if gpt.config.vocab_size < LARGE_VOCABULARY else 4
+    parts = [pairs[first : first + few] for first in range(0, len(pairs), few)]
+    asked = [reference_logprobs(gpt, [pair.preference for pair in part]) for part in parts]
+    return torch.cat(asked)
 
 
 # ---------------------------------------------------------------------------------------- the loop
@@ -253,18 +274,17 @@ def asked(reference: GPT, pairs: list[LabelledPair]) -> AskedPairs:
 def learn(
     chapter: Run,
     name: str,
-    reference: GPT,
+    policy: GPT,
     learnt: AskedPairs,
     unseen: AskedPairs,
     config: DPOConfig | ORPOConfig,
-) -> GPT:
+) -> None:
     """Train a copy of the reference, as a stage of the run; unseen pairs are watched meanwhile."""
-    policy = copy.deepcopy(reference)
     pairs = [pair.preference for pair in learnt.pairs]
     optimizer = make_optimizer(policy, matrix_lr=config.matrix_lr, other_lr=config.other_lr)
     # All methods see the same pairs in the same order.
     generator = new_generator("cpu", chapter.common.seed, "ch4_preferences", "order")
-    objects = {"policy": policy, "optimizer": optimizer, "generator": generator}
+    objects = {"policy": Trained(policy), "optimizer": optimizer, "generator": generator}
     stage = chapter.stage(name, total=config.steps, objects=objects)
     if isinstance(config, DPOConfig):
         training = train_dpo(
@@ -290,7 +310,6 @@ def learn(
         done = metrics["step"] + 1
         if done % watch_every == 0 or done in (1, config.steps):
             metrics |= watch(policy, unseen)
-    return policy
 
 
 def watch(policy: GPT, unseen: AskedPairs) -> dict[str, float]:
@@ -300,7 +319,7 @@ def watch(policy: GPT, unseen: AskedPairs) -> dict[str, float]:
     difference) and unseen_accuracy (share of pairs whose chosen reply has gained more, a tie counts
     half), each with its standard error by topic.
     """
-    logprobs = reference_logprobs(policy, [pair.preference for pair in unseen.pairs])  # (P, 2)
+    logprobs = all_logprobs(policy, unseen.pairs)  # (P, 2)
     chosen, rejected = (logprobs - unseen.ref_logprobs).unbind(dim=1)  # (P,) each
     margin = chosen - rejected
     numbers = {
@@ -372,7 +391,9 @@ def explore_frontier(
         learnt, unseen = asked(reference, pairs), asked(reference, watched)
 
         def train(name: str, config: DPOConfig | ORPOConfig) -> GPT:
-            return learn(chapter, name, reference, learnt, unseen, config)
+            policy = copy.deepcopy(reference)
+            learn(chapter, name, policy, learnt, unseen, config)
+            return policy
 
         methods = settings.methods(step_count(len(pairs), settings))
         variants = settings.explored.variants(methods)

@@ -5,10 +5,11 @@ second half is for --model: a real model in the place of the kitten, and what fo
 train it and to hand it over.
 """
 
+import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from chapters.common.texts import Texts, file_texts, kept_text, town_texts, validation_nats
-from kittenllm.chat import text_prompt
+from kittenllm.chat import chat_prompt, text_prompt
 from kittenllm.config import check_options, option
 from kittenllm.evaluation import sample_replies
 from kittenllm.gpt import GPT
@@ -29,6 +30,7 @@ from kittenllm.optim import MuonAdamW, make_optimizer
 from kittenllm.runs.checkpoints import load_model
 from kittenllm.runs.run import Run, file_digest
 from kittenllm.runs.stages import Stage
+from kittenllm.sampling import generate
 from kittenllm.scorer import Scorer
 from kittenllm.settings import Common, new_generator
 from kittenllm.sft import SFTConfig
@@ -36,6 +38,8 @@ from kittenllm.tokenizer import Tokenizer
 
 REPLAY_TOKENS = 300_000
 FORGETTING_ROWS = 40  # rows of unseen pretraining text whose loss is watched
+GENERAL = Path(__file__).with_name("general.json")  # a plain text and general questions
+TEXT_TOKENS, ANSWER_TOKENS = 400, 24  # of the text; of an answer
 
 
 @dataclass
@@ -164,7 +168,8 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 
 
 def real_run(name: str, settings: RealModel, common: Common, inputs: dict) -> Run:
-    """The run folder of a chapter with --model: <name>_model beside that of the kitten.
+    """The run folder of a chapter with --model: <name>_model beside that of the kitten. `inputs`
+    name what decides the numbers beside the model and its settings.
 
     Raises: ValueError for a folder without a model in it.
     """
@@ -236,9 +241,41 @@ def processor_time(keys: dict, name: str) -> Iterator[None]:
     keys[name] = sum(os.times()[:2]) - started
 
 
+def other_abilities(kitten: Kitten) -> dict[str, float]:
+    """What a training may make it forget. Keys: perplexity (of a plain text), general_right (share
+    of twenty questions of general knowledge, answered greedily)."""
+    general = json.loads(GENERAL.read_text(encoding="utf-8"))
+    text = "\n\n".join(general["text"])
+    right = answered(kitten, general["questions"])
+    return {"perplexity": perplexity(kitten, text, TEXT_TOKENS), "general_right": right}
+
+
 @torch.inference_mode()
 def perplexity(kitten: Kitten, text: str, most_tokens: int) -> float:
     """exp of the mean loss on the first tokens of a plain text: how well it is read."""
     tokens = torch.tensor([text_prompt(kitten.tokenizer, text)[:most_tokens]])  # (1, T)
     tokens = tokens.to(kitten.gpt.device)
     return token_logprobs(kitten.gpt(tokens), tokens).mean().neg().exp().item()
+
+
+def answered(kitten: Kitten, questions: Sequence[tuple[str, Sequence[str]]]) -> float:
+    """Share of the questions whose answer holds one of the right words."""
+    replies = greedy_replies(kitten, [question for question, _ in questions], ANSWER_TOKENS)
+    right = [
+        any(word in reply.lower() for word in words)
+        for reply, (_, words) in zip(replies, questions, strict=True)
+    ]
+    return sum(right) / len(right)
+
+
+def greedy_replies(kitten: Kitten, questions: Sequence[str], most_tokens: int) -> list[str]:
+    """What the model answers at temperature 0."""
+    asked = [[{"role": "user", "content": question}] for question in questions]
+    rollout = generate(
+        kitten.gpt,
+        [chat_prompt(kitten.tokenizer, messages) for messages in asked],
+        max_new_tokens=most_tokens,
+        temperature=0.0,
+        generator=None,
+    )
+    return [kitten.tokenizer.decode(reply) for reply in rollout.replies()]
