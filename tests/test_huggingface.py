@@ -803,6 +803,76 @@ def test_a_reward_model_is_not_exported(runs, tmp_path, capsys):
     assert "cannot speak" in capsys.readouterr().err
 
 
+def read_lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def check_messages_of_trl(messages: list[dict]) -> None:
+    """What TRL calls conversational: messages with a role and a text, and nothing else."""
+    assert isinstance(messages, list) and messages
+    for message in messages:
+        assert message.keys() == {"role", "content"}
+        assert message["role"] in ("system", "user", "assistant", "tool")
+        assert isinstance(message["content"], str) and message["content"].strip()
+
+
+def test_the_data_of_the_town_for_trl(tmp_path, capsys):
+    """SFTTrainer: messages; DPOTrainer: prompt, chosen, rejected, all of them lists of messages."""
+    assert export_program.main(["--data", str(tmp_path / "data")]) == 0
+    assert "pairs" in capsys.readouterr().out
+    chats = read_lines(tmp_path / "data" / "chats.jsonl")
+    pairs = read_lines(tmp_path / "data" / "preferences.jsonl")
+    assert len(chats) > 1000 and len(pairs) > 100
+    for record in chats:
+        assert record.keys() == {"messages"}
+        check_messages_of_trl(record["messages"])
+        assert record["messages"][-1]["role"] == "assistant"
+    for record in pairs:
+        assert record.keys() == {"prompt", "chosen", "rejected"}
+        for part in record.values():
+            check_messages_of_trl(part)
+        assert record["prompt"][-1]["role"] == "user"
+        for reply in (record["chosen"], record["rejected"]):
+            assert [message["role"] for message in reply] == ["assistant"]
+        assert record["chosen"] != record["rejected"]
+
+
+def test_data_of_the_users_for_trl(tmp_path, capsys):
+    """By hand: an Alpaca record, a turn that is only to be read, a preference of plain texts."""
+    turns = [("user", "A?"), ("assistant", "no"), ("user", "B?"), ("assistant", "Yes, my dear!")]
+    partly = [{"role": role, "content": text} for role, text in turns]
+    partly[1]["weight"] = 0
+    chats = [{"instruction": "Say é", "input": "", "output": "é <|im_end|>"}, {"messages": partly}]
+    pair = {"prompt": "May I?", "chosen": "Yes.", "rejected": "No."}
+    for name, records in (("chats.jsonl", chats), ("pairs.jsonl", [pair])):
+        text = "\n".join(json.dumps(record) for record in records)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    arguments = ["--data", str(tmp_path / "out"), "--chats", str(tmp_path / "chats.jsonl")]
+    arguments += ["--preferences", str(tmp_path / "pairs.jsonl")]
+    assert export_program.main(arguments) == 0
+    assert "1 chats with messages that are only read" in capsys.readouterr().out
+    user, assistant = {"role": "user"}, {"role": "assistant"}
+    assert read_lines(tmp_path / "out" / "chats.jsonl") == [
+        {"messages": [{**user, "content": "Say é"}, {**assistant, "content": "é <|im_end|>"}]}
+    ]
+    assert read_lines(tmp_path / "out" / "preferences.jsonl") == [
+        {
+            "prompt": [{**user, "content": "May I?"}],
+            "chosen": [{**assistant, "content": "Yes."}],
+            "rejected": [{**assistant, "content": "No."}],
+        }
+    ]
+    assert export_program.main(arguments) == 1  # nothing is overwritten
+    assert "there is something already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ["", "ch1_sft", "--to x", "ch1_sft --to x --chats y", "--chats y"])
+def test_export_says_what_is_missing(line, capsys):
+    with pytest.raises(SystemExit):
+        export_program.main(line.split())
+    assert "give a chapter and --to DIR, or --data DIR" in capsys.readouterr().err
+
+
 def test_transformers_loads_what_was_exported(transformers, exported, runs):
     gpt, tokenizer, _ = load_model(runs / "ch1_sft" / "model.pt")
     model = transformers.AutoModelForCausalLM.from_pretrained(exported)
