@@ -21,6 +21,7 @@ from chapters.bands.curves import CURVES
 from chapters.bands.docs import compact_json
 from chapters.bands.file import FILE, FORMAT, read_bands
 from chapters.bands.key_numbers import KEY_NUMBERS, digits, number_of, shown
+from chapters.bands.real_models import ROWS as REAL_RUNS
 from chapters.bands.verdicts import (
     changed_settings,
     curve_bands,
@@ -448,6 +449,7 @@ def test_the_documents_hold_what_the_file_holds():
         blocks += [found[2] for found in bands_docs.BLOCK.finditer(text)]
         assert text.count("<!-- numbers:") == text.count("<!-- end -->")
     wanted = [f"{kind} {name}" for name in KEY_NUMBERS for kind in ("results", "rounding")]
+    wanted += ["memory of real models", *(f"measured {run}" for run in REAL_RUNS)]
     assert set(blocks) == {"results", "rounding", "results ch1_tools", "one_file", *wanted}
 
 

@@ -18,6 +18,7 @@ import torch
 
 from chapters.chat import __main__ as chat_program
 from chapters.export import __main__ as export_program
+from kittenllm import safetensors_file
 from kittenllm.chat import chat_prompt, encode_chat
 from kittenllm.chat_template import OTHERS, read_template, write_template
 from kittenllm.gpt import GPT, GPTConfig
@@ -110,6 +111,17 @@ def test_what_is_written_is_read(tmp_path):
     with pytest.raises(ValueError, match="int64"):
         write_safetensors(tmp_path / "y.safetensors", {"a": torch.tensor([1])})
     assert not (tmp_path / "y.safetensors").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_numbers_are_converted_block_by_block(tmp_path, dtype, monkeypatch):
+    """Blocks of 5 numbers: some tensors end inside one, some at its end, some are smaller."""
+    monkeypatch.setattr(safetensors_file, "BLOCK", 5)
+    numbers = {str(count): torch.arange(count).to(torch.float16) / 7 for count in (0, 1, 4, 5, 12)}
+    write_safetensors(tmp_path / "x.safetensors", numbers)
+    for name, place in safetensors_file.read_header(tmp_path / "x.safetensors").items():
+        tensor = safetensors_file.read_tensor(place, dtype)
+        assert tensor.dtype == dtype and torch.equal(tensor, numbers[name].to(dtype))
 
 
 def test_the_official_library_reads_ours_and_we_read_its(tmp_path):
@@ -773,6 +785,24 @@ def exported(runs, tmp_path, capsys) -> Path:
     assert export_program.main(arguments) == 0
     assert "chapters.chat --model" in capsys.readouterr().out
     return tmp_path / "out"
+
+
+def test_a_kitten_comes_back_with_the_same_tokenizer(runs, exported):
+    """So a run that begins with it has the tokenizer state that it would have had at home."""
+    _, tokenizer, _ = load_model(runs / "ch1_sft" / "model.pt")
+    _, back = load_folder(exported, **ON_CPU)
+    assert back.to_state() == tokenizer.to_state() and back.dialect is None
+    assert back.special_ids == tokenizer.special_ids and back.vocab_size == tokenizer.vocab_size
+
+
+@pytest.mark.parametrize("field", ["hidden_size", "rope_theta", "tie_word_embeddings", "head_dim"])
+@pytest.mark.parametrize("value", ["9" * 5000, [7] * 5000, {"a": "b" * 5000}])
+def test_a_long_value_in_a_field_is_not_printed_whole(folder, field, value):
+    fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(fields | {field: value}), encoding="utf-8")
+    with pytest.raises(ValueError, match=field) as error:
+        load_folder(folder, **ON_CPU)
+    assert len(str(error.value)) < len(str(folder)) + 200
 
 
 def test_the_model_card_holds_the_numbers_of_the_run(exported):

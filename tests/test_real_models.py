@@ -11,17 +11,25 @@ from pathlib import Path
 import pytest
 import torch
 
+from chapters.bands import __main__ as bands
+from chapters.bands import real_models as numbers
 from chapters.ch1_language import real_model
 from chapters.ch1_language import story as ch1_language
 from chapters.ch1_sft import story as ch1_sft
 from chapters.ch4_preferences import story as ch4_preferences
+from chapters.ch5_reasoning import real_model as ch5_real_model
+from chapters.ch5_reasoning import story as ch5_reasoning
 from chapters.common import kitten as kittens
 from chapters.common.kitten import RealModel, Trained, add_detours, load_real, merged, perplexity
 from kittenllm.chat import chat_prompt
+from kittenllm.gpt import GPT
 from kittenllm.huggingface import load_folder, save_folder
 from kittenllm.lora import LoRALinear, add_lora
-from kittenllm.runs.summaries import read_summary
+from kittenllm.optim import make_optimizer
+from kittenllm.records import RecordError
+from kittenllm.runs.summaries import read_summary, write_summary
 from kittenllm.settings import Common, parse_settings
+from kittenllm.sft import sft_loss
 from tests.byte_kitten import TOKENIZER, new_gpt
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test looks nothing up
@@ -294,8 +302,75 @@ def test_dpo_on_a_model_that_transformers_wrote(theirs, pairs, tmp_path, few_tok
     assert trained_names(folder / "model", theirs, kittens.fast_dtype(common.device))
 
 
+@pytest.fixture
+def questions(tmp_path) -> Path:
+    records = [{"question": f"{w}: 1+{n}?", "answer": f"#### {n + 1}"} for n, w in enumerate(WORDS)]
+    return write_lines(tmp_path / "questions.jsonl", records)
+
+
+def test_grpo_on_a_model_that_transformers_wrote(
+    theirs, questions, tmp_path, few_tokens, monkeypatch
+):
+    """A random model is never right, so here a reply is worth its share of even bytes."""
+
+    def even(exercises, tokenizer, format_weight):
+        seen.append(format_weight)
+
+        def reward(number, reply, ended):
+            share = sum(token % 2 == 0 for token in reply) / max(1, len(reply))
+            parts = {"accuracy": share, "format": 0.0, "waits": 0.0, "right_tokens": 0.0}
+            return share, parts
+
+        return reward
+
+    seen: list[float] = []
+    monkeypatch.setattr(ch5_real_model, "reward_for", even)
+    line = f"--model {theirs} --questions {questions} --max-tokens 200 --max-new-tokens 8"
+    settings, common = quick(ch5_reasoning, tmp_path / "runs", f"{line} --format-weight 0.7")
+    summary = ch5_reasoning.run(settings, common)
+    assert seen == [0.7]
+    assert summary["practice"] == 8 and summary["held_out"] == 2
+    assert summary["accuracy_before"] == 0
+    folder = tmp_path / "runs" / "quick" / "ch5_reasoning_model"
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 2
+    assert trained_names(folder / "model", theirs, kittens.fast_dtype(common.device))
+
+
 @pytest.mark.parametrize(
-    ("story", "flag"), [(ch1_sft, "--chats"), (ch4_preferences, "--preferences")]
+    ("reply", "right", "form"),
+    [
+        ("3 + 4 = 7\n#### 7", 1, 1),
+        ("#### 1,200", 0, 1),
+        ("#### 7 #### 8", 0, 0),  # a list of answers
+        ("#### 7 apples", 0, 0),
+        ("7", 0, 0),
+        ("", 0, 0),
+    ],
+)
+def test_rewards_of_real_replies(reply, right, form):
+    exercises = ch5_real_model.fitting(
+        [{"question": q, "answer": "7"} for q in ("a?", "b?")], TOKENIZER, 200
+    )
+    reward = ch5_real_model.reward_for(exercises, TOKENIZER, 0.25)
+    worth, parts = reward(0, TOKENIZER.encode(reply), True)
+    assert (parts["accuracy"], parts["format"]) == (right, form)
+    assert worth == right + 0.25 * form
+    assert reward(0, TOKENIZER.encode(reply), False)[0] == 0  # cut off
+
+
+def test_questions_that_are_too_long_are_refused():
+    with pytest.raises(RecordError, match="give a larger --max-tokens"):
+        ch5_real_model.fitting([{"question": "a?", "answer": "7"}] * 3, TOKENIZER, 5)
+
+
+@pytest.mark.parametrize(
+    ("story", "flag"),
+    [
+        (ch1_sft, "--chats"),
+        (ch4_preferences, "--preferences"),
+        (ch5_reasoning, "--questions"),
+    ],
 )
 def test_a_model_alone_is_not_enough(story, flag, ours, tmp_path, capsys):
     with pytest.raises(SystemExit):
@@ -341,3 +416,82 @@ def test_each_flag_arrives(noted):
         moved = {name for name in usual if usual[name] != changed[name]}
         allowed = {key, "steps"} if flag in ("--model-batch", "--max-tokens") else {key}
         assert key in moved and moved <= allowed, flag
+
+
+# ------------------------------------------------------------------------------- what fits where
+
+
+def test_memory_by_hand():
+    """1 layer, C = 4, H = 2, K = 1, D = 2, F = 6, V = 10, tied.
+
+    Matrices: q 4x4, k and v 2x4, o 4x4, gate and up 6x4, down 4x6: 16 + 8 + 8 + 16 + 72 = 120.
+    Others: two norms of the layer and the last one, 3 x 4, and the embedding, 40: 52.
+    """
+    config = numbers.shape(1, 4, 2, 1, 6, 10)
+    whole = numbers.memory(config, rank=None, number=4)
+    assert whole["weights"] == 4 * 172 and whole["gradients"] == 4 * 172
+    assert whole["optimizer"] == 4 * (120 + 2 * 52)
+    # a layer: x, normed, q, k, v, out, turned; x, normed, gate, silu, up, product; then the logits
+    layer = 4 + 4 + 4 + 2 + 2 + 4 + 4 + 4 + 4 + 6 + 6 + 6 + 6
+    assert whole["activation_per_token"] == 4 * (layer + 10)
+    assert whole["cache_per_token"] == 4 * 2 * 2
+    lora = numbers.memory(config, rank=1, number=2)
+    detours = 8 + 6 + 6 + 8 + 10 + 10 + 10
+    assert lora["weights"] == 2 * 172
+    assert lora["gradients"] == lora["optimizer"] == 4 * detours
+
+
+@pytest.mark.parametrize("rank", [None, 4])
+def test_memory_is_what_a_training_step_has(rank):
+    """Weights, gradients and optimizer exactly; activations, counted by torch, within a quarter."""
+    config = numbers.shape(3, 64, 4, 2, 160, 300, context_length=64, qkv_bias=True)
+    gpt = GPT(config)
+    if rank:
+        add_lora(gpt, rank=rank, alpha=4.0, generator=torch.Generator().manual_seed(0))
+    optimizer = make_optimizer(gpt, matrix_lr=1e-3, other_lr=1e-3)
+    tokens = torch.arange(4 * 64).view(4, 64) % 300
+    kept: dict[int, int] = {}
+
+    def keep(tensor):
+        if tensor.data_ptr() not in weights:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    weights, alive = {p.data_ptr() for p in gpt.parameters()}, []
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss, _ = sft_loss(gpt(tokens), tokens, torch.ones_like(tokens, dtype=torch.bool))
+    loss.backward()
+    optimizer.step()
+    expected = numbers.memory(config, rank=rank, number=4)
+    trained = [p for p in gpt.parameters() if p.requires_grad]
+    detours = sum(p.numel() for p in trained) if rank else 0
+    assert 4 * (gpt.parameter_count - detours) == expected["weights"]
+    assert sum(4 * p.grad.numel() for p in trained) == expected["gradients"]
+    states = [s for part in optimizer.parts.values() for s in part.state.values()]
+    remembered = sum(4 * v.numel() for s in states for n, v in s.items() if n != "step")
+    assert remembered == expected["optimizer"]
+    assert sum(kept.values()) / tokens.numel() == pytest.approx(
+        expected["activation_per_token"], rel=0.25
+    )
+
+
+def test_what_was_measured_becomes_a_table(tmp_path, monkeypatch):
+    summary = {"config": {"model": "/a/b/Smol"}, "threads": 1, "peak_rss_mb": 2345}
+    summary |= {"trained_parameters": 4_880_000, "tokens": 90_000}
+    for key in ("program_accuracy", "general_right"):
+        summary |= {f"{key}_before": 0.0, f"{key}_after": 0.966}
+    summary |= {"program_accuracy_stderr_after": 0.021, "perplexity_before": 12.345}
+    write_summary(tmp_path / "ch1_language_model" / "summary.json", summary)
+    monkeypatch.setattr(numbers, "FILE", tmp_path / "real_models.json")
+    assert numbers.measured_table("ch1_language_model") == numbers.NOT_MEASURED
+    assert bands.main(["--real", str(tmp_path)]) == 0
+    table = numbers.measured_table("ch1_language_model")
+    assert "| Smol, 1 thread(s) | before | after |" in table and "/a/b" not in table
+    assert "| programs written right | 0 % | 97 ± 2 % |" in table
+    assert "| perplexity of a plain text | 12.35 | – |" in table
+    assert "| numbers trained, million |  | 4.88 |" in table
+    assert numbers.measured_table("ch4_preferences_model") == numbers.NOT_MEASURED
+    with pytest.raises(ValueError, match="no run with --model has finished"):
+        numbers.collect(tmp_path / "empty")

@@ -4,7 +4,7 @@ python -m chapters.bands RUNS_DIR...  makes bands.json from finished runs of dif
 chapter then ends with a verdict for each of its key numbers. --rounding RUNS_DIR... adds how far
 the same seeds move with another number of threads. --docs writes the numbers into README.md and
 the lessons, and into links that name a function the line of its definition. --one-file measures the
-numbers of chapters/one_file.py.
+numbers of chapters/one_file.py, --real RUNS_DIR takes those of the runs with --model.
 
 A band goes from the smallest to the largest of the seeds, widened by that distance on each side,
 and by two standard errors or 1 % of the number if that is more. With five seeds, a sixth falls
@@ -20,7 +20,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from chapters.bands import one_file
+from chapters.bands import one_file, real_models
 from chapters.bands.building import build, rounding
 from chapters.bands.docs import TABLE, compact_json, write_documents
 from chapters.bands.file import FILE, read_bands
@@ -90,6 +90,12 @@ def flags() -> Parser:
         help="run chapters/one_file.py with five seeds, and write its numbers to one_file.json",
     )
     parser.add_argument(
+        "--real",
+        type=path_argument,
+        metavar="RUNS_DIR",
+        help="take the numbers of the runs with --model, for chapters/real_models.md",
+    )
+    parser.add_argument(
         "--only",
         action="append",
         choices=tuple(KEY_NUMBERS),
@@ -108,10 +114,16 @@ def bands(argv=None) -> None:
         content = build_again(arguments, output)
         write_text_atomic(output, compact_json(content))
         print(report(content))
-    elif arguments.rounding or arguments.only or not (arguments.docs or arguments.one_file):
-        parser.error("give the runs folders, one for each seed, or --docs or --one-file")
+    elif (
+        arguments.rounding
+        or arguments.only
+        or not (arguments.docs or arguments.one_file or arguments.real)
+    ):
+        parser.error("give the runs folders, one for each seed, or --docs, --one-file or --real")
     if arguments.one_file:
         write_text_atomic(one_file.FILE, compact_json(one_file.measure()))
+    if arguments.real:
+        write_text_atomic(real_models.FILE, compact_json(real_models.collect(arguments.real)))
     if arguments.docs:
         changed = write_documents(read_json(output) or {}, output)
         print(f"written: {', '.join(changed) or 'no file, all are up to date'}")

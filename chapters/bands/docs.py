@@ -8,7 +8,8 @@ A document holds a block
 
 Names of blocks: `results` (all chapters), `results CHAPTER`, `rounding` (a table) and `rounding
 CHAPTER` (a sentence). A block that bands.json has no numbers for stays as it is. One more block,
-`one_file`, is written from one_file.json.
+`one_file`, is written from one_file.json; `memory of real models` and `measured RUN` come from
+real_models.py.
 
 Read before: key_numbers.py. Used by __main__.py.
 """
@@ -19,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from chapters.bands import one_file
+from chapters.bands import one_file, real_models
 from chapters.bands.anchors import anchored, texts
 from chapters.bands.key_numbers import KEY_NUMBERS, digits, number_of
 from chapters.bands.rounding import journey_lines, moves, runs_compared, threads_text
@@ -324,7 +325,9 @@ def chapter_rounding(content: dict, chapter: str) -> str | None:
 
 def documents() -> list[Path]:
     """README.md and the lessons that are there."""
-    return [ROOT / "README.md", *sorted((ROOT / "chapters").glob("ch*/lesson.md"))]
+    chapters = ROOT / "chapters"
+    lessons = sorted(chapters.glob("ch*/lesson.md"))
+    return [ROOT / "README.md", chapters / "real_models.md", *lessons]
 
 
 def block(name: str, content: dict) -> str | None:
@@ -334,7 +337,11 @@ def block(name: str, content: dict) -> str | None:
     """
     if name == "one_file":
         return one_file.table()
+    if name == "memory of real models":
+        return real_models.memory_table()
     kind, _, chapter = name.partition(" ")
+    if kind == "measured" and chapter in real_models.ROWS:
+        return real_models.measured_table(chapter)
     if kind not in ("results", "rounding") or (chapter and chapter not in TABLE):
         raise ValueError(f"no block of numbers has the name {name!r}")
     if not chapter:
