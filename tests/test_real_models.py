@@ -368,7 +368,6 @@ def test_questions_that_are_too_long_are_refused():
     ("story", "flag"),
     [
         (ch1_sft, "--chats"),
-        (ch4_preferences, "--preferences"),
         (ch5_reasoning, "--questions"),
     ],
 )
@@ -376,6 +375,11 @@ def test_a_model_alone_is_not_enough(story, flag, ours, tmp_path, capsys):
     with pytest.raises(SystemExit):
         quick(story, tmp_path / "runs", f"--model {ours}")
     assert f"--model needs {flag}" in capsys.readouterr().err
+
+
+def test_dpo_needs_pairs(ours, tmp_path):
+    with pytest.raises(ValueError, match="--model needs --preferences"):
+        ch4_preferences.run(*quick(ch4_preferences, tmp_path / "runs", f"--model {ours}"))
 
 
 # What each flag of the real model changes: the flag -> another value, and what is seen of it.

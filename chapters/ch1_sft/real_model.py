@@ -50,6 +50,7 @@ def fine_tune(
     if chapter.finished:
         return chapter.summary
     print(LEFT_OUT)
+    kept = kept[: story.most_chats] if story.most_chats else kept
     learnt, unseen = split(kept, common.seed)
 
     # Model, and the conversations as it reads them.

@@ -82,7 +82,6 @@ def run(settings: Settings, common: Common) -> dict:
         )
     if settings.real.model:  # a real model in the place of the kitten: real_model.py
         print(report_problems(problems, limit=3), data_report(records, problems, kept, dropped, {}))
-        kept = kept[: settings.most_chats] if settings.most_chats else kept
         return fine_tune(settings, common, kept, file.digest, packed_rows, train)
     base = ensure("ch0_base", common)
     inputs = {"base": fingerprint_of(common, "ch0_base"), "chats": file.digest}
@@ -114,18 +113,15 @@ def run(settings: Settings, common: Common) -> dict:
             mean, error = before[name]
             keys[f"base_answer_accuracy{key}"] = mean
             keys[f"base_answer_accuracy{key}_stderr"] = error
-        keys["kept"] = len(kept)
         lines = cleaning.reading_problems(problems)
         counts = {reason: len(found) for reason, found in (lines | dropped).items()}
-        keys["dropped"] = counts
-        keys["filter_quality"] = data_quality
-        keys["steps"] = config.steps
-        after = fixed_replies(kitten)
+        keys |= {"kept": len(kept), "dropped": counts}
+        keys |= {"filter_quality": data_quality, "steps": config.steps}
         write_samples(
             chapter.folder,
             [question.text for question in fixed_questions(build_town())],
             before["samples"],
-            after,
+            fixed_replies(kitten),
             before_title="base",
             after_title="chat",
             how=TYPICAL.format(drawn=DRAWN),

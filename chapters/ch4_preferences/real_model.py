@@ -36,9 +36,14 @@ SHOWN, REPLY_TOKENS = 5, 60  # samples, and how long they may be
 WATCHED = 40  # held-out pairs, at most: each look reads them all
 
 
-def prefer(story, common: Common, file: DataFile, ask: Callable, learn: Callable) -> dict:
+def prefer(story, common: Common, file: DataFile | None, ask: Callable, learn: Callable) -> dict:
     """Data, model, loop, look; returns the summary. `story` are the settings, `ask` and `learn` the
-    story's own functions."""
+    story's own functions.
+
+    Raises: ValueError without a file.
+    """
+    if file is None:
+        raise ValueError("--model needs --preferences: pairs of replies to learn from")
     settings: RealModel = story.real
     inputs = {**main_values(story), "preferences": file.digest}
     chapter = real_run("ch4_preferences", settings, common, inputs)

@@ -13,7 +13,6 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from chapters.ch4_preferences.frontier import (
@@ -64,7 +63,6 @@ from kittenllm.settings import Common, new_generator, new_random
 from kittenllm.tokenizer import Tokenizer
 
 MODEL_FILES = {"dpo": "model.pt", "ipo": "model_ipo.pt", "orpo": "model_orpo.pt"}
-LARGE_VOCABULARY = 10_000  # kittens have about a thousand tokens, open models 32,000 and more
 WATCH_TIMES = 12  # looks at the unseen pairs during a training
 SCORES = (
     "gold safe_rate allowed_rate talk_rate friendly_rate answer_accuracy stop_rate reply_tokens"
@@ -99,16 +97,12 @@ class Settings:
         hidden="steps warmup cooldown max_grad_norm",
         pairs_per_step="pairs_per_step",
     )
-    real: RealModel = nested(
-        RealModel(max_tokens=256, model_lr=3e-4), hidden="model_steps", extra=True
-    )
+    real: RealModel = nested(RealModel(256, model_lr=3e-4), hidden="model_steps", extra=True)
     frontier: bool = option(False, "compare gold score and KL of all methods (minutes)", extra=True)
     explored: FrontierSettings = nested(FrontierSettings(), extra=True)
 
     def __post_init__(self):
         check_options(self)
-        if self.real.model and not self.data.preferences:
-            raise ValueError("--model needs --preferences: pairs of replies to learn from")
 
     def methods(self, steps: int) -> dict[str, DPOConfig | ORPOConfig]:
         """The three algorithms' own settings."""
@@ -170,8 +164,8 @@ def compare(chapter: Run, settings: Settings, sft_path: Path, file: DataFile | N
     keys: dict = {"gold_best": gold_of_best_replies(town, tokenizer, counts_of(common))}
     policies: dict[str, GPT] = {}
     for name, config in configs.items():
-        policy = policies[name] = copy.deepcopy(reference)
-        learn(chapter, name, policy, learnt, unseen, config)
+        policy = copy.deepcopy(reference)
+        policies[name] = learn(chapter, name, policy, learnt, unseen, config)
 
         # Look: better by the gold judge? At what price? What became of "chosen" and "rejected"?
         def look(policy=policy, name=name) -> dict:
@@ -255,17 +249,8 @@ class AskedPairs:
 def asked(reference: GPT, pairs: list[LabelledPair]) -> AskedPairs:
     """Ask the reference about all pairs; after that no training needs a second model."""
     started = time.perf_counter()
-    ref_logprobs = all_logprobs(reference, pairs)  # (P, 2)
+    ref_logprobs = reference_logprobs(reference, [pair.preference for pair in pairs])  # (P, 2)
     return AskedPairs(pairs, ref_logprobs, time.perf_counter() - started)
-
-
-def all_logprobs(gpt: GPT, pairs: list[LabelledPair]) -> Tensor:
-    """`reference_logprobs` of all pairs, (P, 2): few at a time where a large vocabulary makes large
-    logits."""
-    few = len(pairs) if gpt.config.vocab_size < LARGE_VOCABULARY else 4
-    parts = [pairs[first : first + few] for first in range(0, len(pairs), few)]
-    asked = [reference_logprobs(gpt, [pair.preference for pair in part]) for part in parts]
-    return torch.cat(asked)
 
 
 # ---------------------------------------------------------------------------------------- the loop
@@ -278,8 +263,9 @@ def learn(
     learnt: AskedPairs,
     unseen: AskedPairs,
     config: DPOConfig | ORPOConfig,
-) -> None:
-    """Train a copy of the reference, as a stage of the run; unseen pairs are watched meanwhile."""
+) -> GPT:
+    """Train the policy, a copy of the reference, as a stage of the run, and return it; unseen pairs
+    are watched meanwhile."""
     pairs = [pair.preference for pair in learnt.pairs]
     optimizer = make_optimizer(policy, matrix_lr=config.matrix_lr, other_lr=config.other_lr)
     # All methods see the same pairs in the same order.
@@ -310,6 +296,7 @@ def learn(
         done = metrics["step"] + 1
         if done % watch_every == 0 or done in (1, config.steps):
             metrics |= watch(policy, unseen)
+    return policy
 
 
 def watch(policy: GPT, unseen: AskedPairs) -> dict[str, float]:
@@ -319,7 +306,7 @@ def watch(policy: GPT, unseen: AskedPairs) -> dict[str, float]:
     difference) and unseen_accuracy (share of pairs whose chosen reply has gained more, a tie counts
     half), each with its standard error by topic.
     """
-    logprobs = all_logprobs(policy, unseen.pairs)  # (P, 2)
+    logprobs = reference_logprobs(policy, [pair.preference for pair in unseen.pairs])  # (P, 2)
     chosen, rejected = (logprobs - unseen.ref_logprobs).unbind(dim=1)  # (P,) each
     margin = chosen - rejected
     numbers = {
@@ -391,9 +378,7 @@ def explore_frontier(
         learnt, unseen = asked(reference, pairs), asked(reference, watched)
 
         def train(name: str, config: DPOConfig | ORPOConfig) -> GPT:
-            policy = copy.deepcopy(reference)
-            learn(chapter, name, policy, learnt, unseen, config)
-            return policy
+            return learn(chapter, name, copy.deepcopy(reference), learnt, unseen, config)
 
         methods = settings.methods(step_count(len(pairs), settings))
         variants = settings.explored.variants(methods)

@@ -119,11 +119,11 @@ def watched(history: list[dict], key: str) -> tuple[list, list]:
 class RealModel:
     """What a chapter asks about a real model; the defaults of the last three are the chapter's."""
 
-    model: str = option("", "train the model in this Hugging Face folder and not the kitten")
-    lora: int = option(16, "with --model: rank of LoRA's detours; 0 trains all weights", low=0)
     max_tokens: int = option(
         512, "with --model: longest conversation, pair, or question and reply, in tokens", low=16
     )
+    model: str = option("", "train the model in this Hugging Face folder and not the kitten")
+    lora: int = option(16, "with --model: rank of LoRA's detours; 0 trains all weights", low=0)
     model_steps: int = option(100, "with --model: optimizer steps", low=1)
     model_batch: int = option(4, "with --model: rows, pairs or questions in one step", low=1)
     model_lr: float = option(
