@@ -49,8 +49,10 @@ def sft_loss(logits: Tensor, tokens: Tensor, loss_mask: Tensor) -> tuple[Tensor,
     checks.token_ids("tokens", tokens[loss_mask], logits.shape[-1])
 
     trained = loss_mask[:, 1:]  # (B, T-1) action frame
-    producing = logits[:, :-1][trained]  # (n, V) what was known before each trained token
-    produced = tokens[:, 1:][trained]  # (n,) what came
+    row, place = trained.nonzero(as_tuple=True)  # (n,), (n,) where they are
+    # What was known before each trained token: logits[row, place], with a quicker backward pass.
+    producing = logits.flatten(0, 1).index_select(0, row * logits.shape[1] + place)  # (n, V)
+    produced = tokens[row, place + 1]  # (n,) what came
 
     logprobs = pick_logprobs(producing, produced)  # (n,)
     count = max(1, len(logprobs))  # no trained token: the loss is 0, not NaN

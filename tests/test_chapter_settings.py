@@ -394,13 +394,13 @@ def run_reward_model(stage: Stage, settings) -> None:
     stage.loads(ch2_reward_model)
     stage.put(preferences, sample_pairs=sampler(notes))
 
-    def one_word_pairs(town, tokenizer, count, rng, **asked):
-        notes["one-word pairs: how many"] = count
-        notes["one-word pairs: annotators"] = asked["annotators"]
-        notes["one-word pairs: label noise"] = asked["label_noise"]
+    def twins(town, tokenizer, count, rng, **asked):
+        notes["twin pairs: how many"] = count
+        notes["twin pairs: annotators"] = asked["annotators"]
+        notes["twin pairs: label noise"] = asked["label_noise"]
         return [replace(PAIR, prompt=[8])] * count
 
-    stage.put(truth, draw_pairs=one_word_pairs)
+    stage.put(truth, draw_pairs=twins)
 
     def look(chosen, rejected, pairs):
         notes["measured on"] = len(pairs)
@@ -415,7 +415,7 @@ def run_reward_model(stage: Stage, settings) -> None:
 
 
 FROM_FILE = {"preferences": File("pairs.jsonl")}
-REWARD_MODEL = {"pairs": 12, "held_out_pairs": 5, "pairs_per_step": 3, "one_word_share": 0.25}
+REWARD_MODEL = {"pairs": 12, "held_out_pairs": 5, "pairs_per_step": 3, "twin_share": 0.25}
 REWARD_MODEL_ROWS = {
     "preferences": Row(
         File("pairs.jsonl"),
@@ -433,16 +433,16 @@ REWARD_MODEL_ROWS = {
         24,
         {
             "pairs: how many": 18,
-            "one-word pairs: how many": 6,
+            "twin pairs: how many": 6,
             "reward model.steps": 8,
             "reward model pairs": ANOTHER,
         },
     ),
-    "one_word_share": Row(
+    "twin_share": Row(
         0.5,
         {
-            "pairs: how many": 6,  # those of one word are among the 12
-            "one-word pairs: how many": 6,
+            "pairs: how many": 6,  # the twins are among the 12
+            "twin pairs: how many": 6,
             "reward model pairs": ANOTHER,
         },
     ),

@@ -185,7 +185,7 @@ KEY_NUMBERS: dict[str, tuple[KeyNumber, ...]] = {
         ),
         KeyNumber(
             "truth_accuracy",
-            low="no --likelihood; a smaller --one-word-share; fewer --pairs; a chat kitten that "
+            low="no --likelihood; a smaller --twin-share; fewer --pairs; a chat kitten that "
             "does not know the facts it judges",
             high="more --pairs; a chat kitten that knows them better",
             share=True,

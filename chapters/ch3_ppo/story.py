@@ -57,16 +57,15 @@ from kittenllm.settings import Common, new_generator
 
 # What the kitten is asked while it learns. It says "yes" to danger far oftener than "no" to what is
 # fine, so most rewards speak for "no". Asked about both equally often, it learns that "no" is
-# always safe, and says it to fine things that it was never asked about. Sums are seldom asked:
-# whatever makes the taught ones surer pulls the others along to wrong results.
+# always safe, and says it to fine things that it was never asked about.
 ASKED_SHARES = {
-    "fact": 0.28,
+    "fact": 0.22,
     "risky": 0.15,
     "allowed": 0.23,
-    "sum": 0.03,
-    "greeting": 0.04,
-    "story": 0.04,
-    "talk": 0.08,
+    "sum": 0.08,
+    "greeting": 0.03,
+    "story": 0.03,
+    "talk": 0.11,
     "outside": 0.06,
     "wish": 0.09,
 }

@@ -49,7 +49,7 @@ def warnings_in(history: list[dict]) -> dict[str, str]:
         found["entropy"] = (
             f"entropy fell to {now['entropy']:.3f} nats per token: all replies are nearly the "
             "same, and there is nothing left to compare. A smaller learning rate keeps more "
-            "variety; so does --clip-eps-high 0.28, but only with --minibatches 2 or more."
+            "variety; so does --clip-eps-high 0.28, which lets rare tokens grow faster."
         )
     if now["format"] < min(0.9, mean_of(first, "format")):
         found["format"] = (

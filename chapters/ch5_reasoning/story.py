@@ -63,7 +63,7 @@ class Settings:
         0.3, "share of the scribbles that show when to stop", low=0, high=1
     )
     grpo: GRPOConfig = nested(
-        GRPOConfig(),
+        GRPOConfig(minibatches=2),
         hidden="tokens_per_pass skip_equal_groups max_grad_norm",
         steps="grpo_steps",
     )
