@@ -207,6 +207,12 @@ def test_an_assistant_of_a_model_that_transformers_wrote(theirs, tmp_path, few_t
     assert "finished earlier with these settings" in capsys.readouterr().out
 
 
+def test_rows_that_are_too_short_for_the_exercises_are_refused(ours, tmp_path, few_tokens):
+    line = f"--model {ours} --model-exam 2 --max-tokens 40"  # bytes: no exercise is that short
+    with pytest.raises(ValueError, match="most exercises are longer than 40 tokens"):
+        ch1_language.run(*quick(ch1_language, tmp_path / "runs", line))
+
+
 def test_the_assistant_has_a_system_message_of_its_own(ours, tmp_path):
     _, tokenizer = load_folder(ours, device="cpu", dtype=torch.float32)
     messages = [{"role": "user", "content": "Hi"}]

@@ -109,6 +109,7 @@ ROWS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("perplexity of a plain text", "perplexity_before perplexity_after", "2"),
         ("numbers trained, million", "trained_parameters", "M"),
         ("tokens trained on", "tokens", "0"),
+        ("training, seconds of processor time", "train_processor_seconds", "0"),
         ("tokens per second of processor time", "tokens_per_processor_second", "0"),
         ("memory at most, MB", "peak_rss_mb", "0"),
     ),

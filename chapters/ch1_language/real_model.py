@@ -104,10 +104,11 @@ def make_assistant(settings: RealLanguage, common: Common, make: Callable, train
     keys = {f"{key}_before": value for key, value in before.items() if key != "samples"}
     keys |= {f"{key}_after": value for key, value in after.items() if key != "samples"}
     keys |= {"trained_parameters": trained, "tokens": sum(entry["tokens"] for entry in history)}
-    keys |= {"parameters": kitten.gpt.parameter_count, "dtype": str(kitten.gpt.dtype), **times}
-    keys["tokens_per_processor_second"] = None
-    if chapter.restored["train"] == 0:  # else an earlier start has used some of the time
-        keys["tokens_per_processor_second"] = keys["tokens"] / times["train_processor_seconds"]
+    keys |= {"parameters": kitten.gpt.parameter_count, "dtype": str(kitten.gpt.dtype)}
+    whole = chapter.restored["train"] == 0  # else an earlier start has used some of the time
+    seconds = times["train_processor_seconds"] if whole else None
+    keys["train_processor_seconds"] = seconds
+    keys["tokens_per_processor_second"] = keys["tokens"] / seconds if seconds else None
     print(table(keys))
     return finish_real(chapter, kitten, settings, keys)
 

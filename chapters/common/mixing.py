@@ -17,6 +17,7 @@ from kittenllm.sft import SFTConfig
 from kittenllm.skills.agent import encode_tool_chat
 from kittenllm.tokenizer import Tokenizer
 
+MOST_TOO_LONG = 200  # conversations; more, and most of all, mean that the rows are too short
 MakeChat = Callable[[Tokenizer, random.Random], ChatTokens]
 
 
@@ -43,14 +44,17 @@ def mixed_rows(
     row_length: int | None = None,
 ) -> PackedRows:
     """Fresh conversations for all steps of `config`: those of `make`, and ordinary chats, which are
-    `chat_fraction` of the tokens. Rows as long as the context, or of `row_length` tokens."""
+    `chat_fraction` of the tokens. Rows as long as the context, or of `row_length` tokens.
+
+    Raises: ValueError if hardly any conversation fits into a row.
+    """
     rng = new_random(kitten.common.seed, "ch1_tools", "data")
     town, tokenizer = build_town(), kitten.tokenizer
     row_length = row_length or kitten.gpt.config.context_length
     rows = config.steps * config.rows_per_step * (1 - config.replay_fraction)
     wanted = rows * row_length  # tokens
     chats: list[ChatTokens] = []
-    ordinary, total = 0, 0
+    ordinary, total, too_long = 0, 0, 0
     while total < wanted:
         if ordinary < chat_fraction * total:
             chat = encode_chat(tokenizer, conversation(town, rng)["messages"])
@@ -58,6 +62,9 @@ def mixed_rows(
         else:
             chat = make(tokenizer, rng)
         if len(chat) > row_length:
+            too_long += 1
+            if too_long > MOST_TOO_LONG and too_long > len(chats):
+                raise ValueError(f"most exercises are longer than {row_length} tokens: allow more")
             continue
         total += len(chat)
         chats.append(chat)
