@@ -914,19 +914,31 @@ class Chapter:
     left_out: dict[str, str] = field(default_factory=dict)  # a field -> why it has no row
 
 
+# With --model another run begins: tests/test_real_models.py says where these arrive.
+REAL = dict.fromkeys(("model", "lora", "max_tokens", "model_batch", "model_lr"), "--model only")
+REAL_STEPS = {**REAL, "model_steps": "--model only"}
+
 CHAPTERS = {
     "ch0_base": Chapter(ch0_base.Settings, run_base, BASE, BASE_ROWS),
-    "ch1_sft": Chapter(ch1_sft.Settings, run_sft, SFT, SFT_ROWS),
+    "ch1_sft": Chapter(ch1_sft.Settings, run_sft, SFT, SFT_ROWS, REAL),
     "ch1_tools": Chapter(ch1_tools.Settings, run_tools, TOOLS, TOOLS_ROWS),
-    "ch1_language": Chapter(ch1_language.Settings, run_language, LANGUAGE, LANGUAGE_ROWS),
+    "ch1_language": Chapter(
+        ch1_language.Settings,
+        run_language,
+        LANGUAGE,
+        LANGUAGE_ROWS,
+        {**REAL_STEPS, "model_exam": "--model only"},
+    ),
     "ch2_reward_model": Chapter(
         ch2_reward_model.Settings, run_reward_model, REWARD_MODEL, REWARD_MODEL_ROWS
     ),
     "ch3_ppo": Chapter(ch3_ppo.Settings, run_ppo, PPO, PPO_ROWS),
     "ch4_preferences": Chapter(
-        ch4_preferences.Settings, run_preferences, PREFERENCES, PREFERENCES_ROWS
+        ch4_preferences.Settings, run_preferences, PREFERENCES, PREFERENCES_ROWS, REAL
     ),
-    "ch5_reasoning": Chapter(ch5_reasoning.Settings, run_reasoning, REASONING, REASONING_ROWS),
+    "ch5_reasoning": Chapter(
+        ch5_reasoning.Settings, run_reasoning, REASONING, REASONING_ROWS, REAL_STEPS
+    ),
     "enumerable": Chapter(enumerable.Settings, run_enumerable, ENUMERABLE, ENUMERABLE_ROWS),
     "rank": Chapter(
         rank.Settings,
