@@ -246,7 +246,7 @@ def priced_parts(
 ) -> Iterator[tuple[Tensor, float, float]]:
     """The parts of `training.loss_shares`, each with the one price of its rows:
     -> (row numbers, share of the loss over all `rows`, kl_coef)."""
-    for kl_coef in sorted(set(price)):
+    for kl_coef in sorted(set().union(*world().each(set(price)))):  # of all processes
         of_price = torch.tensor([each == kl_coef for each in price], device=mask.device)  # (N,)
         same, limit = kept[of_price[kept]], config.tokens_per_pass
         for part, share in training.loss_shares(mask, rows, same, config.normalize, limit):

@@ -98,6 +98,9 @@ def read_config(path: Path, fields: dict) -> GPTConfig:
             raise ValueError(f"{path}: {what} is not supported")
     if fields.get("num_key_value_heads") is None:
         fields["num_key_value_heads"] = fields.get("num_attention_heads")
+    for name in NAMES:
+        if isinstance(fields.get(name), (str, list, dict)):
+            raise ValueError(f"{path}: {name}: {printable(fields[name], 60)} is no number")
     for name in SIZES:
         if name != "head_dim" or fields.get(name) is not None:
             checks.count(f"{path}: {name}", fields.get(name))
@@ -207,8 +210,8 @@ def read_chat(folder: Path) -> tuple[bool, str, str]:
 
 
 def load_folder(path, *, device: torch.device | str, dtype: torch.dtype) -> tuple[GPT, Tokenizer]:
-    """The model and the tokenizer of a folder. No weight is drawn, and each tensor is converted as
-    soon as it was read: the memory is that of the model, and of one tensor more.
+    """The model and the tokenizer of a folder. No weight is drawn, and numbers are converted while
+    they are read: the memory is that of the model in `dtype`, and of the tokenizer.
 
     Raises: ValueError that names the file and the field of the first thing that does not fit.
     """
@@ -231,7 +234,7 @@ def load_folder(path, *, device: torch.device | str, dtype: torch.dtype) -> tupl
     weights = {}
     for name in shapes:
         place = places[their_name(name)]
-        weights[name] = read_tensor(place).to(device=device, dtype=dtype)
+        weights[name] = read_tensor(place, dtype).to(device)
         lowest, highest = weights[name].aminmax()  # nan, if there is one
         if not bool(lowest.isfinite() & highest.isfinite()):
             what = f"{their_name(name)}: it holds values that are no numbers"

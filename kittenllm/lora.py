@@ -1,14 +1,18 @@
 """LoRA: fine-tune a small detour around each matrix, and leave the matrix as it is.
 
-y = W x + (alpha / r) B A x          Hu et al. 2021, "LoRA", arXiv 2106.09685, eq. 3
+y = W x + b + (alpha / r) B A x      Hu et al. 2021, "LoRA", arXiv 2106.09685, eq. 3
 
 One idea: what a fine-tuning *adds* to a matrix needs few directions, fewer than the matrix has. So
 the addition is written as a product of two thin matrices: A reads r numbers out of x, B writes them
 back. Only A and B are trained. B starts at zero, so that at first nothing changes; at the end B A
-is added to W, and the detour is gone.
+is added to W, and the detour is gone. A bias b, where a matrix has one, stays as it is.
+
+W may be in bfloat16 to save time and memory. A and B stay in float32: a step of training is smaller
+than what bfloat16 can tell apart.
 
 Read before: gpt.py. Left out: dropout on the detour, one rank per matrix, quantised W (QLoRA).
-Letters: W (outputs, inputs), A (r, inputs), B (outputs, r), r the rank, x (..., inputs).
+Letters: W (outputs, inputs), b (outputs,), A (r, inputs), B (outputs, r), r the rank,
+x (..., inputs).
 """
 
 import math
@@ -22,12 +26,12 @@ from kittenllm.gpt import GPT
 
 
 class LoRALinear(nn.Module):
-    """A matrix without bias, frozen, with a trainable detour of rank r around it.
+    """A matrix and its bias, frozen, with a trainable detour of rank r around it.
 
     rank   r, 1 .. the smaller side of the matrix; usual 4 .. 64
     alpha  how loud the detour is; usual r .. 2r
 
-    Raises: ValueError for a rank below 1 or above the matrix, an alpha not above 0, or a bias.
+    Raises: ValueError for a rank below 1 or above the matrix, or an alpha not above 0.
     """
 
     def __init__(
@@ -37,26 +41,34 @@ class LoRALinear(nn.Module):
         outputs, inputs = linear.weight.shape
         check_rank(rank, linear)
         checks.positive("alpha", alpha)
-        has_bias = linear.bias is not None
-        if has_bias:
-            raise ValueError("LoRA goes around a matrix without a bias, this one has a bias")
         noise = torch.randn(rank, inputs, generator=generator, device=generator.device)
+        device, dtype = (
+            linear.weight.device,
+            torch.promote_types(linear.weight.dtype, torch.float32),
+        )
+        A = (noise / math.sqrt(inputs)).to(device, dtype)
         self.weight = nn.Parameter(linear.weight.detach().clone(), requires_grad=False)
-        self.A = nn.Parameter((noise / math.sqrt(inputs)).to(linear.weight))  # (r, inputs)
-        self.B = nn.Parameter(linear.weight.new_zeros(outputs, rank))  # (outputs, r)
+        self.bias = linear.bias  # or None
+        if linear.bias is not None:
+            self.bias = nn.Parameter(linear.bias.detach().clone(), requires_grad=False)
+        self.A = nn.Parameter(A)  # (r, inputs)
+        self.B = nn.Parameter(torch.zeros(outputs, rank, device=device, dtype=dtype))
         self.scale = alpha / rank
 
     def forward(self, x: Tensor) -> Tensor:
-        read = F.linear(x, self.A)  # (..., r) what the detour reads
-        written = F.linear(read, self.B)  # (..., outputs) what it adds
-        return F.linear(x, self.weight) + self.scale * written
+        read = F.linear(x, self.A.to(x.dtype))  # (..., r) what the detour reads
+        written = F.linear(read, self.B.to(x.dtype))  # (..., outputs) what it adds
+        return F.linear(x, self.weight, self.bias) + self.scale * written
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
-        """One ordinary matrix that does the same: W + (alpha / r) B A."""
+        """One ordinary matrix that does the same: W + (alpha / r) B A, with the bias of before."""
         outputs, inputs = self.weight.shape
-        linear = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=False)
-        linear.weight = nn.Parameter(self.weight + self.scale * self.B @ self.A)
+        linear = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=self.bias is not None)
+        added = self.scale * self.B @ self.A  # (outputs, inputs)
+        linear.weight = nn.Parameter((self.weight + added).to(self.weight.dtype))
+        if self.bias is not None:
+            linear.bias = nn.Parameter(self.bias.clone())
         return linear
 
 

@@ -31,6 +31,7 @@ from kittenllm.runs.json_files import is_file_name, parse_json, printable, read_
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 LARGEST_HEADER = 2**21  # bytes; a model of 100 layers has 0.1 MB
+BLOCK = 2**20  # numbers that are converted at a time
 
 
 class Place(NamedTuple):
@@ -103,14 +104,25 @@ def read_sizes(where: str, value: object, *, counts: range) -> list[int]:
     return value
 
 
-def read_tensor(place: Place) -> Tensor:
-    """The numbers, in the kind they have in the file."""
-    numbers = torch.empty(place.size, dtype=torch.uint8)
+def read_tensor(place: Place, dtype: torch.dtype | None = None) -> Tensor:
+    """The numbers, in the kind they have in the file or in another one.
+
+    They are read a block at a time: beside the result, little memory is taken.
+    Raises: ValueError if the file ends too early.
+    """
+    count = place.size // place.dtype.itemsize
+    numbers = torch.empty(count, dtype=dtype or place.dtype)
+    same = numbers.dtype == place.dtype
+    block = numbers if same else torch.empty(min(count, BLOCK), dtype=place.dtype)
     with open(place.path, "rb") as file:
         file.seek(place.begin)
-        if file.readinto(numbers.numpy().data) != place.size:
-            raise ValueError(f"{place.path}: it became shorter while it was read")
-    return numbers.view(place.dtype).view(place.shape)
+        for start in range(0, count, max(1, len(block))):
+            part = block[: count - start]
+            if file.readinto(part.view(torch.uint8).numpy().data) != part.nbytes:
+                raise ValueError(f"{place.path}: it became shorter while it was read")
+            if not same:
+                numbers[start : start + len(part)] = part
+    return numbers.view(place.shape)
 
 
 def find_tensors(path: Path) -> dict[str, Place]:

@@ -31,6 +31,9 @@ METRICS = {  # of every loss: the names of its metrics
 }
 
 
+ONE_TENSOR = ("gather", "mask", "token_logprobs", "group_advantages")  # what comes back
+
+
 @dataclass(frozen=True)
 class Call:
     """What a function is called with; `learnt` counts the first inputs that get a gradient."""
@@ -81,6 +84,15 @@ def examples() -> dict[str, dict[str, Call]]:
     system = [{"role": "system", "content": "be kind"}, *talk]
     breaks = [talk[0], {"role": "assistant", "content": "\n\nno"}]
     return {
+        "gather": {
+            "plain": Call((logits, tokens)),
+            "huge": Call((torch.tensor([[1e4, -1e4, 0.0]]), torch.tensor([1]))),
+        },
+        "mask": {
+            "plain": Call((per_token, mask)),
+            "padding": Call((hidden(per_token), mask)),
+            "empty": Call((per_token, mask & False)),
+        },
         "token_logprobs": {
             "plain": Call((logits, tokens)),
             "huge": Call((torch.tensor([[[1e4, -1e4, 0.0], [0.0] * 3]]), torch.tensor([[0, 1]]))),
@@ -275,7 +287,7 @@ def wrong_form(name: str, function: Callable, call: Call) -> str | None:
         for tensor in result:
             if not isinstance(tensor, Tensor) or tuple(tensor.shape) != shape:
                 return f"Advantages and returns must be tensors of shape {shape}, like the rewards."
-    if name in ("group_advantages", "token_logprobs"):
+    if name in ONE_TENSOR:
         shape = tuple(RIGHT[name](*call.inputs, **call.settings).shape)
         if not isinstance(result, Tensor):
             return f"One tensor must come back, of shape {shape}; this is a {kind_of(result)}."
@@ -346,7 +358,7 @@ def changed_input(function: Callable, calls: dict[str, Call]) -> str | None:
 
 def leaking_gradient(name: str, function: Callable, call: Call) -> str | None:
     """Does a gradient reach an input that is a fixed number?"""
-    if name in ("chat_mask", "cache", "token_logprobs"):
+    if name in ("chat_mask", "cache", "token_logprobs", "gather", "mask"):
         return None
 
     def leaf(x: object) -> object:
@@ -385,8 +397,7 @@ def float64_trouble(name: str, function: Callable, call: Call) -> str | None:
         tuple(map(in_float64, call.inputs)),
         {key: in_float64(value) for key, value in call.settings.items()},
     )
-    part = {"gae": "advantages", "group_advantages": "result", "token_logprobs": "result"}
-    part = part.get(name, "loss")
+    part = "result" if name in ONE_TENSOR else {"gae": "advantages"}.get(name, "loss")
     right = parts_of(name, RIGHT[name], call)[part]
     found = parts_of(name, function, call).get(part)
     if found is None or not same(found, right):

@@ -34,6 +34,136 @@ def wrong(exercise: str, words: str):
     return note
 
 
+# ----------------------------------------------------------------------------- gather and mask
+
+
+@right("gather")
+def with_gather(logits, targets):
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    index = targets.long()[..., None]
+    return torch.log_softmax(wide, dim=-1).gather(-1, index)[..., 0]
+
+
+@right("gather")
+def with_logsumexp(logits, targets):
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    picked = torch.take_along_dim(wide, targets.long().unsqueeze(-1), dim=-1).squeeze(-1)
+    return picked - wide.logsumexp(dim=-1)
+
+
+@wrong("gather", "log is missing")
+def picked_probabilities(logits, targets):
+    return logits.softmax(-1).gather(-1, targets.long().unsqueeze(-1)).squeeze(-1)
+
+
+@wrong("gather", "raw logits")
+def picked_logits(logits, targets):
+    return torch.take_along_dim(logits, targets.long().unsqueeze(-1), dim=-1).squeeze(-1)
+
+
+@wrong("gather", "negated")
+def picked_surprise(logits, targets):
+    return -logits.log_softmax(-1).gather(-1, targets.long().unsqueeze(-1)).squeeze(-1)
+
+
+@wrong("gather", "whatever the target is")
+def picked_largest(logits, targets):
+    return logits.float().log_softmax(-1).max(dim=-1).values
+
+
+@wrong("gather", "wrong dimension")
+def along_the_first_dimension(logits, targets):
+    return F.log_softmax(logits, dim=0).gather(-1, targets.long().unsqueeze(-1)).squeeze(-1)
+
+
+@wrong("gather", "overflows")
+def exp_and_divide(logits, targets):
+    odds = logits.exp()
+    share = odds / odds.sum(-1, keepdim=True)
+    return share.gather(-1, targets.long().unsqueeze(-1)).squeeze(-1).log()
+
+
+@wrong("gather", "must have shape (3, 6)")
+def not_squeezed(logits, targets):
+    return logits.log_softmax(-1).gather(-1, targets.long().unsqueeze(-1))
+
+
+@wrong("gather", "returns None")
+def picked_nothing(logits, targets):
+    logits.log_softmax(-1)
+
+
+def check_mean(values, mask):
+    checks.floats("values", values)
+    checks.bool_mask("mask", mask, values.shape)
+
+
+@right("mask")
+def mean_of_the_picked(values, mask):
+    check_mean(values, mask)
+    picked = values[mask]
+    if len(picked) == 0:
+        return torch.where(mask, values, 0.0).sum()
+    return picked.mean(dtype=torch.promote_types(values.dtype, torch.float32)).to(values.dtype)
+
+
+@right("mask")
+def mean_with_masked_fill(values, mask):
+    check_mean(values, mask)
+    wide = values.double() if values.dtype == torch.float64 else values.float()
+    mean = wide.masked_fill(~mask, 0).sum() / max(1, int(mask.sum()))
+    return mean.to(values.dtype)
+
+
+@wrong("mask", "all places of the tensor")
+def mean_of_all_places(values, mask):
+    check_mean(values, mask)
+    return torch.where(mask, values, 0.0).mean()
+
+
+@wrong("mask", "mask is ignored")
+def plain_mean(values, mask):
+    check_mean(values, mask)
+    return values.mean()
+
+
+@wrong("mask", "upside down")
+def mask_upside_down(values, mask):
+    check_mean(values, mask)
+    return values[~mask].mean()
+
+
+@wrong("mask", "This is the sum")
+def only_the_sum(values, mask):
+    check_mean(values, mask)
+    return torch.where(mask, values, 0.0).sum()
+
+
+@wrong("mask", "mean of the means")
+def mean_of_means(values, mask):
+    check_mean(values, mask)
+    rows = torch.where(mask, values, 0.0).sum(-1) / mask.sum(-1).clamp(min=1)
+    return rows.mean()
+
+
+@wrong("mask", "NaN")
+def times_the_mask(values, mask):
+    check_mean(values, mask)
+    return (values * mask).sum() / mask.sum().clamp(min=1)
+
+
+@wrong("mask", "clamp(min=1)")
+def an_empty_mask_is_nan(values, mask):
+    check_mean(values, mask)
+    return torch.where(mask, values, 0.0).sum() / mask.sum()
+
+
+@wrong("mask", "must have shape ()")
+def a_mean_for_each_row(values, mask):
+    check_mean(values, mask)
+    return torch.where(mask, values, 0.0).sum(-1) / mask.sum(-1).clamp(min=1)
+
+
 # ------------------------------------------------------------------------------ token_logprobs
 
 

@@ -195,6 +195,15 @@ def picked_from(scores: Callable) -> Callable:
     return wrong
 
 
+def gathered_from(scores: Callable) -> Callable:
+    """pick_logprobs with something else than log_softmax."""
+
+    def wrong(logits, targets):
+        return scores(logits).gather(-1, targets[..., None]).squeeze(-1)
+
+    return wrong
+
+
 def gae_with(
     delta: Callable | None = None,
     pull: Callable | None = None,
@@ -424,6 +433,55 @@ CLIP = (  # of PPO and of GRPO, which share the clip
 )
 
 MISTAKES: dict[str, list[Mistake]] = {
+    "gather": [
+        Mistake(
+            "These are probabilities. The log is missing: log_softmax instead of softmax.",
+            gathered_from(lambda x: x.softmax(-1)),
+            part="result",
+        ),
+        Mistake(
+            "These are the raw logits. They become log-probabilities by log_softmax over the "
+            "vocabulary.",
+            gathered_from(lambda x: x),
+            part="result",
+        ),
+        Mistake(
+            "The log-probabilities are negated. A log-probability is 0 or below; the minus "
+            "belongs to a loss.",
+            gathered_from(lambda x: -x.log_softmax(-1)),
+            part="result",
+        ),
+        Mistake(
+            "The largest log-probability is taken, whatever the target is: gather must pick at "
+            "the target.",
+            lambda x, y: x.log_softmax(-1).amax(-1),
+            part="result",
+        ),
+        Mistake(FIRST_DIMENSION, gathered_from(lambda x: x.log_softmax(1)), part="result"),
+        Mistake(FIRST_DIMENSION, gathered_from(lambda x: x.log_softmax(0)), part="result"),
+        Mistake(
+            "With large logits this overflows: exp, or the log of a softmax that is 0. log_softmax "
+            "does both in one step and stays finite.",
+            example="huge",
+            part="result",
+        ),
+    ],
+    "mask": [
+        Mistake(ALL_PLACES, over_all_places, part="result"),
+        Mistake(MASK_IGNORED, ignored_mask, part="result"),
+        Mistake(
+            "The mask is upside down: True means that the place counts.",
+            lambda values, mask: masked_mean(values, ~mask),
+            part="result",
+        ),
+        Mistake(
+            "This is the sum. Divide it by the number of places that count.", total, part="result"
+        ),
+        Mistake(ROW_MEANS, row_means, part="result"),
+        Mistake(ROW_MEANS, all_row_means, part="result"),
+        Mistake(MASKED_NAN, example="padding", part="result"),
+        Mistake(EMPTY, example="empty", part="result"),
+    ],
     "token_logprobs": [
         Mistake(
             "The logits are read at the token's own position. Logits at position t speak about "

@@ -4,6 +4,7 @@ The tests of an exercise are collected once, in this process, and then run with 
 another in the place of the package's function.
 """
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -120,6 +121,31 @@ def test_wrong_answers_fail_with_their_hint(name, reports):
         assert reports[function].all("failed"), f"{function.__name__} passes"
         hint = shown(name, reports[function]).partition("Hint: ")[2]
         assert words in hint, function.__name__
+
+
+def test_every_sentence_has_its_chinese():
+    """advice_zh.json knows what mistakes.py and text.py say, and nothing else."""
+    path = ROOT / "chapters" / "check" / "advice_zh.json"
+    known = json.loads(path.read_text(encoding="utf-8"))
+    said = {one.sentence for of in mistakes.MISTAKES.values() for one in of}
+    said |= {*check_text.CASE_HINTS.values(), *(text for _, text in check_text.MESSAGE_HINTS)}
+    assert said == set(known)
+    for english, chinese in known.items():
+        assert len(re.findall(r"[\u4e00-\u9fff]", chinese)) >= 5, english
+        numbers = [re.findall(r"\d+", text) for text in (english, chinese)]
+        assert set(numbers[0]) <= set(numbers[1]) | {"0", "1", "2"}, english
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_most_wrong_answers_get_their_hint_in_both_languages(language, reports):
+    """The hint is the mistake's own sentence, in the language that was asked for."""
+    told = 0
+    for name, function, _ in answers.WRONG:
+        grade = check_text.Grade(EXERCISES[name], Path("mine.py"), state="failed")
+        grade.failures, grade.language = reports[function].all("failed"), language
+        hint = " ".join(check_text.report_text(grade).split()).partition("Hint: ")[2]
+        told += bool(re.search(r"[\u4e00-\u9fff]", hint)) == (language == "zh")
+    assert told >= 0.8 * len(answers.WRONG) >= 60
 
 
 def test_there_are_many_wrong_answers():

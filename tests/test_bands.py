@@ -22,6 +22,7 @@ from chapters.bands.docs import compact_json
 from chapters.bands.file import FILE, FORMAT, read_bands
 from chapters.bands.key_numbers import KEY_NUMBERS
 from chapters.bands.number import digits, number_of, shown
+from chapters.bands.real_models import ROWS as REAL_RUNS
 from chapters.bands.verdicts import (
     changed_settings,
     curve_bands,
@@ -452,6 +453,7 @@ def test_the_documents_hold_what_the_file_holds():
         assert text.count("<!-- number") == text.count("<!-- end -->")
         assert text.count("<!-- number:") == len(single)
     wanted = [f"{kind} {name}" for name in KEY_NUMBERS for kind in ("results", "rounding")]
+    wanted += ["memory of real models", *(f"measured {run}" for run in REAL_RUNS)]
     assert set(blocks) == {"results", "rounding", "results ch1_tools", "one_file", *wanted}
 
 

@@ -1,7 +1,9 @@
 """The exercises: every stub fits to its function, and the check survives what is handed to it."""
 
+import csv
 import importlib
 import inspect
+import io
 import json
 import math
 import os
@@ -29,15 +31,17 @@ from chapters.check.curves import (
     train_chapter,
 )
 from chapters.check.hints import HINTS
+from chapters.check.hints_zh import HINTS_ZH
 from chapters.check.substitute import FileError, load_file, substituted
 from chapters.check.table import EXERCISES, FOLDER, is_stub
 from chapters.check.trainings import TRAININGS
+from chapters.common.terminal import columns
 from kittenllm import ppo, sft
 
 ROOT = Path(__file__).parent.parent
 TO_WRITE = (
-    "token_logprobs sft_loss encode_chat bradley_terry_loss gae ppo_policy_loss dpo_loss ipo_loss "
-    "orpo_loss group_advantages grpo_loss KVCache"
+    "pick_logprobs masked_mean token_logprobs sft_loss encode_chat bradley_terry_loss gae "
+    "ppo_policy_loss dpo_loss ipo_loss orpo_loss group_advantages grpo_loss KVCache"
 )
 
 names = pytest.mark.parametrize("name", EXERCISES)
@@ -53,7 +57,7 @@ def packages_own(exercise):
 
 def test_every_function_of_the_contract_has_an_exercise():
     assert {exercise.function for exercise in EXERCISES.values()} == set(TO_WRITE.split())
-    assert set(HINTS) == set(TRAININGS) == set(CURVES) == set(EXERCISES)
+    assert set(HINTS) == set(HINTS_ZH) == set(TRAININGS) == set(CURVES) == set(EXERCISES)
 
 
 def written_in_the_stub(exercise):
@@ -152,6 +156,18 @@ def test_hints_unfold_one_at_a_time(name, capsys, tmp_path):
     assert run_check(capsys, name, "--hint", 2, "--runs", tmp_path)[1] == seen[1]
 
 
+@names
+def test_the_hints_in_chinese(name, capsys, tmp_path):
+    """Three as well, in 60 columns, with the same code in the third."""
+    for number in (1, 2, 3):
+        assert check.main([name, "--hint", "--language", "zh", "--runs", str(tmp_path)]) == 0
+        text = capsys.readouterr().out
+        assert f"第 {number} 个提示" in text and len(re.findall(r"[\u4e00-\u9fff]", text)) > 12
+        assert max(map(columns, text.splitlines())) <= 60
+    code = [re.findall(r"\w+ = [\w.(]+", hints[name][2]) for hints in (HINTS, HINTS_ZH)]
+    assert set(code[0]) == set(code[1])
+
+
 def test_a_folded_hint_stays_folded_and_a_broken_note_is_no_crash(capsys, tmp_path):
     assert "still folded" in run_check(capsys, "gae", "--hint", 2, "--runs", tmp_path)[1]
     (tmp_path / "hints.json").write_text("[broken")
@@ -188,6 +204,64 @@ def test_the_check_opens_without_torch():
     """Lists and hints come at once: nothing heavy is imported for them."""
     code = "import sys, chapters.check; sys.exit('torch' in sys.modules or 'pytest' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+# ----------------------------------------------------------------------------- a whole class
+
+
+def test_a_class_is_graded_as_a_table(tmp_path, monkeypatch, capsys):
+    """Two pupils and a stray file; what is still a stub is not run."""
+    stubs = {exercise.file: exercise.stub.read_text() for exercise in EXERCISES.values()}
+    for pupil in ("=anna", "ben"):
+        (tmp_path / pupil).mkdir()
+        for file, text in stubs.items():
+            (tmp_path / pupil / file).write_text(text)
+    (tmp_path / "ben" / "dpo.py").write_text("def (")
+    (tmp_path / "list.txt").touch()
+    graded = []
+
+    def grade(exercise, file, seconds):
+        graded.append((file.parent.name, exercise.name, seconds))
+        found = check_text.Grade(exercise, file, "unwritten")
+        if exercise.name == "gae":
+            found.state, found.tests, found.passed = "failed", 10, 3
+        if exercise.name == "reward":
+            found.state = "passed"
+        if exercise.name == "dpo" and file.parent.name == "ben":
+            found.state = "unusable"
+        return found
+
+    monkeypatch.setattr(check, "grade", grade)
+    assert check.main([str(tmp_path), "--csv", "--seconds", "7"]) == 0
+    head, anna, ben = csv.reader(io.StringIO(capsys.readouterr().out))
+    assert head == ["pupil", *EXERCISES, "done"]
+    assert len(graded) == 2 * len(EXERCISES) and {seconds for *_, seconds in graded} == {7}
+    cells = dict(zip(head, ben, strict=True))
+    assert (cells["gae"], cells["reward"], cells["sft"], cells["dpo"], cells["done"]) == (
+        "3 of 10",
+        "passed",
+        "",
+        "cannot be read",
+        "1",
+    )
+    assert anna[0] == "'=anna"  # no formula for a spreadsheet
+
+
+def test_a_real_pupil_is_graded(tmp_path, capsys):
+    (tmp_path / "anna").mkdir()
+    (tmp_path / "anna" / "reward_model.py").write_text("def (")
+    assert check.main([str(tmp_path), "--csv"]) == 0
+    head, anna = csv.reader(io.StringIO(capsys.readouterr().out))
+    cells = dict(zip(head, anna, strict=True))
+    assert cells["reward"] == "cannot be read" and cells["dpo"] == "" and cells["done"] == "0"
+
+
+def test_a_folder_without_pupils_is_named(tmp_path, capsys):
+    assert check.main([str(tmp_path), "--csv"]) == 1
+    assert "no folder in it holds an exercise" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        check.main(["dpo", "--csv"])
+    assert "--csv grades a folder" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------ what is handed in

@@ -18,6 +18,7 @@ import torch
 
 from chapters.chat import __main__ as chat_program
 from chapters.export import __main__ as export_program
+from kittenllm import safetensors_file
 from kittenllm.chat import chat_prompt, encode_chat
 from kittenllm.chat_template import OTHERS, read_template, write_template
 from kittenllm.gpt import GPT, GPTConfig
@@ -110,6 +111,17 @@ def test_what_is_written_is_read(tmp_path):
     with pytest.raises(ValueError, match="int64"):
         write_safetensors(tmp_path / "y.safetensors", {"a": torch.tensor([1])})
     assert not (tmp_path / "y.safetensors").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_numbers_are_converted_block_by_block(tmp_path, dtype, monkeypatch):
+    """Blocks of 5 numbers: some tensors end inside one, some at its end, some are smaller."""
+    monkeypatch.setattr(safetensors_file, "BLOCK", 5)
+    numbers = {str(count): torch.arange(count).to(torch.float16) / 7 for count in (0, 1, 4, 5, 12)}
+    write_safetensors(tmp_path / "x.safetensors", numbers)
+    for name, place in safetensors_file.read_header(tmp_path / "x.safetensors").items():
+        tensor = safetensors_file.read_tensor(place, dtype)
+        assert tensor.dtype == dtype and torch.equal(tensor, numbers[name].to(dtype))
 
 
 def test_the_official_library_reads_ours_and_we_read_its(tmp_path):
@@ -775,6 +787,24 @@ def exported(runs, tmp_path, capsys) -> Path:
     return tmp_path / "out"
 
 
+def test_a_kitten_comes_back_with_the_same_tokenizer(runs, exported):
+    """So a run that begins with it has the tokenizer state that it would have had at home."""
+    _, tokenizer, _ = load_model(runs / "ch1_sft" / "model.pt")
+    _, back = load_folder(exported, **ON_CPU)
+    assert back.to_state() == tokenizer.to_state() and back.dialect is None
+    assert back.special_ids == tokenizer.special_ids and back.vocab_size == tokenizer.vocab_size
+
+
+@pytest.mark.parametrize("field", ["hidden_size", "rope_theta", "tie_word_embeddings", "head_dim"])
+@pytest.mark.parametrize("value", ["9" * 5000, [7] * 5000, {"a": "b" * 5000}])
+def test_a_long_value_in_a_field_is_not_printed_whole(folder, field, value):
+    fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(fields | {field: value}), encoding="utf-8")
+    with pytest.raises(ValueError, match=field) as error:
+        load_folder(folder, **ON_CPU)
+    assert len(str(error.value)) < len(str(folder)) + 200
+
+
 def test_the_model_card_holds_the_numbers_of_the_run(exported):
     card = (exported / "README.md").read_text(encoding="utf-8")
     assert "62.5 ± 3.1 %" in card and "seed 7" in card and "license: mit" in card
@@ -801,6 +831,76 @@ def test_a_reward_model_is_not_exported(runs, tmp_path, capsys):
     save_model(runs / "ch1_sft" / "model.pt", gpt, tokenizer, extra=extra)
     assert export_program.main(["ch1_sft", "--runs", str(runs), "--to", str(tmp_path / "x")]) == 1
     assert "cannot speak" in capsys.readouterr().err
+
+
+def read_lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def check_messages_of_trl(messages: list[dict]) -> None:
+    """What TRL calls conversational: messages with a role and a text, and nothing else."""
+    assert isinstance(messages, list) and messages
+    for message in messages:
+        assert message.keys() == {"role", "content"}
+        assert message["role"] in ("system", "user", "assistant", "tool")
+        assert isinstance(message["content"], str) and message["content"].strip()
+
+
+def test_the_data_of_the_town_for_trl(tmp_path, capsys):
+    """SFTTrainer: messages; DPOTrainer: prompt, chosen, rejected, all of them lists of messages."""
+    assert export_program.main(["--data", str(tmp_path / "data")]) == 0
+    assert "pairs" in capsys.readouterr().out
+    chats = read_lines(tmp_path / "data" / "chats.jsonl")
+    pairs = read_lines(tmp_path / "data" / "preferences.jsonl")
+    assert len(chats) > 1000 and len(pairs) > 100
+    for record in chats:
+        assert record.keys() == {"messages"}
+        check_messages_of_trl(record["messages"])
+        assert record["messages"][-1]["role"] == "assistant"
+    for record in pairs:
+        assert record.keys() == {"prompt", "chosen", "rejected"}
+        for part in record.values():
+            check_messages_of_trl(part)
+        assert record["prompt"][-1]["role"] == "user"
+        for reply in (record["chosen"], record["rejected"]):
+            assert [message["role"] for message in reply] == ["assistant"]
+        assert record["chosen"] != record["rejected"]
+
+
+def test_data_of_the_users_for_trl(tmp_path, capsys):
+    """By hand: an Alpaca record, a turn that is only to be read, a preference of plain texts."""
+    turns = [("user", "A?"), ("assistant", "no"), ("user", "B?"), ("assistant", "Yes, my dear!")]
+    partly = [{"role": role, "content": text} for role, text in turns]
+    partly[1]["weight"] = 0
+    chats = [{"instruction": "Say é", "input": "", "output": "é <|im_end|>"}, {"messages": partly}]
+    pair = {"prompt": "May I?", "chosen": "Yes.", "rejected": "No."}
+    for name, records in (("chats.jsonl", chats), ("pairs.jsonl", [pair])):
+        text = "\n".join(json.dumps(record) for record in records)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    arguments = ["--data", str(tmp_path / "out"), "--chats", str(tmp_path / "chats.jsonl")]
+    arguments += ["--preferences", str(tmp_path / "pairs.jsonl")]
+    assert export_program.main(arguments) == 0
+    assert "1 chats with messages that are only read" in capsys.readouterr().out
+    user, assistant = {"role": "user"}, {"role": "assistant"}
+    assert read_lines(tmp_path / "out" / "chats.jsonl") == [
+        {"messages": [{**user, "content": "Say é"}, {**assistant, "content": "é <|im_end|>"}]}
+    ]
+    assert read_lines(tmp_path / "out" / "preferences.jsonl") == [
+        {
+            "prompt": [{**user, "content": "May I?"}],
+            "chosen": [{**assistant, "content": "Yes."}],
+            "rejected": [{**assistant, "content": "No."}],
+        }
+    ]
+    assert export_program.main(arguments) == 1  # nothing is overwritten
+    assert "there is something already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ["", "ch1_sft", "--to x", "ch1_sft --to x --chats y", "--chats y"])
+def test_export_says_what_is_missing(line, capsys):
+    with pytest.raises(SystemExit):
+        export_program.main(line.split())
+    assert "give a chapter and --to DIR, or --data DIR" in capsys.readouterr().err
 
 
 def test_transformers_loads_what_was_exported(transformers, exported, runs):

@@ -24,6 +24,7 @@ from kittenllm.logprobs import (
     kl_k2,
     kl_k3,
     masked_mean,
+    pick_logprobs,
     sequence_logprobs,
     token_logprobs,
 )
@@ -58,6 +59,18 @@ def test_off_by_one_is_noticed():
     for wrong in (same_position, previous_token):
         with pytest.raises(AssertionError):
             check_alignment(wrong)
+
+
+def test_pick_logprobs_by_hand():
+    """No shift: place i speaks about target i. Any number of dimensions before the last one."""
+    probs = torch.tensor([[1 / 4, 1 / 2, 1 / 4], [3 / 8, 4 / 8, 1 / 8]])
+    targets = torch.tensor([1, 2])
+    expected = torch.tensor([1 / 2, 1 / 8]).log()
+    assert_close(pick_logprobs(probs.log() + 7, targets), expected)
+    assert_close(
+        pick_logprobs(probs.log()[None, :, None], targets[None, :, None]).flatten(), expected
+    )
+    assert pick_logprobs(probs.log().half(), targets).dtype == torch.float32
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])

@@ -230,6 +230,61 @@ def test_detours_are_not_built_twice_nor_merged_twice(tiny_gpt, device):
         merge_lora(tiny_gpt)
 
 
-def test_a_matrix_with_a_bias_is_refused():
-    with pytest.raises(ValueError, match="bias"):
-        LoRALinear(nn.Linear(4, 4), rank=1, alpha=1.0, generator=dice("cpu"))
+def test_a_bias_by_hand():
+    """As `test_by_hand`, with a bias of (100, 200): it is added once, before and after merging."""
+    linear = nn.Linear(2, 2)
+    linear.weight.data = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    linear.bias.data = torch.tensor([100.0, 200.0])
+    detour = LoRALinear(linear, rank=1, alpha=3.0, generator=dice("cpu"))
+    detour.A.data = torch.tensor([[1.0, -1.0]])
+    detour.B.data = torch.tensor([[10.0], [20.0]])
+    x = torch.tensor([5.0, 2.0])
+    assert_close(detour(x), torch.tensor([199.0, 403.0]))
+    assert_close(detour.merged()(x), torch.tensor([199.0, 403.0]))
+    assert torch.equal(detour.merged().bias, linear.bias)
+
+
+def biased_gpt() -> GPT:
+    """A small model with Qwen2's biases, which are not zero."""
+    config = GPTConfig(
+        vocab_size=61, context_length=32, layers=2, channels=32, heads=4, kv_heads=2,
+        ffn_channels=80, qkv_bias=True,
+    )  # fmt: skip
+    gpt = GPT(config, generator=dice("cpu"))
+    for name, parameter in gpt.named_parameters():
+        if name.endswith(".bias"):
+            parameter.data.normal_(generator=dice("cpu", 3))
+    return gpt
+
+
+def test_biases_stay_frozen_and_change_nothing_at_first_nor_when_merged():
+    gpt = biased_gpt()
+    before = gpt(TOKENS)
+    old = copy.deepcopy(gpt.state_dict())
+    add_lora(gpt, rank=4, alpha=4.0, generator=dice("cpu"))
+    assert torch.equal(gpt(TOKENS), before)
+    losses = trained(gpt, steps=20)
+    assert losses[-1] < losses[0] - 0.1
+    detoured = gpt(TOKENS).detach()
+    assert (detoured - before).abs().max() > 0.01
+    merged = merge_lora(gpt)
+    assert_close(merged(TOKENS), detoured, atol=1e-4, rtol=1e-4)
+    for name, tensor in merged.state_dict().items():
+        assert not name.endswith(".bias") or torch.equal(tensor, old[name])
+    assert merged.state_dict().keys() == old.keys()
+
+
+def test_a_model_in_bfloat16_has_detours_in_float32():
+    """A step of 1e-4 beside a 1 is lost in bfloat16, which has 8 bits for it."""
+    gpt = biased_gpt().to(torch.bfloat16)
+    before = gpt(TOKENS)
+    add_lora(gpt, rank=4, alpha=4.0, generator=dice("cpu"))
+    assert torch.equal(gpt(TOKENS), before) and before.dtype == torch.bfloat16
+    kinds = {p.dtype for p in gpt.parameters() if p.requires_grad}
+    assert kinds == {torch.float32}
+    A = gpt.layers[0].mlp.up_proj.A
+    A.data += 1e-4
+    assert not torch.equal(A.data, A.data - 1e-4)
+    losses = trained(gpt, steps=20)
+    assert losses[-1] < losses[0] - 0.1
+    assert {p.dtype for p in merge_lora(gpt).parameters()} == {torch.bfloat16}

@@ -13,6 +13,7 @@ from chapters.ch3_ppo import token_credit
 from chapters.check.__main__ import grade
 from chapters.check.table import EXERCISES, Exercise
 from chapters.museum import __main__ as museum
+from chapters.museum.best import best_text, entered
 from chapters.museum.exhibits import (
     Exhibit,
     bug_in_place,
@@ -247,6 +248,42 @@ def test_the_hunt_has_a_seed(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         museum.main(["--hunt", "--minutes", "0"])
     assert "must be above 0" in capsys.readouterr().err
+
+
+def test_the_table_of_the_best_by_hand(tmp_path):
+    path = tmp_path / "museum" / "hunt.json"
+    assert best_text(entered(path, "anna", 15, (0, 0, 0))) == "" and not path.exists()
+    entered(path, "anna", 15, (3, 2, 4))
+    entered(path, "ben", 15, (5, 3, 3))
+    entered(path, "fast", 2, (9, 5, 5))
+    best = entered(path, "cleo", 15, (3, 2, 2))
+    assert [hunt["name"] for hunt in best] == ["ben", "anna", "cleo"]
+    text = best_text(best)
+    assert "best hunts of 15 minutes" in text and "fast" not in text
+    assert "  1  ben" in text and "5 points  3 of 3 bugs" in text
+    for _ in range(20):
+        best = entered(path, "x\x1b[2J", 15, (1, 1, 1))
+    assert len(best_text(best).splitlines()) == 11 and "\x1b" not in best_text(best)
+
+
+def test_a_damaged_table_is_named_and_kept(tmp_path, capsys):
+    path = tmp_path / "museum" / "hunt.json"
+    path.parent.mkdir()
+    path.write_text("{")
+    with pytest.raises(ValueError, match="hunt.json"):
+        entered(path, "anna", 15, (3, 2, 4))
+    assert path.read_text() == "{"
+    path.write_text('{"hunts": [5, {"name": "ben"}, {"name": 3, "points": 1}]}')
+    assert [hunt["name"] for hunt in entered(path, "anna", 15, (3, 2, 4))] == ["anna"]
+
+
+def test_a_hunt_is_entered_under_its_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(museum, "hunt", lambda order, **settings: (4, 2, 3))
+    flags = ["--hunt", "--minutes", "7", "--name", "pair 3", "--runs", str(tmp_path)]
+    assert museum.main(flags) == 0
+    assert "  1  pair 3" in capsys.readouterr().out
+    (hunt,) = json.loads((tmp_path / "museum" / "hunt.json").read_text())["hunts"]
+    assert hunt == {"name": "pair 3", "minutes": 7.0, "points": 4, "found": 2, "seen": 3}
 
 
 # -------------------------------------------------------------------------------- as an exercise

@@ -469,7 +469,7 @@ def test_rank_stop_go_on_and_train(own_runs, tmp_path, monkeypatch, capsys):
     assert run(own_runs, *flags) == 0
     folder = own_runs / "quick" / "rank"
     assert len(read_labels(folder / "anna.jsonl")) == 3
-    assert not (folder / "anna_reward_model.pt").exists()  # three labels teach nothing
+    assert not (folder / "anna_reward_model").exists()  # three labels teach nothing
 
     type_in(monkeypatch, *"222222222")
     assert run(own_runs, *flags) == 0
@@ -478,18 +478,53 @@ def test_rank_stop_go_on_and_train(own_runs, tmp_path, monkeypatch, capsys):
     assert "12 labels in" in screen and "orders" in screen
     sft = own_runs / "quick" / "ch1_sft"
     _, tokenizer, _ = load_model(sft / read_json(sft / "summary.json")["model"])
-    reward_model = load_reward_model(folder / "anna_reward_model.pt", tokenizer)
+    reward_model = load_reward_model(folder / "anna_reward_model" / "model.pt", tokenizer)
     assert reward_model.head.abs().max() > 0
 
 
-def test_sampled_pairs_are_the_same_for_everybody(own_runs, monkeypatch, capsys):
+def test_five_pairs_are_the_same_for_everybody_and_the_others_are_not(
+    own_runs, monkeypatch, capsys
+):
     labels = []
     for name in ("anna", "ben"):
-        type_in(monkeypatch, *"11111")
-        assert run(own_runs, "--name", name) == 0
+        type_in(monkeypatch, *"11111111")
+        assert run(own_runs, "--name", name, "--pairs", "8") == 0
         labels.append(read_labels(own_runs / "quick" / "rank" / f"{name}.jsonl"))
-    assert labels[0] == labels[1] and 4 <= len(labels[0]) <= 5
+    anna, ben = ({record_key(label) for label in of_name} for of_name in labels)
+    assert 4 <= len(anna & ben) <= 5 and len(anna - ben) >= 2 and len(ben - anna) >= 2
+    assert [record_key(label) in ben for label in labels[0]] == sorted(
+        (record_key(label) in ben for label in labels[0]), reverse=True
+    )  # the shared ones come first
     assert "the judge of Kitten Town agree on" in capsys.readouterr().out
+
+
+def test_a_class_in_a_folder_is_pooled(own_runs, tmp_path, capsys):
+    """Agreement, one reward model, and the kitten that follows it; the second time all is there."""
+    folder = tmp_path / "class"
+    for name in ("anna", "ben"):
+        records = [
+            {"prompt": f"May I eat {t}?", "chosen": f"Yes, {t}.", "rejected": f"No, {name} {t}."}
+            for t in "abcdef"
+        ]
+        write_labels(folder / f"{name}.jsonl", records)
+    (folder / "late.jsonl").touch()  # ranked nothing
+    flags = ["--name", "room7", "--train-on", str(folder), "--ppo-steps", "1"]
+    assert run(own_runs, *flags) == 0
+    screen = capsys.readouterr().out
+    assert "no two pupils ranked the same pair" in screen and "12 different pairs" in screen
+    assert "right and safe" in screen and "words in a reply" in screen
+    rank_folder = own_runs / "quick" / "rank"
+    model = rank_folder / "room7_kitten" / "model.pt"
+    written = model.stat().st_mtime_ns
+    assert (rank_folder / "room7_kitten" / "samples.md").is_file()
+    assert run(own_runs, *flags) == 0
+    assert model.stat().st_mtime_ns == written
+    assert "right and safe" in capsys.readouterr().out
+
+
+def test_a_folder_without_labels_is_named(tmp_path, capsys):
+    assert rank.main(["--train-on", str(tmp_path)]) == 1
+    assert f"{tmp_path} holds no labels" in capsys.readouterr().err
 
 
 def test_up_to_four_sampled_replies_are_ranked_at_once(own_runs, monkeypatch, capsys):

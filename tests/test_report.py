@@ -131,7 +131,9 @@ def make_runs(runs: Path) -> Path:
     write_stage(runs, "ch6_r1", puzzle_accuracy=0.5, rejection={HOSTILE: 3})
     reply = {"prompt": HOSTILE, "text": HOSTILE + LONG, "ended": False, "right": False}
     reply |= {"tone": "grumpy", "score": -3.5}
-    kittens = {k.stage: {"fingerprint": "f", "replies": [reply]} for k in report_life.KITTENS}
+    puzzle = {key: reply[key] for key in ("prompt", "text", "ended", "right")}
+    replies = [reply, puzzle]
+    kittens = {k.stage: {"fingerprint": "f", "replies": replies} for k in report_life.KITTENS}
     mask = [["<|im_start|>", False], ["user\n", False], [HOSTILE, True], [LONG, True]]
     kept = {"format": report_life.FORMAT, "kittens": kittens, "mask": mask}
     (runs / "report_replies.json").write_text(json.dumps(kept))
@@ -219,7 +221,12 @@ def test_only_markup_passes_unescaped():
 def test_hostile_words_are_shown_and_do_nothing(full_page):
     page = Reader(full_page)
     names = [name for name, _ in page.tags]
-    assert names.count("script") == 1 and names.count("style") == 1
+    runs = [a for name, a in page.tags if name == "script" and "type" not in a]
+    assert [a["id"] for a in runs] == [f"{name}.js" for name in report.SCRIPTS] and names.count(
+        "style"
+    ) == 1
+    blocks = [a["type"] for name, a in page.tags if name == "script" and "type" in a]
+    assert set(blocks) <= {"application/json", "text/plain"}  # data, which no browser runs
     for name, attributes in page.tags:
         assert not [key for key in attributes if key.startswith("on")], (name, attributes)
         assert "style" not in attributes  # the policy forbids it
@@ -234,7 +241,8 @@ def test_hostile_words_are_shown_and_do_nothing(full_page):
 def test_nothing_is_loaded_from_anywhere(full_page):
     assert not re.findall(r"https?:|//[a-z]+\.|url\(|@import", full_page)
     script = "".join(Reader(full_page).texts["script"])
-    for word in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "fetch", "eval("):
+    words = "innerHTML outerHTML insertAdjacent document.write fetch eval( XMLHttp import( importS"
+    for word in (*words.split(), "new Function", "srcdoc", "DOMParser", "createContextualFragment"):
         assert word not in script
 
 
@@ -242,10 +250,13 @@ def test_the_policy_names_this_script_and_this_style(full_page):
     page = Reader(full_page)
     policy = next(a["content"] for _, a in page.tags if a.get("http-equiv"))
     assert policy.startswith("default-src 'none'") and "unsafe" not in policy
-    for name in ("script", "style"):
-        content = "".join(page.texts[name])
+    here = Path(report.__file__).parent
+    contents = [(here / f"{name}.js").read_text(encoding="utf-8") for name in report.SCRIPTS]
+    for content in [*contents, "".join(page.texts["style"])]:
+        assert content in full_page
         digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
-        assert f"{name}-src 'sha256-{digest}'" in policy
+        assert f"'sha256-{digest}'" in policy
+    assert policy.count("sha256-") == len(contents) + 1
     assert full_page.index("Content-Security-Policy") < full_page.index("<style>")
 
 
@@ -506,7 +517,7 @@ def test_every_kitten_is_asked_the_same_once(one_kitten, monkeypatch):
     stages = {"ch1_sft": read_stage("ch1_sft", "SFT", one_kitten / "ch1_sft")}
     life, notes = report_life.ask_everyone(one_kitten, stages)
     replies = life["kittens"]["ch1_sft"]["replies"]
-    assert notes == [] and len({reply["prompt"] for reply in replies}) == 15
+    assert notes == [] and len({reply["prompt"] for reply in replies}) == 13
     assert all(isinstance(reply["right"], bool) for reply in replies)
     assert {piece for piece, trained in life["mask"] if trained} >= {"<|im_end|>"}
     assert not any(trained for _, trained in life["mask"][:3])  # the head of the first turn
@@ -517,7 +528,7 @@ def test_every_kitten_is_asked_the_same_once(one_kitten, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(report_life, "load_model", refuse)
         assert report_life.ask_everyone(one_kitten, stages) == (life, [])
-    assert "does not stop" in report.write_report(one_kitten).read_text(encoding="utf-8")
+    assert "and runs on" in report.write_report(one_kitten).read_text(encoding="utf-8")
 
     summary = one_kitten / "ch1_sft" / "summary.json"
     summary.write_text(summary.read_text().replace('"first"', '"another"'))

@@ -370,6 +370,29 @@ def test_progress_is_readable_in_a_pipe(tmp_path, capsys):
     assert lines[-1] == "chapter train: 3 of 3 steps, 0 s, loss 0"
 
 
+def test_the_time_to_go_by_hand(monkeypatch, capsys):
+    """The first step takes 50 s and does not count, the others 2 s: 97 of them are left."""
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    progress = Progress("train", 0, 100)
+    for seconds in (50.0, 2.0, 2.0):
+        now += seconds
+        progress.update({"loss": 1.0}, ("loss",))
+    assert progress.to_go() == "about 3 min to go, "  # 194 s
+    for _ in range(90):
+        now += 2.0
+        progress.update({"loss": 1.0}, ("loss",))
+    assert progress.to_go() == "about 14 s to go, "
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "train: 1 of 100 steps, 50 s, loss 1"  # nothing is known yet
+    assert "to go, loss 1" in lines[1]
+    resumed = Progress("train", 60, 100)
+    resumed.update({"loss": 1.0}, ("loss",))
+    now += 4.0
+    resumed.update({"loss": 1.0}, ("loss",))
+    assert resumed.to_go() == "about 3 min to go, "  # 38 steps of 4 s, whatever came before
+
+
 def test_progress_keeps_numbers_that_come_only_now_and_then(capsys):
     progress = Progress("train", 0, 2)
     progress.update({"loss": 2.0, "val_loss": 3.0}, ("loss", "val_loss"))

@@ -133,9 +133,16 @@ def odds(gpt: GPT):
     return train_orpo(gpt, some_pairs(), config=config, **tools(gpt))
 
 
-def rules(gpt: GPT, *, normalize: str = "token", kl_coef: float = 0.0):
+def rules(
+    gpt: GPT,
+    *,
+    steps: int = STEPS,
+    normalize: str = "token",
+    kl_coef: float = 0.0,
+    kl_coefs: list[float] | None = None,
+):
     config = GRPOConfig(
-        steps=STEPS,
+        steps=steps,
         prompts_per_step=4,
         group_size=4,
         max_new_tokens=12,
@@ -145,8 +152,9 @@ def rules(gpt: GPT, *, normalize: str = "token", kl_coef: float = 0.0):
         kl_coef=kl_coef,
     )
     prompts = [[2 + n, 3 + n, 9] for n in range(13)]
-    reference = tiny_gpt() if kl_coef else None
-    return train_grpo(gpt, prompts, rule, config=config, reference=reference, **tools(gpt))
+    reference = tiny_gpt() if kl_coef or kl_coefs else None
+    models = {"reference": reference, "kl_coefs": kl_coefs, **tools(gpt)}
+    return train_grpo(gpt, prompts, rule, config=config, **models)
 
 
 TRAININGS = {
@@ -157,6 +165,7 @@ TRAININGS = {
     "rules": rules,
     "rules_reply": lambda gpt: rules(gpt, normalize="reply"),
     "rules_kl": lambda gpt: rules(gpt, normalize="constant", kl_coef=0.1),
+    "rules_prices": lambda gpt: rules(gpt, kl_coefs=[0.2 * (n % 4 == 0) for n in range(13)]),
 }
 SHARDED = ("pretraining", "fine_tuning", "preferences", "rules")
 
@@ -202,7 +211,7 @@ def all_trainings(path: str) -> None:
     for world().sharded in (False, True):
         for name in SHARDED if world().sharded else TRAININGS:
             results[name, world().sharded] = train(name)
-        sampled = list(rules(tiny_gpt()))  # with dice of its own
+        sampled = list(rules(tiny_gpt(), steps=3))  # with dice of its own
         results["sampled", world().sharded] = [numbers["reward"] for numbers in sampled]
         results["restored", world().sharded] = saved_and_restored()
     torch.save(results, f"{path}{world().rank}")

@@ -4,8 +4,8 @@ python -m chapters.bands RUNS_DIR...  makes bands.json from finished runs of dif
 chapter then ends with a verdict for each of its key numbers. --rounding RUNS_DIR... adds how far
 the same seeds move with another number of threads. --docs writes the numbers into README.md and
 the lessons, and into links that name a function the line of its definition. --one-file measures the
-numbers of chapters/one_file.py. --translated FILE notes that a Chinese text says what the English
-one beside it says now.
+numbers of chapters/one_file.py, --real RUNS_DIR takes those of the runs with --model. --translated
+FILE notes that a Chinese text says what the English one beside it says now.
 
 A band goes from the smallest to the largest of the seeds, widened by that distance on each side,
 and by two standard errors or 1 % of the number if that is more. With five seeds, a sixth falls
@@ -21,7 +21,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from chapters.bands import one_file
+from chapters.bands import one_file, real_models
 from chapters.bands.building import build, rounding
 from chapters.bands.docs import TABLE, compact_json, write_documents
 from chapters.bands.editions import CHINESE, english_of, is_chinese, marked
@@ -100,6 +100,12 @@ def flags() -> Parser:
         help="Chinese texts (*.zh.md) that are up to date: mark them so",
     )
     parser.add_argument(
+        "--real",
+        type=path_argument,
+        metavar="RUNS_DIR",
+        help="take the numbers of the runs with --model, for chapters/real_models.md",
+    )
+    parser.add_argument(
         "--only",
         action="append",
         choices=tuple(KEY_NUMBERS),
@@ -121,13 +127,15 @@ def bands(argv=None) -> None:
     elif (
         arguments.rounding
         or arguments.only
-        or not (arguments.docs or arguments.one_file or arguments.translated)
+        or not (arguments.docs or arguments.one_file or arguments.real or arguments.translated)
     ):
         parser.error(
-            "give the runs folders, one for each seed, or --docs, --one-file, --translated"
+            "give the runs folders, one for each seed, or --docs, --one-file, --real, --translated"
         )
     if arguments.one_file:
         write_text_atomic(one_file.FILE, compact_json(one_file.measure()))
+    if arguments.real:
+        write_text_atomic(real_models.FILE, compact_json(real_models.collect(arguments.real)))
     for path in arguments.translated:
         mark_as_translated(path)
     if arguments.docs:

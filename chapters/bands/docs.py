@@ -8,7 +8,8 @@ A document holds a block
 
 Names of blocks: `results` (all chapters), `results CHAPTER`, `rounding` (a table) and `rounding
 CHAPTER` (a sentence). A block that bands.json has no numbers for stays as it is. One more block,
-`one_file`, is written from one_file.json. Inside a sentence or a cell of a table,
+`one_file`, is written from one_file.json; `memory of real models` and `measured RUN` come from
+real_models.py. Inside a sentence or a cell of a table,
 
     <!-- number: ch3_ppo gold_after -->1.76 to 1.97<!-- end -->
 
@@ -24,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from chapters.bands import one_file
+from chapters.bands import one_file, real_models
 from chapters.bands.anchors import anchored, texts
 from chapters.bands.chinese import in_chinese
 from chapters.bands.editions import CHINESE, is_chinese
@@ -365,8 +366,10 @@ def chapter_rounding(content: dict, chapter: str) -> str | None:
 
 
 def documents() -> list[Path]:
-    """README.md and the lessons, in both languages, as far as they are there."""
-    found = [*ROOT.glob("README.*md"), *(ROOT / "chapters").glob("ch*/lesson.*md")]
+    """README.md, real_models.md and the lessons, in both languages, as far as they are there."""
+    chapters = ROOT / "chapters"
+    found = [*ROOT.glob("README.*md"), *chapters.glob("real_models.*md")]
+    found += chapters.glob("ch*/lesson.*md")
     return sorted(path for path in found if path.name.endswith((".md", CHINESE)))
 
 
@@ -377,7 +380,11 @@ def block(name: str, content: dict) -> str | None:
     """
     if name == "one_file":
         return one_file.table()
+    if name == "memory of real models":
+        return real_models.memory_table()
     kind, _, chapter = name.partition(" ")
+    if kind == "measured" and chapter in real_models.ROWS:
+        return real_models.measured_table(chapter)
     if kind not in ("results", "rounding") or (chapter and chapter not in TABLE):
         raise ValueError(f"no block of numbers has the name {name!r}")
     if not chapter:

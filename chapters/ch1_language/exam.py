@@ -41,14 +41,19 @@ class Attempt:
 
 
 def attempts_at(
-    kitten: Kitten, tasks: Sequence[Task], *, temperature: float = 1.0, replies_each: int = 1
+    kitten: Kitten,
+    tasks: Sequence[Task],
+    *,
+    temperature: float = 1.0,
+    replies_each: int = 1,
+    most_tokens: int = MOST_TOKENS,
 ) -> list[Attempt]:
     """Let the kitten work on each exercise `replies_each` times, and grade it."""
     repeated = [task for task in tasks for _ in range(replies_each)]
     rollout = generate(
         kitten.gpt,
         [chat_prompt(kitten.tokenizer, task.messages()[:1]) for task in repeated],
-        max_new_tokens=MOST_TOKENS,
+        max_new_tokens=most_tokens,
         temperature=temperature,
         generator=new_generator(kitten.common.device, kitten.common.seed, "ch1_language", "exam"),
     )

@@ -2,8 +2,9 @@
 
 Fine-tunes the kitten of ch1_sft to write, run in its head, mend and explain little programs, in two
 ways side by side: with all weights, and with LoRA, which trains a small detour around each matrix.
-Every answer is graded by running the code. --methods chooses the ways. Run on its own.
-MEOWSCRIPT.md beside this file describes the language, lesson.md is the lesson.
+Every answer is graded by running the code. --methods chooses the ways. --model DIR makes an
+assistant of a real open model instead of the kitten. Run on its own. MEOWSCRIPT.md beside this file
+describes the language, lesson.md is the lesson.
 """
 
 import copy
@@ -15,6 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from chapters.ch1_language.exam import KEYS, chat_exam, fixed_replies, fixed_tasks, language_exam
+from chapters.ch1_language.real_model import RealLanguage, make_assistant
 from chapters.common.kitten import Kitten, load_chat_kitten, mixed_rows, sft_stage, watched
 from chapters.common.runner import ensure
 from chapters.common.samples import write_samples
@@ -58,6 +60,9 @@ class Settings:
     )
     lora_lr: float = option(4e-3, "learning rate of LoRA's two thin matrices", above=0)
     lora_alpha: float = option(32.0, "how loud LoRA's detours are", above=0)
+    real: RealLanguage = nested(
+        RealLanguage(max_tokens=256, model_steps=120, model_batch=3), extra=True
+    )
 
     def __post_init__(self):
         check_options(self)
@@ -69,11 +74,14 @@ class Settings:
         return self.sft if method == "full" else replace(self.sft, matrix_lr=self.lora_lr)
 
 
-QUICK = {"steps": 6}
+
+QUICK = {"steps": 6, "model_steps": 2, "model_batch": 1, "model_exam": 2}
 
 
 def run(settings: Settings, common: Common) -> dict:
     """Data, model, loop, look, once for each way of fine-tuning; returns the summary."""
+    if settings.real.model:  # a real model in the place of the kitten: real_model.py
+        return make_assistant(settings.real, common, exercise, train)
     base, chat = ensure("ch0_base", common), ensure("ch1_sft", common)
     inputs = {name: fingerprint_of(common, name) for name in ("ch0_base", "ch1_sft")}
     chapter = Run(common, "ch1_language", settings, inputs=inputs)
@@ -133,7 +141,7 @@ def train(
         optimizer=optimizer,
         generator=generator,
         start_step=stage.step,
-        replay=kitten.texts.train,
+        replay=kitten.texts.train if kitten.texts else None,
     )
     for _ in stage.follow(training, show=("chat_loss",)):
         pass
@@ -213,9 +221,11 @@ def cost(gpt: GPT, optimizer: MuonAdamW) -> dict[str, float]:
 # ---------------------------------------------------------------------------------------- the data
 
 
-def exercise(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
+def exercise(
+    tokenizer: Tokenizer, rng: random.Random, shares: dict[str, float] = KIND_SHARES
+) -> ChatTokens:
     """One exercise about a taught program, with its answer."""
-    (kind,) = rng.choices(list(KIND_SHARES), list(KIND_SHARES.values()))
+    (kind,) = rng.choices(list(shares), list(shares.values()))
     task = draw_practice(rng) if kind == "practice" else draw_task(kind, rng)
     return encode_chat(tokenizer, task.messages())
 

@@ -2,15 +2,17 @@
 
 Cleans, filters and balances a raw data set of chats, marks the dialogue with special tokens, and
 trains on the assistant's words only, replaying some pretraining text so that nothing is forgotten.
---chats FILE trains on your own conversations; --compare measures what each step of the data work
-is worth. The lesson is chapters/ch1_sft/lesson.md.
+--chats FILE trains on your own conversations, with --model DIR a real open model instead of the
+kitten; --compare measures what each step of the data work is worth. The lesson is
+chapters/ch1_sft/lesson.md.
 """
 
 import re
 from dataclasses import dataclass, replace
 
 from chapters.ch1_sft.data_effects import compare
-from chapters.common.kitten import Kitten, load_base, sft_stage, watched
+from chapters.ch1_sft.real_model import fine_tune
+from chapters.common.kitten import Kitten, RealModel, load_base, sft_stage, watched
 from chapters.common.measuring import counts_of
 from chapters.common.runner import ensure
 from chapters.common.samples import DRAWN, TYPICAL, typical_replies, write_samples
@@ -52,8 +54,12 @@ class Settings:
         False, "retrain: in another order, without replay, without each data step (minutes)"
     )
 
+    real: RealModel = nested(RealModel(), hidden="model_steps", extra=True)
+
     def __post_init__(self):
         check_options(self)
+        if self.real.model and not self.chats:
+            raise ValueError("--model needs --chats: conversations to fine-tune the model on")
 
 
 QUICK = {"most_chats": 400}
@@ -74,6 +80,9 @@ def run(settings: Settings, common: Common) -> dict:
             f"{file.path}: the data work drops every conversation ({counts}); "
             "give others, or fewer --data-steps"
         )
+    if settings.real.model:  # a real model in the place of the kitten: real_model.py
+        print(report_problems(problems, limit=3), data_report(records, problems, kept, dropped, {}))
+        return fine_tune(settings, common, kept, file.digest, packed_rows, train)
     base = ensure("ch0_base", common)
     inputs = {"base": fingerprint_of(common, "ch0_base"), "chats": file.digest}
     chapter = Run(common, "ch1_sft", settings, inputs=inputs, open_now=False)
@@ -104,18 +113,15 @@ def run(settings: Settings, common: Common) -> dict:
             mean, error = before[name]
             keys[f"base_answer_accuracy{key}"] = mean
             keys[f"base_answer_accuracy{key}_stderr"] = error
-        keys["kept"] = len(kept)
         lines = cleaning.reading_problems(problems)
         counts = {reason: len(found) for reason, found in (lines | dropped).items()}
-        keys["dropped"] = counts
-        keys["filter_quality"] = data_quality
-        keys["steps"] = config.steps
-        after = fixed_replies(kitten)
+        keys |= {"kept": len(kept), "dropped": counts}
+        keys |= {"filter_quality": data_quality, "steps": config.steps}
         write_samples(
             chapter.folder,
             [question.text for question in fixed_questions(build_town())],
             before["samples"],
-            after,
+            fixed_replies(kitten),
             before_title="base",
             after_title="chat",
             how=TYPICAL.format(drawn=DRAWN),
@@ -144,11 +150,12 @@ def train(chapter: Run, name: str, kitten: Kitten, rows: PackedRows, config: SFT
         optimizer=optimizer,
         generator=generator,
         start_step=stage.step,
-        replay=kitten.texts.train,
+        replay=kitten.texts.train if kitten.texts else None,
     )
     watch_every = max(1, config.steps // 10)
     for metrics in stage.follow(training, show=("chat_loss", "base_bits_per_byte")):
-        if (metrics["step"] + 1) % watch_every == 0 or metrics["step"] == 0:
+        watched_now = (metrics["step"] + 1) % watch_every == 0 or metrics["step"] == 0
+        if watched_now and kitten.texts:  # a real model has not read the town's books
             metrics["base_bits_per_byte"] = kitten.base_bits_per_byte()
 
 

@@ -63,6 +63,7 @@ class Credit:
     rewards: Tensor  # kl_penalty, and the score on the last token
     td_errors: Tensor  # the surprise of this one token
     advantages: Tensor  # GAE: the surprises from here on
+    values: Tensor  # what the value model guessed before each token
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Snapshot:
         rewards = kl_shaped_rewards(self.scores, *logprobs, mask, kl_coef=kl_coef)
         td_errors, _ = gae(rewards, values, mask, gamma=config.gamma, lam=0.0)
         advantages, _ = gae(rewards, values, mask, gamma=config.gamma, lam=config.lam)
-        return Credit(self.scores, kl_penalty, rewards, td_errors, advantages)
+        return Credit(self.scores, kl_penalty, rewards, td_errors, advantages, values)
 
     def change_by_update(self, config: PPOConfig) -> Tensor:
         """How much one round of PPO on these replies changes every token's log-prob: (N, T-1).
@@ -257,10 +258,14 @@ def draw_token_credit(path: Path, snapshot: Snapshot, config: PPOConfig, *, colo
             "score": float(credits.scores[number]),
             "tokens": tokens,
             "rows": {name: row.tolist() for name, row in rows.items()},
+            **parts_of_credit(snapshot, credits, number),
         }
         for number, (question, tokens, rows) in zip(numbers, kept, strict=True)
     ]
-    write_json_atomic(path.with_suffix(".json"), {"note": note, "replies": replies})
+    settings = {"gamma": config.gamma, "lam": config.lam, "kl_coef": config.kl_coef}
+    settings |= {"mean_score": float(credits.scores.mean())}
+    content = {"note": note, "settings": settings, "replies": replies}
+    write_json_atomic(path.with_suffix(".json"), content)
     return credit_table(tokens, rows, title, note, colour=colour)
 
 
@@ -295,6 +300,14 @@ def credit_of_reply(
     prompt = tokenizer.decode(row[:first].tolist())
     question = prompt.split("<|im_start|>user\n")[-1].split("<|im_end|>")[0]
     return question, reply_pieces(snapshot, number), rows
+
+
+def parts_of_credit(snapshot: Snapshot, credits: Credit, number: int) -> dict[str, list[float]]:
+    """What the credit of one reply is computed from, besides its score: a script of the report
+    computes it again. kl: log p - log ref, nats; values: the value model's guesses."""
+    mask = snapshot.rollout.response_mask[number]
+    kl = (snapshot.rollout.logprobs - snapshot.ref_logprobs)[number][mask]
+    return {"kl": kl.tolist(), "values": credits.values[number][mask].tolist()}
 
 
 def credit_table(

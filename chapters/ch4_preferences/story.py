@@ -2,8 +2,9 @@
 
 The chat kitten answers questions, annotators say which of two replies is better, and three methods
 learn from the very same pairs: no reward model, no sampling during training. --label-noise and
---annotators make the labels worse or better, --preferences FILE learns from your own pairs, and
---frontier compares all methods of the series: gold score against KL. The lesson is
+--annotators make the labels worse or better, --preferences FILE learns from your own pairs (and
+with --model DIR a real open model does), and --frontier compares all methods of the series: gold
+score against KL. The lesson is
 chapters/ch4_preferences/lesson.md.
 """
 
@@ -23,7 +24,8 @@ from chapters.ch4_preferences.frontier import (
     trained_paths,
 )
 from chapters.ch4_preferences.pictures import draw_gold, draw_training, report
-from chapters.common.kitten import Kitten
+from chapters.ch4_preferences.real_model import prefer
+from chapters.common.kitten import Kitten, RealModel, Trained
 from chapters.common.measuring import (
     before_and_after,
     counts_of,
@@ -95,6 +97,7 @@ class Settings:
         hidden="steps warmup cooldown max_grad_norm",
         pairs_per_step="pairs_per_step",
     )
+    real: RealModel = nested(RealModel(256, model_lr=3e-4), hidden="model_steps", extra=True)
     frontier: bool = option(False, "compare gold score and KL of all methods (minutes)", extra=True)
     explored: FrontierSettings = nested(FrontierSettings(), extra=True)
 
@@ -119,6 +122,8 @@ QUICK = {
 def run(settings: Settings, common: Common) -> dict:
     """Data, model, loop, look: the whole chapter; returns the summary."""
     file = preferences_file(settings.data.preferences, strict=settings.data.strict)
+    if settings.real.model:  # a real model in the place of the kitten: real_model.py
+        return prefer(settings, common, file, asked, learn)
     sft = ensure("ch1_sft", common)
     inputs = {"sft": fingerprint_of(common, "ch1_sft")}
     if file:
@@ -159,7 +164,8 @@ def compare(chapter: Run, settings: Settings, sft_path: Path, file: DataFile | N
     keys: dict = {"gold_best": gold_of_best_replies(town, tokenizer, counts_of(common))}
     policies: dict[str, GPT] = {}
     for name, config in configs.items():
-        policy = policies[name] = learn(chapter, name, reference, learnt, unseen, config)
+        policy = copy.deepcopy(reference)
+        policies[name] = learn(chapter, name, policy, learnt, unseen, config)
 
         # Look: better by the gold judge? At what price? What became of "chosen" and "rejected"?
         def look(policy=policy, name=name) -> dict:
@@ -253,18 +259,18 @@ def asked(reference: GPT, pairs: list[LabelledPair]) -> AskedPairs:
 def learn(
     chapter: Run,
     name: str,
-    reference: GPT,
+    policy: GPT,
     learnt: AskedPairs,
     unseen: AskedPairs,
     config: DPOConfig | ORPOConfig,
 ) -> GPT:
-    """Train a copy of the reference, as a stage of the run; unseen pairs are watched meanwhile."""
-    policy = copy.deepcopy(reference)
+    """Train the policy, a copy of the reference, as a stage of the run, and return it; unseen pairs
+    are watched meanwhile."""
     pairs = [pair.preference for pair in learnt.pairs]
     optimizer = make_optimizer(policy, matrix_lr=config.matrix_lr, other_lr=config.other_lr)
     # All methods see the same pairs in the same order.
     generator = new_generator("cpu", chapter.common.seed, "ch4_preferences", "order")
-    objects = {"policy": policy, "optimizer": optimizer, "generator": generator}
+    objects = {"policy": Trained(policy), "optimizer": optimizer, "generator": generator}
     stage = chapter.stage(name, total=config.steps, objects=objects)
     if isinstance(config, DPOConfig):
         training = train_dpo(
@@ -372,7 +378,7 @@ def explore_frontier(
         learnt, unseen = asked(reference, pairs), asked(reference, watched)
 
         def train(name: str, config: DPOConfig | ORPOConfig) -> GPT:
-            return learn(chapter, name, reference, learnt, unseen, config)
+            return learn(chapter, name, copy.deepcopy(reference), learnt, unseen, config)
 
         methods = settings.methods(step_count(len(pairs), settings))
         variants = settings.explored.variants(methods)

@@ -1,19 +1,23 @@
 """Chapter 5: reasoning, R1-Zero in miniature: GRPO with rules only, on the number game Countdown.
 
 From the base kitten: a short warm-up shows how scribbled thinking is written down, then GRPO lets
-it try, and two rules say what is right. --questions FILE trains on word problems of your own.
+it try, and two rules say what is right. --questions FILE trains on word problems of your own, with
+--model DIR a real open model instead of the kitten.
 Three experiments come on top, each a run of its own: --provenance, --normalisations, --votes.
 The lesson is chapters/ch5_reasoning/lesson.md.
 """
 
 import copy
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tqdm import tqdm
 
 from chapters.ch5_reasoning import pictures, thinking
 from chapters.ch5_reasoning.experiments import Loops, run_experiment
+from chapters.ch5_reasoning.groups import GroupLog
+from chapters.ch5_reasoning.real_model import practise
 from chapters.ch5_reasoning.recipe import (
     ROW_LENGTH,
     Recipe,
@@ -23,7 +27,7 @@ from chapters.ch5_reasoning.recipe import (
 )
 from chapters.ch5_reasoning.thinking import Task
 from chapters.common import exam
-from chapters.common.kitten import Kitten
+from chapters.common.kitten import Kitten, RealModel, Trained
 from chapters.common.runner import ensure
 from chapters.common.samples import write_samples
 from chapters.common.terminal import with_error
@@ -36,10 +40,12 @@ from kittenllm.evaluation import ERRORS_MEAN
 from kittenllm.grpo import GRPOConfig, train_grpo
 from kittenllm.optim import make_optimizer
 from kittenllm.records import Problem, load_questions, report_problems, skipped
+from kittenllm.rewards import Reward
 from kittenllm.runs.checkpoints import load_model, save_model
 from kittenllm.runs.run import Run, fingerprint_of, write_summary
 from kittenllm.settings import Common, new_generator, new_random
 from kittenllm.sft import SFTConfig, train_sft
+from kittenllm.tokenizer import Tokenizer
 
 LIVE = ("accuracy", "reply_tokens", "waits", "format", "truncated", "no_signal", "entropy")
 EXPERIMENTS = ("provenance", "normalisations", "votes")
@@ -73,6 +79,7 @@ class Settings:
     )
     questions: str = option("", "train on the word problems of this file (question, answer)")
     strict: bool = option(False, "stop at the first bad record of that file")
+    real: RealModel = nested(RealModel(max_tokens=384, model_steps=30, model_lr=3e-4), extra=True)
     provenance: bool = option(
         False, 'three kittens that read 0, 1 and 10 % "wait" (minutes)', extra=True
     )
@@ -85,6 +92,8 @@ class Settings:
         check_options(self)
         if self.questions and any(getattr(self, name) for name in EXPERIMENTS):
             raise ValueError("the experiments are about Countdown; leave out --questions")
+        if self.real.model and not self.questions:
+            raise ValueError("--model needs --questions: word problems with their answers")
 
     def recipe(self, *, most_problems: int | None = None) -> Recipe:
         """The settings of the two loops, and of the exam."""
@@ -107,12 +116,18 @@ QUICK = {
     "max_new_tokens": 48,
     "eval_problems": 2,
     "least_pass_at_8": 0.0,
+    "model_steps": 2,
 }
 
 
 def run(settings: Settings, common: Common) -> dict:
     """The whole chapter, then the experiments that were asked for; returns the summary."""
     recipe = settings.recipe(most_problems=QUICK_PROBLEMS if common.quick else None)
+    if settings.real.model:  # a real model in the place of the kitten: real_model.py
+        file = questions_file(settings)
+        records, problems = numbered_questions(file, settings)
+        print(report_problems(problems) or "every record of the file is fine")
+        return practise(settings, recipe, common, file.digest, records, learn_from_rules)
     summary = reason(settings, recipe, common)
     loops = Loops(warm_up, learn_from_rules)
     for name in EXPERIMENTS:
@@ -203,20 +218,32 @@ def warm_up(
         pass
 
 
-def learn_from_rules(run: Run, name: str, thinker: Kitten, task: Task, recipe: Recipe) -> None:
-    """GRPO on the practice problems, watched step by step."""
+def learn_from_rules(
+    run: Run,
+    name: str,
+    thinker: Kitten,
+    task: Task,
+    recipe: Recipe,
+    *,
+    prompt: Callable[[Tokenizer, str], list[int]] = text_prompt,
+    reward_for: Callable[..., Reward] = exam.reward_for,
+) -> None:
+    """GRPO on the practice problems, watched step by step. A real model is prompted and rewarded in
+    another form than a kitten."""
     config = recipe.grpo
     if config.kl_coef > 0 and is_sharded(thinker.gpt):
         raise ValueError("--kl-coef needs a whole copy of the model beside it: leave --shard out")
     reference = copy.deepcopy(thinker.gpt) if config.kl_coef > 0 else None
     optimizer = make_optimizer(thinker.gpt, matrix_lr=config.matrix_lr, other_lr=config.other_lr)
     generator = new_generator(run.common.device, run.common.seed, "ch5_reasoning", "grpo")
-    objects = {"gpt": thinker.gpt, "optimizer": optimizer, "generator": generator}
+    objects = {"gpt": Trained(thinker.gpt), "optimizer": optimizer, "generator": generator}
     stage = run.stage(name, total=config.steps, objects=objects)
+    reward = reward_for(task.practice, thinker.tokenizer, recipe.format_weight)
+    log = GroupLog(run.folder, name, thinker, task.practice, config, stage.step)
     training = train_grpo(
         thinker.gpt,
-        [text_prompt(thinker.tokenizer, exercise.text) for exercise in task.practice],
-        exam.reward_for(task.practice, thinker.tokenizer, recipe.format_weight),
+        [prompt(thinker.tokenizer, exercise.text) for exercise in task.practice],
+        log.watching(reward),
         config=config,
         optimizer=optimizer,
         generator=generator,
@@ -228,6 +255,7 @@ def learn_from_rules(run: Run, name: str, thinker: Kitten, task: Task, recipe: R
         tokens = metrics["reply_tokens"] * config.prompts_per_step * config.group_size
         metrics["tokens_per_second_sampling"] = tokens / metrics["seconds_sampling"]
         metrics["tokens_per_second_training"] = tokens / metrics["seconds_training"]
+        log.after_round()
         history.append(metrics)
         for worry, text in pictures.warnings_in(history).items():
             if worry not in warned:

@@ -86,8 +86,8 @@ class ChatProgram:
         self.generator = new_generator(gpt.device, arguments.seed, "chat")
         self.label = "text> " if isinstance(conversation, PlainText) else "you> "
         self.tools = ToolTalk(self.tokenizer) if arguments.tools else NO_TOOLS
-        self.has_forgotten = False  # and has said so
         self.thoughts = Thoughts(self.tokenizer)
+        self.has_forgotten = False  # and has said so
 
     def run(self) -> None:
         """Until the reader leaves, or the input ends."""

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from chapters.check.school import print_class
 from chapters.check.table import EXERCISES, ROOT, Exercise, is_stub
 from chapters.check.text import Grade, hint_text, list_text, paragraph, report_text, summary_text
 from chapters.common.terminal import make_output_forgiving
@@ -30,6 +31,7 @@ EXAMPLES = """
   python -m chapters.check dpo           is my dpo_loss right?
   python -m chapters.check dpo --hint    the next of three hints
   python -m chapters.check all           everything but the chapters, a line each
+  python -m chapters.check FOLDER --csv  a class: a folder for each pupil, a table of all
 """
 POLL_SECONDS = 0.1
 START_SECONDS = 120  # until torch and pytest are loaded
@@ -236,7 +238,7 @@ def note_ending(found: Grade, last_case: str | None, how: str, complaints: str) 
 # ----------------------------------------------------------------------------------- the hints
 
 
-def next_hint(exercise: Exercise, runs: Path, wanted: int) -> str:
+def next_hint(exercise: Exercise, runs: Path, wanted: int, language: str = "en") -> str:
     """Unfold the next hint (wanted = 0), or show one again that was unfolded before.
 
     How many are unfolded is kept in <runs>/hints.json.
@@ -256,8 +258,8 @@ def next_hint(exercise: Exercise, runs: Path, wanted: int) -> str:
         path.write_text(json.dumps(seen) + "\n", encoding="utf-8")
     except OSError as error:
         note = paragraph(f"{path} cannot be written ({error.strerror}): next time it is this one.")
-        return f"{hint_text(exercise, number)}\n\n{note}"
-    return hint_text(exercise, number)
+        return f"{hint_text(exercise, number, language)}\n\n{note}"
+    return hint_text(exercise, number, language)
 
 
 # ------------------------------------------------------------------------------- command line
@@ -293,9 +295,11 @@ def new_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("name", nargs="?", help="an exercise, or all")
+    add("name", nargs="?", help="an exercise, all, or with --csv the folder of a class")
     add("--list", action="store_true", help="list the exercises and stop")
+    add("--csv", action="store_true", help="grade the pupils' folders in FOLDER, as a CSV table")
     add("--hint", nargs="?", type=int, const=0, metavar="N", help="the next hint, or hint N again")
+    add("--language", choices=("en", "zh"), default="en", help="of the hints: en or zh")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--file", type=path_argument, help="grade this file, not your exercise")
     source.add_argument("--solution", action="store_true", help="grade the package's own function")
@@ -316,6 +320,12 @@ def check(argv=None) -> int:
         parser.error("an installed copy has no tests to grade with: run it in the project's folder")
     if arguments.name is None:
         parser.error("which exercise? --list shows them all")
+    if arguments.csv:
+        folder = Path(arguments.name)
+        if not folder.is_dir():
+            parser.error(f"--csv grades a folder, and {folder} is none")
+        seconds = arguments.seconds
+        return print_class(folder, lambda exercise, file: grade(exercise, file, seconds), say)
     try:
         wanted = list(EXERCISES.values())
         if arguments.name != "all":
@@ -325,7 +335,7 @@ def check(argv=None) -> int:
     if arguments.hint is not None:
         if arguments.name == "all" or not 0 <= arguments.hint <= 3:
             parser.error("--hint needs one exercise, and N from 1 to 3")
-        print(next_hint(wanted[0], arguments.runs, arguments.hint))
+        print(next_hint(wanted[0], arguments.runs, arguments.hint, arguments.language))
         return 0
     grades = []
     for exercise in wanted:
@@ -333,6 +343,7 @@ def check(argv=None) -> int:
         say(f"checking {exercise.name} ...")
         runs = arguments.runs if len(wanted) == 1 and not arguments.no_chapter else None
         grades.append(grade(exercise, file.resolve(), arguments.seconds, runs))
+        grades[-1].language = arguments.language
         say("")
         text = report_text if len(wanted) == 1 else summary_text
         print(text(grades[-1]), flush=True)

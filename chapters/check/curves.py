@@ -42,6 +42,8 @@ class Curve:
 
 
 CURVES = {
+    "gather": Curve("ch0_base", "train", "loss"),
+    "mask": Curve("ch3_ppo", "train", "policy_loss"),
     "cache": Curve("ch5_reasoning", "grpo", "reply_tokens"),
     "token_logprobs": Curve("ch0_base", "train", "loss"),
     "chat_mask": Curve("ch1_sft", "train", "chat_loss"),

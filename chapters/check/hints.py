@@ -4,6 +4,31 @@ Spoilers! `python -m chapters.check gae --hint` shows them one at a time. The th
 """
 
 HINTS: dict[str, tuple[str, str, str]] = {
+    "gather": (
+        """At each place there are V numbers, and one of them is wanted. First make
+        log-probabilities of all V, then pick. Write down the shape after every step: that is half
+        of all work with tensors.""",
+        """F.log_softmax(x, dim=-1) makes log-probabilities along the last dimension. `gather`
+        picks with an index that has as many dimensions as the tensor: targets.unsqueeze(-1) is
+        (..., 1). The result is (..., 1) as well, and squeeze(-1) takes the last dimension away.""",
+        """if logits.dtype is a half float: logits = logits.float()
+        all_logprobs = F.log_softmax(logits, dim=-1)
+        index = targets.long().unsqueeze(-1)
+        picked = all_logprobs.gather(-1, index)
+        and take the last dimension of picked away again""",
+    ),
+    "mask": (
+        """Two sums and a division: the sum of what counts, and how many there are. Before you add
+        up, ask what stands at the other places: it may be NaN, and NaN * 0 is NaN.""",
+        """torch.where(mask, values, 0.0) puts 0 at the places that do not count. mask.sum() counts
+        the others; .clamp(min=1) keeps an empty mask from dividing by 0. sum(dtype=...) adds up
+        in another float type, and .to(values.dtype) goes back.""",
+        """wide = torch.promote_types(values.dtype, torch.float32)
+        kept = torch.where(mask, values, 0.0)
+        total = kept.sum(dtype=wide)
+        count = mask.sum().clamp(min=1)
+        and divide, in the dtype of the values""",
+    ),
     "cache": (
         """The memory is there already; `append` only writes into a slice of it and returns a
         larger slice. Draw the columns on paper: [ used so far | new tokens | still free ].""",

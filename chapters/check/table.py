@@ -50,6 +50,27 @@ EXERCISES = {
     exercise.name: exercise
     for exercise in (
         Exercise(
+            name="gather",
+            function="pick_logprobs",
+            module="logprobs",
+            file="tensors.py",
+            chapter="ch0_base",
+            title="tensors, first: pick one log-probability at each place",
+            tests=(("test_logprobs.py", "pick_logprobs|token_logprobs|last_logits|huge_logits"),),
+        ),
+        Exercise(
+            name="mask",
+            function="masked_mean",
+            module="logprobs",
+            file="tensors.py",
+            chapter="ch3_ppo",
+            title="tensors, second: a mean over the places that count",
+            tests=(
+                ("test_logprobs.py", "masked_mean|empty_masks"),
+                ("test_contract.py", "test_helpers_ignore_what_is_masked_out|name_what_is_wrong"),
+            ),
+        ),
+        Exercise(
             name="cache",
             function="KVCache",
             module="gpt",

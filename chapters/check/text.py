@@ -1,12 +1,14 @@
 """What `python -m chapters.check` says: for a beginner, in 60 columns, without a traceback."""
 
+import json
 import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from chapters.check.hints import HINTS
+from chapters.check.hints_zh import HINTS_ZH
 from chapters.check.table import EXERCISES, ROOT, Exercise
-from chapters.common.terminal import safe_text, use_colour, wrap
+from chapters.common.terminal import fold, one_line, safe_text, use_colour, wrap
 
 WIDTH = 60
 COLOURS = {"passed": "\x1b[32m", "failed": "\x1b[31m"}
@@ -94,6 +96,7 @@ class Grade:
     failures: list[dict] = field(default_factory=list)
     stories: dict[str, tuple[str, list[dict]]] = field(default_factory=dict)  # "training": ...
     seconds: float = 0.0
+    language: str = "en"  # of the hint
 
     def judge(self) -> None:
         """The report is complete: passed or failed?"""
@@ -233,8 +236,21 @@ def advice_lines(grade: Grade) -> list[str]:
     failure = grade.failures[0] if grade.failures else {}
     if failure.get("kind") in KINDS:
         return [more_hints(exercise)]
-    advice = fitting_hint(failure) or HINTS[exercise.name][0]
-    return [paragraph(advice, first="Hint: "), "", more_hints(exercise)]
+    hints = HINTS_ZH if grade.language == "zh" else HINTS
+    advice = fitting_hint(failure)
+    told = in_language(advice, grade.language) if advice else one_line(hints[exercise.name][0])
+    return [fold(told, WIDTH, first="Hint: ", indent="  "), "", more_hints(exercise)]
+
+
+def in_language(advice: str, language: str) -> str:
+    """What is said about a mistake, in the reader's language; English where there is no other.
+
+    advice_zh.json holds the Chinese of every sentence above and of tests/mistakes.py.
+    """
+    if language == "en":
+        return advice
+    known = json.loads((ROOT / "chapters" / "check" / "advice_zh.json").read_text("utf-8"))
+    return known.get(advice, advice)
 
 
 def fitting_hint(failure: dict) -> str | None:
@@ -279,14 +295,25 @@ def list_text(written: dict[str, bool]) -> str:
     return "\n".join([*lines, "Grade one with: python -m chapters.check NAME"])
 
 
-def hint_text(exercise: Exercise, number: int) -> str:
+SAID_WITH_A_HINT = {
+    "en": ("{}, hint {} of 3", "That was the last one. Still stuck? Read {}."),
+    "zh": ("{}，第 {} 个提示，共 3 个", "这是最后一个。还卡住？请读 {}。"),
+}
+
+
+def hint_text(exercise: Exercise, number: int, language: str = "en") -> str:
     """Hint 1, 2 or 3 of an exercise; the third is almost code and keeps its lines."""
-    hint = HINTS[exercise.name][number - 1]
-    lines = [f"{exercise.name}, hint {number} of 3", ""]
+    hint = (HINTS_ZH if language == "zh" else HINTS)[exercise.name][number - 1]
+    title, last = SAID_WITH_A_HINT[language]
+    lines = [title.format(exercise.name, number), ""]
     if number < 3:
-        lines.append(paragraph(hint))
+        lines.append(folded(hint))
     else:
         lines.append(textwrap.indent(textwrap.dedent(" " * 8 + hint), "  "))
-        last = f"That was the last one. Still stuck? Read {short_path(exercise.solution)}."
-        lines += ["", paragraph(last)]
+        lines += ["", folded(last.format(short_path(exercise.solution)))]
     return "\n".join(lines)
+
+
+def folded(text: str) -> str:
+    """A paragraph in any language."""
+    return fold(one_line(text), WIDTH, first="  ", indent="  ")

@@ -113,6 +113,23 @@ def train_token_logprobs() -> Story:
     ]
 
 
+def train_masked_mean() -> Story:
+    """The same, but the ends of the texts are noise that the mask leaves out."""
+    model = tiny_gpt()
+    optimizer = optimizer_of(model, 1e-2)
+    span = len(NUMBERS)
+    texts = [[NUMBERS[(start + step) % span] for step in range(10)] for start in range(span)]
+    noise = torch.randint(30, 60, (span, 6), generator=torch.Generator().manual_seed(0))
+    tokens = torch.cat([torch.tensor(texts), noise], dim=1)  # (25, 16)
+    mask = (torch.arange(1, 16) < 10).expand(span, 15)  # the produced token is a counted one
+    losses = []
+    for _ in range(40):
+        each = logprobs.token_logprobs(model(tokens), tokens)  # (25, 15)
+        losses.append(train_step(model, optimizer, -logprobs.masked_mean(each, mask)))
+    story = "a kitten reads texts that count up and end in noise; the mask leaves the noise out"
+    return story, [Outcome("loss, nats per token", losses[0], losses[-1], 0.5, at_least=False)]
+
+
 def train_step(model: torch.nn.Module, optimizer, loss: torch.Tensor) -> float:
     loss.backward()
     optimizer.step()
@@ -316,6 +333,8 @@ def train_grpo() -> Story:
 
 
 TRAININGS: dict[str, Callable[[], Story]] = {
+    "gather": train_token_logprobs,
+    "mask": train_masked_mean,
     "cache": train_with_cache,
     "token_logprobs": train_token_logprobs,
     "chat_mask": train_chats,

@@ -167,10 +167,11 @@ def run_chapter(name: str, settings, common: Common) -> tuple[dict, bool]:
         return summary, True
     before = read_summary(common.folder(name) / "summary.json")
     summary = module.run(settings, common)
-    said = before_and_after(common.folder(name)) if summary != before else ""
+    itself = summary.get("chapter") == name  # and not its run with --model
+    said = before_and_after(common.folder(name)) if summary != before and itself else ""
     if said:
         print(f"\nwhat the kitten says, before and after:\n\n{said}\n")
-    if summary != before and common.after_chapter:
+    if summary != before and itself and common.after_chapter:
         common.after_chapter(name, summary)
     return summary, summary == before
 

@@ -16,6 +16,9 @@ from torch import distributed
 
 from kittenllm.distributed import world
 
+CLOSING = "，。、：；？！”）"  # Chinese punctuation that begins no line
+WIDE_MARKS = CLOSING + "“（"
+
 
 def safe_text(text: str, *, keep: str = "") -> str:
     """`text` with control, invisible and direction-changing characters as escapes, `keep`
@@ -45,6 +48,70 @@ def wrap(text: str, width: int, *, indent: str = "", first: str | None = None) -
         break_on_hyphens=False,
     )
     return "\n".join(lines) if lines else (first or indent).rstrip()
+
+
+def columns(text: str) -> int:
+    """How many columns a terminal needs: a Chinese character takes two."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def pieces(text: str) -> Iterator[str]:
+    """Where a line may be broken: between words, and between any two Chinese characters."""
+    word = ""
+    for character in text:
+        wide = columns(character) == 2
+        if wide or character == " ":
+            if word:
+                yield word
+            yield character
+            word = ""
+        else:
+            word += character
+    if word:
+        yield word
+
+
+def fold(text: str, width: int, *, first: str = "", indent: str = "") -> str:
+    """`text` in lines of at most `width` columns, with wide characters counted as two.
+
+    A Chinese comma or full stop never begins a line: what is before it comes along. A word that is
+    too long for a line is cut.
+    """
+    lines: list[str] = []
+    start, held = first, [""]  # how the line begins, and the pieces on it
+    for piece in pieces(safe_text(text)):
+        if len(held) > 1 and columns(start + "".join(held) + piece) > width:
+            moved = [""]
+            while piece in CLOSING and len(held) > 2:
+                moved.insert(1, held.pop())
+                if moved[1] not in CLOSING:
+                    break
+            lines.append((start + "".join(held)).rstrip())
+            start, held = indent, moved
+            if piece == " ":
+                continue
+        while len(held) == 1 and len(piece) > 1 and columns(start + piece) > width:
+            room = max(1, width - columns(start))
+            lines.append(start + piece[:room])
+            start, piece = indent, piece[room:]
+        held.append(piece)
+    return "\n".join([*lines, (start + "".join(held)).rstrip()])
+
+
+def one_line(text: str) -> str:
+    """A text of several lines as one. A break becomes a space, but not between two Chinese
+    characters, and not beside a Chinese comma or full stop.
+
+    >>> one_line("one\\n  two"), one_line("一\\n 二"), one_line("一\\n two")
+    ('one two', '一二', '一 two')
+    """
+    lines = [line.strip() for line in text.strip().splitlines()]
+    joined = lines[0] if lines else ""
+    for line in lines[1:]:
+        edges = joined[-1:], line[:1]
+        tight = all(columns(edge) == 2 for edge in edges) or any(e in WIDE_MARKS for e in edges)
+        joined += line if tight else f" {line}"
+    return joined
 
 
 def with_error(value: float | None, error: float | None, form: str) -> str:

@@ -4,6 +4,9 @@ Writes the kitten of a finished chapter as a Hugging Face folder: weights, token
 and a model card with the numbers that its chapter has measured. transformers loads it, and all that
 stands on transformers. python -m chapters.chat --model my_kitten talks to it.
 
+--data DIR writes the chats and the preferences of the town, or of --chats FILE and --preferences
+FILE, as JSONL that TRL takes as it is.
+
 What is in the folder already stays: give the name of a new one.
 """
 
@@ -13,6 +16,7 @@ from pathlib import Path
 
 from chapters.bands.docs import TABLE, cell, shown_numbers
 from chapters.common.runner import exit_code, find_chapter
+from chapters.export.data import export_data
 from kittenllm.door import Parser, path_argument
 from kittenllm.gpt import GPT
 from kittenllm.huggingface import check_free, save_folder
@@ -99,19 +103,37 @@ def finished_kitten(chapter: str, common: Common) -> tuple[GPT, Tokenizer, dict,
 
 
 def export(argv=None) -> None:
-    """Load a kitten and write its folder."""
+    """Write the folder of a kitten, or of data, or both."""
     parser = Parser(
         prog="chapters.export",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("chapter", help="whose kitten: ch1_sft, ch3_ppo ...")
-    parser.add_argument("--to", type=path_argument, required=True, metavar="DIR", help="new folder")
+    parser.add_argument("chapter", nargs="?", help="whose kitten: ch1_sft, ch3_ppo ...")
+    parser.add_argument("--to", type=path_argument, metavar="DIR", help="its new folder")
     parser.add_argument("--runs", type=path_argument, default=Path("runs"), metavar="DIR")
     parser.add_argument("--quick", action="store_true", help="look in <runs>/quick")
+    data = parser.add_argument_group("data for other tools")
+    data.add_argument("--data", type=path_argument, metavar="DIR", help="its new folder")
+    data.add_argument("--chats", type=path_argument, metavar="FILE", help="yours, not the town's")
+    data.add_argument("--preferences", type=path_argument, metavar="FILE", help="likewise")
     arguments = parser.parse_args(argv)
-    check_free(arguments.to)
+    if bool(arguments.chapter) != bool(arguments.to):
+        parser.error("give a chapter and --to DIR, or --data DIR")
+    if not arguments.data and (not arguments.chapter or arguments.chats or arguments.preferences):
+        parser.error("give a chapter and --to DIR, or --data DIR")
+    for folder in (arguments.to, arguments.data):
+        if folder:
+            check_free(folder)
+    if arguments.data:
+        export_data(arguments.data, arguments.chats, arguments.preferences)
+    if arguments.chapter:
+        export_kitten(arguments)
+
+
+def export_kitten(arguments: argparse.Namespace) -> None:
+    """Load a kitten and write its folder."""
     common = Common(runs=arguments.runs, quick=arguments.quick)
     gpt, tokenizer, summary, chats = finished_kitten(arguments.chapter, common)
     text = card(arguments.chapter, summary, gpt, chats)

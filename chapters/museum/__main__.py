@@ -3,7 +3,7 @@
 python -m chapters.museum                 what is on show
 python -m chapters.museum NAME            one exhibit: its code, its symptom, and your turn
 python -m chapters.museum NAME --answer   the same, with the answer at once
-python -m chapters.museum --hunt          a bug hunt of 15 minutes
+python -m chapters.museum --hunt          a bug hunt of 15 minutes, with a table of the best
 """
 
 import argparse
@@ -19,6 +19,7 @@ import torch
 from chapters.common.runner import exit_code
 from chapters.common.terminal import wrap
 from chapters.museum import hall_chat, hall_grpo, hall_pairs, hall_ppo
+from chapters.museum.best import best_text, entered
 from chapters.museum.exhibits import (
     Exhibit,
     Points,
@@ -30,7 +31,7 @@ from chapters.museum.exhibits import (
     wrong_source,
 )
 from kittenllm import plots
-from kittenllm.door import Parser, path_argument
+from kittenllm.door import Parser, path_argument, plain_text
 
 HALLS = {
     "Hall 1: what a kitten reads and repeats": hall_chat.EXHIBITS,
@@ -195,8 +196,8 @@ def hunt(
     return points, found, seen
 
 
-def go_hunting(seed: int, minutes: float) -> None:
-    """The hunt with its welcome and its result."""
+def go_hunting(seed: int, minutes: float, name: str, runs: Path) -> None:
+    """The hunt with its welcome, its result and the table of the best."""
     order = list(EXHIBITS.values())
     random.Random(seed).shuffle(order)
     print(
@@ -205,6 +206,8 @@ def go_hunting(seed: int, minutes: float) -> None:
     )
     points, found, seen = hunt(order, minutes=minutes, ask=input)
     print(f"\n{found} of {seen} bugs found, {points} points. Thank you for visiting the museum!")
+    best = entered(runs / "museum" / "hunt.json", name, minutes, (points, found, seen))
+    print(best_text(best))
 
 
 # --------------------------------------------------------------------------------- the program
@@ -236,6 +239,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--file", type=path_argument, dest="write_to", help=argparse.SUPPRESS)
     parser.add_argument("--hunt", action="store_true", help="hunt bugs against the clock")
     parser.add_argument("--minutes", type=minutes_of, default=15.0, help="length of the hunt")
+    parser.add_argument("--name", dest="hunter", default="me", type=plain_text, help="who hunts")
     parser.add_argument("--seed", type=int, default=0, help="order of the hunt")
     parser.add_argument(
         "--runs", type=path_argument, default=Path("runs"), help="folder for pictures"
@@ -259,7 +263,7 @@ def visit(argv: Sequence[str] | None = None) -> None:
     """The whole program."""
     options = parse(argv)
     if options.hunt:
-        go_hunting(options.seed, options.minutes)
+        go_hunting(options.seed, options.minutes, options.hunter, options.runs)
     elif options.name is None:
         print(listing(terminal_width()))
     elif options.write_to is not None:

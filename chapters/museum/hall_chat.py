@@ -78,6 +78,28 @@ EXHIBITS = (
         killed_by=("test_sft.py::test_sft_loss_by_hand", "test_sft.py"),
     ),
     Exhibit(
+        name="no-common-scale",
+        title="The loss without a floor",
+        target="kittenllm.logprobs.pick_logprobs",
+        changes=(
+            (
+                "all_logprobs = F.log_softmax(widen(logits), dim=-1)  # (..., V)",
+                "all_logprobs = widen(logits)  # (..., V)",
+            ),
+        ),
+        symptom=RIGHT,
+        seen="The loss falls below 0 and on for ever, and no reply is right.",
+        answer="The raw logits are picked. Without log_softmax no token must give way to another.",
+        story=(
+            "Some loss functions want logits, others want log-probabilities, and both are tensors"
+            " of one shape. A loss below 0 is the only sign, and nobody looks at its sign."
+        ),
+        killed_by=(
+            "test_logprobs.py::test_token_logprobs_are_about_producing_the_next_token",
+            "test_logprobs.py",
+        ),
+    ),
+    Exhibit(
         name="one-too-late",
         title="A perfect score, and no sensible word",
         target="kittenllm.logprobs.token_logprobs",

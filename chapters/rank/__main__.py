@@ -1,15 +1,19 @@
 """Rank replies yourself: you are the annotator, and a reward model learns your taste.
 
 Shows two replies of the chat kitten to one question: type 1 or 2 for the better one, s to skip,
-u to undo, q to quit, each followed by Enter. With --replies 4 you put up to four replies in order,
-best first, as 2 1 4 3 or, where two are equally good, 2>1=4>3; that makes up to six pairs at once.
+u to undo, q to quit, each followed by Enter. Where a fact decides, the page of the town's book
+stands under the question. With --replies 4 you put up to four replies in order, best first, as
+2 1 4 3 or, where two are equally good, 2>1=4>3; that makes up to six pairs at once.
 Everything is saved at once, the same command goes on where you stopped. The labels become a file
 of preferences, and a reward model learns from it.
-Everybody with the same seed, kitten and --replies sees the same replies, or give all the same
---pairs-file.
---agreement anna.jsonl,ben.jsonl tells how often two people agree.
+
+For a class: with the same seed and kitten the first five pairs (--shared) are the same for
+everybody, and the others are different for each --name. Collect the pupils' files in a folder:
+--train-on FOLDER shows who agrees with whom, trains one reward model on all labels, and then a
+kitten with PPO. --agreement anna.jsonl,ben.jsonl compares two people.
 """
 
+import random
 import re
 import sys
 from collections.abc import Iterable
@@ -18,15 +22,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
-from chapters.common.pairs import (
-    CLEAR_DIFFERENCE,
-    LabelledPair,
-    file_pairs,
-    preferences_file,
-    sample_pairs,
-)
+from chapters.common.pairs import LabelledPair, preferences_file, sample_pairs
 from chapters.common.runner import ensure, exit_code, has_finished
-from chapters.common.terminal import safe_text, with_error, wrap
+from chapters.common.terminal import safe_text, wrap
 from chapters.rank.labels import (
     Choice,
     LabelFile,
@@ -39,27 +37,24 @@ from chapters.rank.labels import (
     record_key,
     replies_key,
 )
+from chapters.rank.learning import (
+    FEWEST_LABELS,
+    class_kitten,
+    labels_of,
+    learn_taste,
+)
+from chapters.rank.tastes import class_table, read_class
+from chapters.rank.town_page import RANKED_SHARES, can_be_judged, page
 from kittenllm.config import check_options, option
 from kittenllm.data_file import DataFile, read_data_file
-from kittenllm.evaluation import mean_and_error
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town.facts import build_town
-from kittenllm.optim import make_optimizer
-from kittenllm.records import report_problems
-from kittenllm.reward_model import (
-    RewardModel,
-    RewardModelConfig,
-    score_sequences,
-    train_reward_model,
-)
+from kittenllm.reward_model import RewardModel
 from kittenllm.runs.checkpoints import load_model
-from kittenllm.runs.progress import Progress
-from kittenllm.scorer import new_reward_model, save_reward_model
 from kittenllm.settings import Common, new_generator, new_random, parse_settings
 from kittenllm.tokenizer import Tokenizer
 
-FEWEST_LABELS = 10  # fewer teach a reward model nothing
-EPOCHS = 6  # few labels are seen several times
+DRAWS = 4  # times that more pairs are drawn, until enough of them can be judged
 KEYS = "s skip, u undo, q quit"
 HOW = {  # replies on the screen -> what to type
     2: "1 or 2",
@@ -75,14 +70,20 @@ class Settings:
 
     name: str = option("me", "who ranks; the labels are saved as <runs>/rank/<name>.jsonl")
     pairs: int = option(30, "pairs to rank; four replies to a question make up to six", low=1)
+    shared: int = option(5, "of these, as many are the same for everybody", low=0)
     replies: int = option(2, "replies to put in order at once; 2 is the quick way", low=2, high=4)
     pairs_file: str = option("", "rank the pairs of this preferences file, its labels are hidden")
     train: bool = option(True, "train a reward model on the labels at the end")
-    train_on: tuple[str, ...] = option((), "only train, on these files of labels (a comma list)")
+    train_on: tuple[str, ...] = option(
+        (), "only train, on these files of labels or on all files of a folder (a comma list)"
+    )
     agreement: tuple[str, ...] = option((), "only compare two files of labels (a comma list)")
     train_kitten: bool = option(False, "train the chat kitten first if there is none (minutes)")
     test_pairs: int = option(
         300, "pairs about held-out questions that test the reward model", low=1
+    )
+    ppo_steps: int = option(
+        30, "with a folder: rounds of PPO after the reward model of the class; 0: none", low=0
     )
 
     def __post_init__(self):
@@ -94,7 +95,7 @@ class Settings:
             raise ValueError(f"agreement compares two files, as a.jsonl,b.jsonl; got {count}")
 
 
-QUICK = {"pairs": 5, "test_pairs": 20}
+QUICK = {"pairs": 5, "test_pairs": 20, "ppo_steps": 2}
 
 
 # ----------------------------------------------------------------------------------- the session
@@ -114,37 +115,75 @@ def choices_to_rank(
     tokenizer: Tokenizer,
     pairs_file: DataFile | None,
 ) -> list[Choice]:
-    """What to show, the replies in random order; pairs that read the same are left out."""
-    rng = new_random(common.seed, "rank")
+    """What to show: first the choices that everybody gets, then those of this name."""
     if pairs_file:
         records = read_labels(pairs_file)[: settings.pairs]
         pairs = [
             (record["prompt"], Shown(record["chosen"], None), Shown(record["rejected"], None))
             for record in records
         ]
-    else:
+        return shuffled_choices(pairs, settings.replies, new_random(common.seed, "rank"))
+    shared = min(settings.shared, settings.pairs)
+    found: dict[tuple, Choice] = {}
+    for salt, count in (((), shared), ((settings.name,), settings.pairs - shared)):
+        pairs = drawn_pairs(count, settings.replies, salt, common, gpt, tokenizer)
+        rng = new_random(common.seed, "rank", "order", *salt)
+        for choice in shuffled_choices(pairs, settings.replies, rng):
+            found.setdefault(choice.key, choice)
+    return list(found.values())
+
+
+def drawn_pairs(
+    count: int,
+    replies_each: int,
+    salt: tuple[str, ...],
+    common: Common,
+    gpt: GPT,
+    tokenizer: Tokenizer,
+) -> list[tuple[str, Shown, Shown]]:
+    """`count` pairs of the kitten's replies that a person can tell apart, the same for each salt.
+
+    A kitten that babbles says nothing that can be judged; then other pairs fill the list.
+    """
+    if count == 0:
+        return []
+    rng = new_random(common.seed, "rank", *salt)
+    generator = new_generator(common.device, common.seed, "rank", *salt)
+    clear, others = [], []
+    for _ in range(DRAWS):
         sampled = sample_pairs(
             gpt,
             tokenizer,
             build_town(),
-            count=settings.pairs,
+            count=2 * count,
             rng=rng,
-            generator=new_generator(common.device, common.seed, "rank"),
+            generator=generator,
             annotators="exact",
-            replies_each=settings.replies,
+            replies_each=replies_each,
+            shares=RANKED_SHARES,
         )
-        pairs = []
         for pair in sampled:
-            chosen, rejected = reply_texts(pair, tokenizer)
-            both = Shown(chosen, pair.chosen_gold), Shown(rejected, pair.rejected_gold)
-            pairs.append((pair.question.text, *both))
-    found: dict[tuple, Choice] = {}
-    for prompt, replies in shown_together(pairs, settings.replies):
+            first, second = reply_texts(pair, tokenizer)
+            shown = Shown(first, pair.chosen_gold), Shown(second, pair.rejected_gold)
+            judged = can_be_judged(pair.question.text, first, second)
+            (clear if judged else others).append((pair.question.text, *shown))
+        if len(clear) >= count:
+            break
+    return (clear + others)[:count]
+
+
+def shuffled_choices(
+    pairs: list[tuple[str | list[dict[str, str]], Shown, Shown]], most: int, rng: random.Random
+) -> list[Choice]:
+    """The replies of each choice in random order; pairs that read the same are left out."""
+    choices = {}
+    for prompt, replies in shown_together(pairs, most):
         rng.shuffle(replies)
-        golds = () if pairs_file else tuple(reply.gold for reply in replies)
-        choice = Choice(prompt, tuple(reply.text for reply in replies), golds)
-        found.setdefault(choice.key, choice)
-    return list(found.values())
+        golds = tuple(reply.gold for reply in replies)
+        known = () if None in golds else golds
+        choice = Choice(prompt, tuple(reply.text for reply in replies), known)
+        choices.setdefault(choice.key, choice)
+    return list(choices.values())
 
 
 def shown_together(
@@ -182,6 +221,8 @@ def session(ranking: Ranking) -> None:
         for message in messages:
             speaker = f"{message['role']}: " if len(messages) > 1 else ""
             print(wrap(f"> {speaker}{safe_text(message['content'])}", WIDTH, indent="  ", first=""))
+        if len(messages) == 1 and (told := page(messages[0]["content"])):
+            print(wrap(f"(the town's book: {safe_text(told)})", WIDTH, indent="  "))
         for number, reply in enumerate(choice.replies, start=1):
             print(wrap(safe_text(reply), WIDTH, indent="     ", first=f"  {number}  "))
         how = f"{HOW[len(choice.replies)]}; {KEYS}"
@@ -228,84 +269,7 @@ def judge_line(choices: list[Choice], records: list[dict]) -> str:
     )
 
 
-# ----------------------------------------------------------------------------------- the training
-
-
-def train_on_labels(
-    files: list[DataFile],
-    model_path: Path,
-    settings: Settings,
-    common: Common,
-    gpt: GPT,
-    tokenizer: Tokenizer,
-) -> None:
-    """Train a reward model on files of labels, test it against the gold judge, and save it."""
-    context = gpt.config.context_length
-    pairs = []
-    for file in files:
-        of_file, problems = file_pairs(file, tokenizer, context)
-        if problems:
-            print(report_problems(problems))
-        pairs += of_file
-    if len(pairs) < FEWEST_LABELS:
-        print(f"{len(pairs)} labels are too few for a reward model; rank {FEWEST_LABELS} or more")
-        return
-    reward_model = new_reward_model(gpt)
-    size = min(16, len(pairs))
-    config = RewardModelConfig(
-        steps=max(1, EPOCHS * len(pairs) // size),
-        pairs_per_step=size,
-        matrix_lr=1e-3,
-        other_lr=2e-3,
-    )
-    training = train_reward_model(
-        reward_model,
-        [(pair.chosen_tokens, pair.rejected_tokens) for pair in pairs],
-        config=config,
-        optimizer=make_optimizer(
-            reward_model, matrix_lr=config.matrix_lr, other_lr=config.other_lr
-        ),
-        generator=new_generator("cpu", common.seed, "rank", "train"),
-    )
-    progress = Progress(f"a reward model from {len(pairs)} labels", 0, config.steps)
-    for metrics in training:
-        progress.update(metrics, ("loss", "accuracy"))
-    progress.close()
-    share, error = test_against_judge(reward_model, settings, common, gpt, tokenizer)
-    save_reward_model(model_path, reward_model, tokenizer)
-    found = with_error(share, error, ".0%")
-    print(
-        f"on held-out questions it orders {found} of clearly different replies "
-        f"as the judge of Kitten Town does\n{model_path}: let PPO follow your taste with "
-        f"python -m chapters.ch3_ppo --reward-model {model_path}"
-    )
-
-
-def test_against_judge(
-    reward_model: RewardModel,
-    settings: Settings,
-    common: Common,
-    gpt: GPT,
-    tokenizer: Tokenizer,
-) -> tuple[float | None, float | None]:
-    """Share of clearly different held-out pairs that it orders as the judge, and its error by
-    topic; None if no two replies are clearly different."""
-    pairs = sample_pairs(
-        gpt,
-        tokenizer,
-        build_town(),
-        count=settings.test_pairs,
-        rng=new_random(common.seed, "rank", "test"),
-        generator=new_generator(common.device, common.seed, "rank", "test"),
-        annotators="exact",
-        held_out=True,
-        replies_each=2,
-    )
-    clear = [p for p in pairs if p.chosen_gold - p.rejected_gold >= CLEAR_DIFFERENCE]
-    chosen = score_sequences(reward_model, [pair.chosen_tokens for pair in clear])
-    rejected = score_sequences(reward_model, [pair.rejected_tokens for pair in clear])
-    hits = (chosen > rejected).double().tolist()
-    return mean_and_error(hits, [pair.about for pair in clear])
+# ------------------------------------------------------------------------------------ the program
 
 
 def rank(argv=None) -> None:
@@ -316,7 +280,8 @@ def rank(argv=None) -> None:
         return
     # Files are read first: one that cannot be used is said before a kitten is trained.
     pairs_file = preferences_file(settings.pairs_file)
-    label_files = [preferences_file(name) for name in settings.train_on]
+    paths, pooled = labels_of(settings.train_on)
+    label_files = [preferences_file(str(path)) for path in paths]
     if not settings.train_kitten and not has_finished("ch1_sft", common):
         raise ValueError(
             f"there is no finished chat kitten in {common.folder('ch1_sft')}. Train one first with "
@@ -325,11 +290,20 @@ def rank(argv=None) -> None:
     sft = ensure("ch1_sft", common)
     sft_path = common.folder("ch1_sft") / sft["model"]
     gpt, tokenizer, _ = load_model(sft_path, device=common.device)
+
+    def learn(files: list[DataFile]) -> RewardModel | None:
+        tests = settings.test_pairs
+        return learn_taste(files, settings.name, tests, common, gpt, tokenizer)
+
     folder = common.folder("rank")
     path = folder / f"{settings.name}.jsonl"
-    model_path = folder / f"{settings.name}_reward_model.pt"
     if label_files:
-        train_on_labels(label_files, model_path, settings, common, gpt, tokenizer)
+        if pooled:
+            print(class_table(read_class(label_files)))
+        reward_model = learn(label_files)
+        if pooled and reward_model and settings.ppo_steps:
+            steps, name = settings.ppo_steps, settings.name
+            class_kitten(label_files, name, steps, common, gpt, tokenizer, reward_model)
         return
     labels = LabelFile(path)  # before anything slow: a second session is told at once
     choices = choices_to_rank(settings, common, gpt, tokenizer, pairs_file)
@@ -343,7 +317,7 @@ def rank(argv=None) -> None:
     print(f"\n{len(labels.records)} labels in {path}")
     print(judge_line(choices, labels.records))
     if settings.train and len(labels.records) >= FEWEST_LABELS:
-        train_on_labels([read_data_file(path)], model_path, settings, common, gpt, tokenizer)
+        learn([read_data_file(path)])
 
 
 def main(argv=None) -> int:

@@ -14,7 +14,7 @@ from chapters.report.html import Markup, is_number, join, note, shown, tag
 
 WIDTH, HEIGHT = 360, 200
 WIDE = (640, 340)  # the frontier
-LEFT, RIGHT, TOP, BOTTOM = 54, 10, 10, 34  # margins of the drawing area
+LEFT, RIGHT, TOP, BOTTOM = 58, 10, 10, 40  # margins of the drawing area
 MOST_POINTS = 120  # of a line; more are averaged
 MOST_STRIPS = 60
 LOOKS = 7  # colours and dashes in the style sheet
@@ -143,6 +143,21 @@ def ticks(low: float, high: float, count: int) -> list[float]:
     return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
+def tick_text(value: float) -> str:
+    """A number beside an axis: short, and as people write it.
+
+    >>> [tick_text(value) for value in (0.0, 0.30000000000000004, 20000.0, 0.0005, 1500000.0)]
+    ['0', '0.3', '20k', '0.0005', '1.5M']
+    """
+    if abs(value) >= 1e6:
+        return f"{value / 1e6:.4g}M"
+    if abs(value) >= 1e4:
+        return f"{value / 1e3:.4g}k"
+    text = f"{value:.6f}".rstrip("0").rstrip(".")
+    too_small = value != 0 and float(text) == 0
+    return f"{value:.1e}" if too_small else text
+
+
 def axes(frame: Frame, x_label: str, y_label: str) -> Markup:
     """Grid lines, their numbers, and the two labels."""
     parts = []
@@ -150,10 +165,10 @@ def axes(frame: Frame, x_label: str, y_label: str) -> Markup:
     for value in ticks(frame.y_low, frame.y_high, 4):
         y = frame.y(value)
         parts.append(tag("line", x1=LEFT, x2=frame.width - RIGHT, y1=y, y2=y, class_="grid"))
-        parts.append(tag("text", f"{value:.4g}", x=LEFT - 6, y=y + 4, class_="tick end"))
+        parts.append(tag("text", tick_text(value), x=LEFT - 6, y=y + 4, class_="tick end"))
     for value in ticks(frame.x_low, frame.x_high, 4):
         x = frame.x(value)
-        parts.append(tag("text", f"{value:.4g}", x=x, y=bottom + 14, class_="tick middle"))
+        parts.append(tag("text", tick_text(value), x=x, y=bottom + 16, class_="tick middle"))
     middle = (LEFT + frame.width - RIGHT) / 2
     parts.append(tag("text", x_label, x=middle, y=frame.height - 5, class_="tick middle"))
     if y_label:

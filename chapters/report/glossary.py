@@ -1,9 +1,9 @@
 """The glossary: glossary.md and glossary.zh.md, a row for each term, in the same order.
 
-A Chinese row names the English term in brackets. Lessons link to these files, the page shows some
-of their rows.
+A Chinese row names the English term in brackets. Lessons link to these files, and the page shows
+their rows.
 
-Used by words.py.
+Used by top.py.
 """
 
 import re

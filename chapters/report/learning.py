@@ -14,6 +14,7 @@ from chapters.report.numbers import (
     number_tiles,
     pictures,
 )
+from chapters.report.sentences import GROUPS_ABOUT, GROUPS_MISSING
 from chapters.report.views import credit_view, measures_list, thinking_view
 from kittenllm.runs.json_files import read_json_if_possible
 
@@ -70,7 +71,9 @@ def credit_part(stage: Stage) -> Markup:
     """The interactive picture; the PNG where its numbers were not written; or a sentence."""
     view = credit_view(read_json_if_possible(stage.folder / "token_credit.json"))
     if view is not None:
-        return join(view, fold("What the numbers say", measures_list()))
+        static = tag("div", view, id="credit-static")
+        meanings = fold("What the numbers say", measures_list())
+        return join(tag("div", id="credit-box"), static, meanings)
     figure = picture(stage.folder / "token_credit.png")
     hint = "token_credit.json, which holds the numbers behind this picture, cannot be read"
     return join(figure, note(hint)) if figure else note("the token credit was not drawn")
@@ -211,6 +214,9 @@ def reasoning_section(stage: Stage, life: dict) -> list[Markup | None]:
             ],
             curve_shades(stage),
         ),
+        tag("h4", "Replies judge their siblings"),
+        tag("p", GROUPS_ABOUT),
+        tag("div", note(GROUPS_MISSING), id="groups-box"),
         tag("h4", "Two problems, all that was thought about them"),
         thinking_view(stage) or note("no problems were kept"),
         fold("Warnings while it trained", *warned) if warned else None,

@@ -1,24 +1,28 @@
-"""Thirteen questions and two puzzles, the same for every kitten of a runs folder; answers are kept.
+"""Thirteen questions and two puzzles, the same for all kittens that they are for.
 
 One idea: to compare kittens, ask all of them the same, without dice: greedily, the likeliest token
 each time. Each stage's model.pt is loaded for a moment; the answers stay in report_replies.json,
-together with the fingerprint of the stage, so that nobody is asked twice.
+together with the fingerprint of the stage, so that nobody is asked twice. The answers to the
+hundred prompts of the page's selftest are kept there as well.
 
 Also here: one conversation as tokens, with the mask that says which of them are trained.
 
 Used by page.py.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from chapters.report.data import Stage
+from chapters.report.selftest import exam_of
 from kittenllm.chat import chat_prompt, encode_chat, text_prompt
-from kittenllm.evaluation import fixed_questions, sample_replies
+from kittenllm.evaluation import Reply, fixed_questions, sample_replies
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town import DATA
 from kittenllm.kitten_town.countdown import exam_problems
-from kittenllm.kitten_town.facts import build_town
+from kittenllm.kitten_town.facts import Town, build_town
+from kittenllm.kitten_town.judge import is_right
 from kittenllm.kitten_town.rules import answer_reward
 from kittenllm.records import RecordError, load_chats
 from kittenllm.runs.checkpoints import CheckpointError, load_model, write_json_atomic
@@ -27,7 +31,7 @@ from kittenllm.sampling import generate
 from kittenllm.settings import new_generator
 from kittenllm.tokenizer import Tokenizer
 
-FORMAT = 1  # of report_replies.json
+FORMAT = 2  # of report_replies.json
 PUZZLES = 2
 PUZZLE_TOKENS = 192
 MASK_TOKENS = (40, 110)  # a conversation that is worth looking at, and fits on a screen
@@ -40,23 +44,28 @@ class Kitten:
     stage: str
     name: str
     bare: bool
+    answers: str  # what it is for: "questions", "puzzles" or "both"
+
+    def is_for(self, what: str) -> bool:
+        return self.answers in ("both", what)
 
 
 KITTENS = (
-    Kitten("ch0_base", "base", bare=True),
-    Kitten("ch1_sft", "chat", bare=False),
-    Kitten("ch3_ppo", "PPO", bare=False),
-    Kitten("ch4_preferences", "DPO", bare=False),
-    Kitten("ch5_reasoning", "reasoner", bare=True),
-    Kitten("ch6_r1", "R1", bare=False),
+    Kitten("ch0_base", "base", bare=True, answers="both"),
+    Kitten("ch1_sft", "chat", bare=False, answers="questions"),
+    Kitten("ch3_ppo", "PPO", bare=False, answers="questions"),
+    Kitten("ch4_preferences", "DPO", bare=False, answers="questions"),
+    Kitten("ch5_reasoning", "Zero", bare=True, answers="puzzles"),
+    Kitten("ch6_r1", "R1", bare=False, answers="both"),
 )
 
 
 def ask_everyone(folder: Path, stages: dict[str, Stage]) -> tuple[dict, list[str]]:
     """What every finished kitten says -> (the content of report_replies.json, notes).
 
-    Content: "kittens": stage -> {"fingerprint", "replies"}, and "mask": [[piece, trained], ...].
-    A reply is {"prompt", "text", "ended", "right"}, and for questions "tone" and "score" as well.
+    Content: "kittens": stage -> {"fingerprint", "replies", "exam"}, and "mask": [[piece, trained],
+    ...]. A reply is {"prompt", "text", "ended", "right", "right_at_first"}, and for questions
+    "tone" and "score" as well; exam: see `exam_of`.
     """
     path = folder / "report_replies.json"
     notes: list[str] = []
@@ -81,7 +90,8 @@ def ask_everyone(folder: Path, stages: dict[str, Stage]) -> tuple[dict, list[str
             continue
         try:
             gpt, tokenizer, _ = load_model(stage.folder / str(stage.summary["model"]))
-            replies = answers_of(gpt, tokenizer, kitten.bare)
+            replies = answers_of(gpt, tokenizer, kitten)
+            exam = exam_of(gpt, tokenizer, kitten.bare, kitten.answers)
         except (CheckpointError, RecordError, ValueError, RuntimeError, OSError) as error:
             notes.append(f"the {kitten.name} kitten could not be asked: {error}")
             continue
@@ -91,7 +101,7 @@ def ask_everyone(folder: Path, stages: dict[str, Stage]) -> tuple[dict, list[str
             except RecordError as error:  # the user's file has moved; the kitten needs it no more
                 kept["mask"] = None
                 notes.append(f"the conversation with its mask cannot be shown: {error}")
-        kittens[kitten.stage] = {"fingerprint": mark, "replies": replies}
+        kittens[kitten.stage] = {"fingerprint": mark, "replies": replies, "exam": exam}
         changed = True
     content = {"format": FORMAT, "kittens": kittens, "mask": kept.get("mask")}
     if changed and writable:
@@ -99,8 +109,18 @@ def ask_everyone(folder: Path, stages: dict[str, Stage]) -> tuple[dict, list[str
     return content, notes
 
 
-def answers_of(gpt: GPT, tokenizer: Tokenizer, bare: bool) -> list[dict]:
-    """Ten judged replies to the fixed questions, two to puzzles; greedy."""
+def answers_of(gpt: GPT, tokenizer: Tokenizer, kitten: Kitten) -> list[dict]:
+    """Judged replies to what the kitten is for: thirteen questions, two puzzles; greedy."""
+    found = []
+    if kitten.is_for("questions"):
+        found += question_answers(gpt, tokenizer, kitten.bare)
+    if kitten.is_for("puzzles"):
+        found += puzzle_answers(gpt, tokenizer, kitten.bare)
+    return found
+
+
+def question_answers(gpt: GPT, tokenizer: Tokenizer, bare: bool) -> list[dict]:
+    """Replies to the thirteen fixed questions, with what the judge says."""
     town = build_town()
     replies = sample_replies(
         gpt,
@@ -115,11 +135,18 @@ def answers_of(gpt: GPT, tokenizer: Tokenizer, bare: bool) -> list[dict]:
     found = []
     for reply in replies:
         verdict = reply.verdict
-        judged = {"right": verdict.right, "tone": verdict.tone, "score": verdict.score}
+        judged = {"right": verdict.right, "right_at_first": right_at_first(town, reply)}
+        judged |= {"tone": verdict.tone, "score": verdict.score}
         found.append(
             {"prompt": reply.question.text, "text": reply.text, "ended": reply.ended, **judged}
         )
-    return found + puzzle_answers(gpt, tokenizer, bare)
+    return found
+
+
+def right_at_first(town: Town, reply: Reply) -> bool:
+    """Is its first sentence right, whatever the kitten goes on to say?"""
+    sentence = re.split(r"(?<=[.!?])\s|\n", reply.text.strip(), maxsplit=1)[0]
+    return is_right(town, reply.question, sentence)
 
 
 def puzzle_answers(gpt: GPT, tokenizer: Tokenizer, bare: bool) -> list[dict]:
@@ -145,7 +172,10 @@ def puzzle_answers(gpt: GPT, tokenizer: Tokenizer, bare: bool) -> list[dict]:
     ):
         text = tokenizer.decode(ids)
         right = ended and answer_reward(text, problem) == 1.0
-        found.append({"prompt": problem.prompt, "text": text, "ended": ended, "right": right})
+        whole = re.match(r"<think>.*?</think><answer>.*?</answer>", text, re.DOTALL)
+        first = bool(whole) and answer_reward(whole[0], problem) == 1.0
+        judged = {"right": right, "right_at_first": first}
+        found.append({"prompt": problem.prompt, "text": text, "ended": ended, **judged})
     return found
 
 

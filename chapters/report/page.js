@@ -1,6 +1,6 @@
 // What makes report.html nicer than without: values under the pointer, tokens that tell their
-// numbers, folds that open for the printer. Everything it shows is on the page already; texts only
-// ever go into textContent.
+// numbers, a navigation that follows. Everything it shows is on the page already; texts only ever go
+// into textContent.
 "use strict";
 
 // Charts: show the values of the strip, or of the dot, under the pointer.
@@ -72,26 +72,32 @@ for (const box of document.querySelectorAll(".creditbox")) {
   colour(Number(row.dataset.chosen));
 }
 
-// Navigation: mark the part that is being read.
+// Navigation: mark the part that is being read, and keep its link in view on a narrow screen.
 const links = new Map();
 for (const link of document.querySelectorAll("nav a")) links.set(link.hash.slice(1), link);
 const watcher = new IntersectionObserver(
   (entries) => {
     for (const entry of entries) {
       const link = links.get(entry.target.id);
-      if (link) link.classList.toggle("here", entry.isIntersecting);
+      if (!link) continue;
+      link.classList.toggle("here", entry.isIntersecting);
+      if (!entry.isIntersecting) continue;
+      const bar = link.parentNode;
+      bar.scrollTo({ left: link.offsetLeft - (bar.clientWidth - link.clientWidth) / 2 });
     }
   },
   { rootMargin: "-20% 0px -70% 0px" },
 );
 for (const part of document.querySelectorAll("section[id]")) watcher.observe(part);
 
-// Print: open what is folded, and close it again afterwards.
-let opened = [];
-window.addEventListener("beforeprint", () => {
-  opened = [...document.querySelectorAll("details:not([open])")];
-  for (const fold of opened) fold.open = true;
+// A table that is wider than its box says so in words; the shadow at its edge needs no script.
+const sizes = new ResizeObserver((entries) => {
+  for (const { target } of entries) {
+    const before = target.previousElementSibling;
+    const hint = before?.classList.contains("hint") ? before : null;
+    const wide = target.scrollWidth > target.clientWidth + 1;
+    if (wide && !hint) target.before(make("p", { class: "hint" }, SAY.scroll));
+    if (!wide && hint) hint.remove();
+  }
 });
-window.addEventListener("afterprint", () => {
-  for (const fold of opened) fold.open = false;
-});
+for (const box of document.querySelectorAll(".scroll")) sizes.observe(box);

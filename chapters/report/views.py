@@ -29,14 +29,17 @@ MEASURES = {  # rows of token_credit.json -> (short name, what it says)
 # ------------------------------------------------------------------------------- the same questions
 
 
-def life_table(content: dict) -> Markup | None:
-    """Ten questions and two puzzles, a column for each kitten; cards on a narrow screen."""
+def life_table(content: dict, what: str) -> Markup | None:
+    """Thirteen questions, or two puzzles (`what`), a column for each kitten that they are for;
+    cards on a narrow screen."""
     answers = {}  # kitten's name -> its replies
     for kitten in KITTENS:
         entry = content.get("kittens", {}).get(kitten.stage)
         replies = entry.get("replies") if isinstance(entry, dict) else None
-        if isinstance(replies, list):
-            answers[kitten.name] = [reply for reply in replies if isinstance(reply, dict)]
+        if isinstance(replies, list) and kitten.is_for(what):
+            replies = [reply for reply in replies if isinstance(reply, dict)]
+            answers[kitten.name] = [r for r in replies if is_puzzle(r) == (what == "puzzles")]
+    answers = {name: replies for name, replies in answers.items() if replies}
     if not answers:
         return None
     prompts = list(
@@ -55,19 +58,25 @@ def life_table(content: dict) -> Markup | None:
     return scroll_box(tag("table", head, tag("tbody", *rows), class_="life"))
 
 
+def is_puzzle(reply: dict) -> bool:
+    """A question has a gold score, a puzzle has none."""
+    return "score" not in reply
+
+
 def reply_cell(reply: dict) -> Markup:
     """What one kitten said, and what the judge thinks of it."""
     text = str(reply.get("text", "")).strip("\n") or "(nothing)"
     marks = []
+    runs_on = reply.get("ended") is False
     if isinstance(reply.get("right"), bool):
-        right = reply["right"]
+        right = reply["right"] or (runs_on and reply.get("right_at_first") is True)
         marks.append(tag("span", "right" if right else "wrong", class_="good" if right else "bad"))
     if reply.get("tone") in ("friendly", "grumpy"):
         marks.append(
             tag("span", reply["tone"], class_="good" if reply["tone"][0] == "f" else "bad")
         )
-    if reply.get("ended") is False:
-        marks.append(tag("span", "does not stop", class_="bad"))
+    if runs_on:
+        marks.append(tag("span", "and runs on", class_="bad"))
     if is_number(reply.get("score")):
         marks.append(tag("span", f"gold {reply['score']:+.2f}"))
     return join(long_text(text), tag("p", *marks, class_="marks"))

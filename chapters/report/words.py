@@ -1,9 +1,7 @@
-"""The words of the report: what it says about each chapter, and what its terms mean.
+"""The words of the report: what it says about each chapter.
 
 Used by page.py.
 """
-
-from chapters.report.glossary import read_glossary
 
 STORIES = {
     "ch0_base": (
@@ -64,22 +62,3 @@ HEADLINES = (  # stage, key before, key after, kind, label: the tiles at the top
     ("ch5_reasoning", "tokens_before", "tokens_after", "count", "tokens per reply to a puzzle"),
 )
 CONDITION = "Rates and lengths above are means over replies drawn with dice, at temperature 1."
-SHOWN_TERMS = (  # of the glossary, at the bottom of the page
-    "held-out",
-    "±",
-    "greedy",
-    "nat",
-    "KL",
-    "gold score",
-    "reward",
-    "entropy",
-    "clip fraction",
-    "explained variance",
-    "pass@k",
-)
-
-
-def words() -> dict[str, str]:
-    """The terms that the page explains, and their meanings, from glossary.md."""
-    glossary = read_glossary()
-    return {term: glossary[term] for term in SHOWN_TERMS}

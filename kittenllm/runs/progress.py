@@ -20,6 +20,7 @@ from tqdm import tqdm
 from kittenllm.distributed import world
 
 LINE_EVERY = 10.0  # seconds between two lines when nobody watches a terminal
+SOON = 10.0  # seconds; a shorter rest is not announced
 
 
 class Progress:
@@ -30,6 +31,7 @@ class Progress:
         self.step = step
         self.total = total
         self.started = time.monotonic()
+        self.warm: tuple[int, float] | None = None  # the first step is slower than all others
         self.next_line = self.started  # the first step is shown at once
         self.shown_step: int | None = None
         self.latest: dict[str, float] = {}  # some numbers come only every few steps
@@ -43,6 +45,7 @@ class Progress:
     def update(self, metrics: dict, show: tuple[str, ...]) -> None:
         """One step is done; `show` names the metrics that matter."""
         self.step += 1
+        self.warm = self.warm or (self.step, time.monotonic())
         self.latest |= {key: metrics[key] for key in show if metrics.get(key) is not None}
         self.text = ", ".join(f"{key} {value:.4g}" for key, value in self.latest.items())
         if self.bar is not None:
@@ -58,11 +61,23 @@ class Progress:
         elif self.text and self.shown_step != self.step:
             self._line()
 
+    def to_go(self) -> str:
+        """ "about 12 min to go, ", from the steps of this start; "" if that is soon, or unknown."""
+        if self.warm is None or self.step == self.warm[0]:
+            return ""
+        per_step = (time.monotonic() - self.warm[1]) / (self.step - self.warm[0])
+        seconds = per_step * (self.total - self.step)
+        if seconds < SOON:
+            return ""
+        rest = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+        return f"about {rest} to go, "
+
     def _line(self) -> None:
         seconds = time.monotonic() - self.started
         self.shown_step = self.step
         print(
-            f"{self.name}: {self.step} of {self.total} steps, {seconds:.0f} s, {self.text}",
+            f"{self.name}: {self.step} of {self.total} steps, {seconds:.0f} s, "
+            f"{self.to_go()}{self.text}",
             file=sys.stderr,
             flush=True,
         )

@@ -1,0 +1,161 @@
+"""A MeowScript assistant made of a real open model: python -m chapters.ch1_language --model DIR
+
+The same exercises, the same loop and the same grading by running the code as in story.py. What can
+be measured in the town only is left out: there is no drill, no ordinary chats, no replay. What the
+model forgets is measured on what it could do before: the perplexity of a plain text, and twenty
+questions of general knowledge (chapters/common/general.json).
+
+Used by story.py, which hands over its exercises and its loop. The lesson is
+chapters/real_models.md.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from chapters.ch1_language.exam import EXAM_SEED, KEYS, attempts_at
+from chapters.common.kitten import (
+    Kitten,
+    RealModel,
+    add_detours,
+    finish_real,
+    load_real,
+    merged,
+    mixed_rows,
+    other_abilities,
+    processor_time,
+    real_run,
+)
+from chapters.common.samples import write_samples
+from kittenllm.config import option
+from kittenllm.evaluation import rate
+from kittenllm.kitten_town.meow_tasks import held_out_tasks
+from kittenllm.settings import Common, new_generator
+from kittenllm.sft import SFTConfig
+from kittenllm.tokenizer import Tokenizer
+
+LEFT_OUT = "left out, since only kittens know the town: the drill, chats, replay, other methods"
+SYSTEM = "MeowScript"  # the assistant's system message; short, for it stands before every exercise
+MOST_TOKENS = 130  # of a reply; a real model writes each digit and sign as a token of its own
+SHOWN = 8  # exercises in samples.md
+# How often each kind is trained. A real model calculates already, and needs less practice.
+SHARES = {"write": 0.2, "output": 0.4, "repair": 0.25, "explain": 0.1, "practice": 0.05}
+AT_ONCE = 20  # exercises in one batch: after each, the screen says how far the exam is
+
+
+@dataclass(frozen=True)
+class RealLanguage(RealModel):
+    """The settings of the real model, and of its exam."""
+
+    model_exam: int = option(60, "with --model: held-out exercises of each kind", low=2)
+
+
+def make_assistant(settings: RealLanguage, common: Common, make: Callable, train: Callable) -> dict:
+    """Data, model, loop, look; returns the summary. `make` draws an exercise, `train` is the
+    story's loop."""
+    chapter = real_run("ch1_language", settings, common, {})
+    if chapter.finished:
+        return chapter.summary
+    print(LEFT_OUT)
+
+    # Model: with a system message of its own, which says what it is for.
+    own = load_real(settings, common)
+    kitten = replace(own, tokenizer=with_system(own.tokenizer, SYSTEM))
+    chapter.open()
+    times: dict[str, float] = {}
+    with chapter.timing("eval"):
+        few = max(2, settings.model_exam // 3)  # it has never seen the language
+        before = chapter.once("before", lambda: look(kitten, own, few))
+
+    # Data: exercises about taught programs, packed side by side into rows of `max_tokens`.
+    config = SFTConfig(
+        steps=settings.model_steps,
+        rows_per_step=settings.model_batch,
+        replay_fraction=0.0,
+        matrix_lr=settings.model_lr,
+        other_lr=settings.model_lr / 10,
+    )
+    exercises = partial(make, shares=SHARES)
+    length = settings.max_tokens
+    rows = mixed_rows(exercises, kitten, config, chat_fraction=0.0, row_length=length)
+
+    # Loop: that of the story. Only the detours move.
+    trained = add_detours(kitten, settings)
+    generator = new_generator("cpu", common.seed, "ch1_language", "train")
+    with processor_time(times, "train_processor_seconds"):
+        train(chapter, "train", kitten, rows, config, generator)
+    history = chapter.history("train", "tokens")
+    kitten = merged(kitten)
+    own = replace(own, gpt=kitten.gpt)
+
+    # Look: what it learned, and what it forgot.
+    with chapter.timing("eval"):
+        after = chapter.once("after", lambda: look(kitten, own, settings.model_exam))
+    tasks = [task for kind in KEYS for task in held_out_tasks(kind, 2, EXAM_SEED)][:SHOWN]
+    write_samples(
+        chapter.folder,
+        [task.text for task in tasks],
+        before["samples"],
+        after["samples"],
+        before_title="model",
+        after_title="assistant",
+    )
+    keys = {f"{key}_before": value for key, value in before.items() if key != "samples"}
+    keys |= {f"{key}_after": value for key, value in after.items() if key != "samples"}
+    keys |= {"trained_parameters": trained, "tokens": sum(entry["tokens"] for entry in history)}
+    keys |= {"parameters": kitten.gpt.parameter_count, "dtype": str(kitten.gpt.dtype)}
+    whole = chapter.restored["train"] == 0  # else an earlier start has used some of the time
+    seconds = times["train_processor_seconds"] if whole else None
+    keys["train_processor_seconds"] = seconds
+    keys["tokens_per_processor_second"] = keys["tokens"] / seconds if seconds else None
+    print(table(keys))
+    return finish_real(chapter, kitten, settings, keys)
+
+
+def with_system(tokenizer: Tokenizer, system: str) -> Tokenizer:
+    """The same tokens, and another system message for conversations that bring none."""
+    other = copy.copy(tokenizer)
+    other.system = system
+    return other
+
+
+# ---------------------------------------------------------------------------------------- the look
+
+
+def look(kitten: Kitten, own: Kitten, count: int) -> dict:
+    """Rates of held-out exercises, greedily, each with its error; answers to general questions with
+    the assistant's system message and with the model's own; the perplexity of a plain text."""
+    scores: dict = {"samples": []}
+    for kind, key in KEYS.items():
+        tasks = held_out_tasks(kind, count, EXAM_SEED)
+        attempts = []
+        for first in range(0, count, AT_ONCE):
+            part = tasks[first : first + AT_ONCE]
+            attempts += attempts_at(kitten, part, temperature=0.0, most_tokens=MOST_TOKENS)
+            right = sum(attempt.right for attempt in attempts)
+            print(f"exam, {kind}: {right} of {len(attempts)} right, {count} asked", flush=True)
+        scores[key], scores[f"{key}_stderr"] = rate(attempts, lambda attempt: attempt.right)
+        scores["samples"] += [attempt.text for attempt in attempts[:2]]
+    scores["general_right_as_assistant"] = other_abilities(kitten)["general_right"]
+    return {**scores, **other_abilities(own)}
+
+
+def table(keys: dict) -> str:
+    """Before and after."""
+    labels = ("writes programs", "says what they print", "mends bugs", "explains a line")
+    rows = [
+        (label, [f"{keys[f'{key}_{when}']:.1%}" for when in ("before", "after")])
+        for label, key in zip(labels, KEYS.values(), strict=True)
+    ]
+    rows += [
+        (label, [f"{keys[f'{key}_{when}']:.0%}" for when in ("before", "after")])
+        for label, key in (
+            ("general questions", "general_right"),
+            ("the same, as assistant", "general_right_as_assistant"),
+        )
+    ]
+    perplexities = [f"{keys[f'perplexity_{when}']:.2f}" for when in ("before", "after")]
+    rows.append(("perplexity of a plain text", perplexities))
+    lines = [f"{'':<28}{'before':>10}{'after':>10}"]
+    return "\n".join(lines + [f"{label:<28}{a:>10}{b:>10}" for label, (a, b) in rows])

@@ -1,0 +1,1 @@
+"""Predict, then run: `python -m chapters.quiz`."""

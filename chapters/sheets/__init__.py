@@ -1,0 +1,1 @@
+"""Paper tasks to print, and a rehearsal of the lessons: `python -m chapters.sheets`."""
