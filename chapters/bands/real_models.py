@@ -9,7 +9,7 @@ is lost between tensors.
 
 from pathlib import Path
 
-from chapters.bands.key_numbers import digits
+from chapters.bands.number import digits
 from kittenllm.gpt import GPTConfig
 from kittenllm.runs.checkpoints import layer_shapes
 from kittenllm.runs.json_files import damaged, read_json
