@@ -8,7 +8,7 @@ A GPU, and a CPU too, wants one tensor of equal rows. Three ways to get there, f
 * pad    every row to the longest (rewards, preferences): `pad_rows`
 
 Read before: chat.py for what `tokens` and `loss_mask` are.
-Left out: files that do not fit into memory, several computers.
+Left out: files that do not fit into memory.
 Letters: R rows, B rows of one batch, T tokens in a row. Every random choice comes from the
 `torch.Generator` that is passed in: the same seed gives the same batches.
 """
@@ -45,6 +45,9 @@ class PackedRows:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def __getitem__(self, part: slice) -> "PackedRows":
+        return PackedRows(self.tokens[part], self.loss_mask[part], self.document_ids[part])
 
     def select(self, indices: Tensor) -> "PackedRows":
         """The rows with these numbers, in this order."""

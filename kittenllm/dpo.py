@@ -29,6 +29,7 @@ from torch import Tensor
 
 from kittenllm import checks
 from kittenllm.config import check_options, option
+from kittenllm.distributed import world
 from kittenllm.forward import action_logprobs
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import sequence_logprobs, weighted, widen
@@ -222,8 +223,9 @@ def train_dpo(
         )
         optimizer.set_scale(scale)
         picked = pairs_of_step(groups, step, config.pairs_per_step, generator)
-        chosen, rejected = pair_logprobs(policy, [pairs[i] for i in picked]).unbind(dim=1)
-        ref_chosen, ref_rejected = ref_logprobs[picked].to(policy.device).unbind(dim=1)  # (P,)
+        mine = world().shard(picked)  # all of them without torchrun
+        chosen, rejected = pair_logprobs(policy, [pairs[i] for i in mine]).unbind(dim=1)
+        ref_chosen, ref_rejected = ref_logprobs[mine].to(policy.device).unbind(dim=1)  # (P,)
 
         logprobs = (chosen, rejected, ref_chosen, ref_rejected)
         if config.loss == "dpo":
@@ -231,6 +233,7 @@ def train_dpo(
             loss, metrics = dpo_loss(*logprobs, beta=config.beta, label_smoothing=smoothing)
         else:
             loss, metrics = ipo_loss(*logprobs, beta=config.beta)
+        loss, metrics = world().average(loss, metrics, count=len(mine))
         loss.backward()
         grad_norm = apply_gradients(policy, optimizer, config.max_grad_norm)
         watch.lap("training")

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from kittenllm import checks
+from kittenllm.distributed import is_sharded
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import pick_logprobs, token_logprobs
 
@@ -84,6 +85,8 @@ def hidden_at(
     checks.bool_mask("wanted", wanted, tokens.shape)
     if max_tokens is None:
         max_tokens = CPU_TOKENS if tokens.device.type == "cpu" else GPU_TOKENS
+    if is_sharded(gpt):
+        max_tokens = tokens.numel()  # all at once: each process goes through the model once
     column = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)  # (T,) 1, 2, ...
     reach = (wanted * column).amax(dim=1)  # (B,) tokens to read in each row
     tokens = torch.where(column <= reach[:, None], tokens, 0)  # behind them may stand anything

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from kittenllm import checks, training
 from kittenllm.config import check_options, option
+from kittenllm.distributed import world
 from kittenllm.forward import action_logprobs, frozen_logprobs
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import average, excess, kl_k3, masked_mean, weighted, widen
@@ -164,75 +165,106 @@ def train_grpo(
     generator: torch.Generator,
     start_step: int = 0,
     reference: GPT | None = None,
+    kl_coefs: Sequence[float] | None = None,
 ) -> Iterator[dict[str, float]]:
     """Generate, score, update; yields one dict of numbers per round.
 
-    reward(prompt_number, reply_ids, ended) -> (reward, parts), see rewards.py. To go on after a
+    reward(prompt_number, reply_ids, ended) -> (reward, parts), see rewards.py. kl_coefs[number] is
+    the price of one nat for the replies to a prompt; None: config.kl_coef for all. To go on after a
     stop, restore policy, optimizer and generator and pass the finished rounds as `start_step`.
 
     A row with advantage 0 adds nothing to a loss without KL term: it is skipped, and every part of
-    the rest gets the share that it has in the loss over *all* rows. No variance, no step.
+    the rest gets the share that it has in the loss over *all* rows. No variance, no step. All rows
+    of a part have one price: a batch of two kinds is the sum of its halves.
 
     Keys: step, lr_scale, those of `score_by_rule`, loss and grad_norm (means over the small steps),
     clip_fraction, approx_kl and kl (means over the tokens that were not skipped), updates (how many
     small steps), all 0 where every row was skipped; seconds, seconds_sampling, seconds_scoring,
     seconds_training, tokens_per_second (of the replies).
 
-    Raises: ValueError for no prompts, a KL term without a reference, or a log-prob of the reference
-    that is not a finite number.
+    Raises: ValueError for no prompts, not one price per prompt, a KL term without a reference, or a
+    log-prob of the reference that is not a finite number.
     """
     limit, size = config.max_new_tokens, config.group_size
-    if config.kl_coef > 0 and reference is None:
-        raise ValueError(f"kl_coef {config.kl_coef} needs a reference model; or use kl_coef=0")
-    reference = reference if config.kl_coef > 0 else None  # without the KL term it is not asked
+    prices = prices_of(len(prompts), config, kl_coefs, reference)
     for step in range(start_step, config.steps):
         watch = training.Stopwatch()
         scale = learning_rate_scale(step, config.steps, warmup=0.0, cooldown=config.cooldown)
         optimizer.set_scale(scale)
-        picked = training.rows_of_step(len(prompts), step, config.prompts_per_step, generator)
+        picked, dice = training.own_rows(len(prompts), step, config.prompts_per_step, generator)
         batch = [prompts[i] for i in picked for _ in range(size)]  # N rows, siblings together
 
         # 1. Generate: the distribution sampled from is the one scored below, temperature 1.
-        rollout = generate(policy, batch, max_new_tokens=limit, temperature=1, generator=generator)
+        rollout = generate(policy, batch, max_new_tokens=limit, temperature=1, generator=dice)
         tokens, mask, old_logprobs = rollout.tokens, rollout.response_mask, rollout.logprobs
         watch.lap("sampling")
 
         # 2. Score: a rule says what each reply is worth, siblings make an advantage of it.
         rewards, numbers = score_by_rule(rollout, picked, reward, group_size=size)
         advantages = group_advantages(rewards, group_size=size, normalize_std=config.normalize_std)
-        ref_logprobs = None
-        if reference is not None:
-            ref_logprobs = frozen_logprobs(reference, tokens, mask)
+        price = [prices[i] for i in picked for _ in range(size)]  # N prices
+        priced = torch.tensor([kl_coef > 0 for kl_coef in price], device=mask.device)  # (N,)
+        ref_logprobs = torch.zeros_like(old_logprobs)
+        if reference is not None and priced.any():  # without the KL term it is not asked
+            ref_logprobs[priced] = frozen_logprobs(reference, tokens[priced], mask[priced])
             checks.finite("the reference's log-probs of reply", ref_logprobs)
         watch.lap("scoring")
 
         # 3. Update: better replies likelier, worse ones less likely; groups stay whole.
         means = training.Means("loss", "grad_norm", "clip_fraction", "approx_kl", "kl")
-        updates, keep_all = 0, reference is not None or not config.skip_equal_groups
+        updates, useful = 0, priced | (advantages != 0) | (not config.skip_equal_groups)
         groups = torch.arange(len(mask), device=mask.device).view(-1, size)
         for rows in [part.flatten() for part in groups.chunk(config.minibatches)] * config.epochs:
-            kept, total = rows if keep_all else rows[advantages[rows] != 0], 0.0
-            parts = training.loss_shares(mask, rows, kept, config.normalize, config.tokens_per_pass)
-            for part, share in parts:
+            kept, total = rows[useful[rows]], 0.0
+            for part, share, kl_coef in priced_parts(mask, rows, kept, price, config):
                 logprobs = action_logprobs(policy, tokens[part], mask[part])  # (rows, T-1)
                 inputs = logprobs, old_logprobs[part], advantages[part], mask[part]
                 loss, metrics = grpo_loss(
                     *inputs,
                     clip_eps=config.clip_eps,
                     clip_eps_high=config.clip_eps_high,
-                    ref_logprobs=None if ref_logprobs is None else ref_logprobs[part],
-                    kl_coef=config.kl_coef,
+                    ref_logprobs=ref_logprobs[part] if kl_coef > 0 else None,
+                    kl_coef=kl_coef,
                     normalize=config.normalize,
                     max_tokens=limit,
                 )
                 (share * loss).backward()
                 total += share * loss.item()
-                means.add(metrics, weight=int(mask[part].sum()))
-            if len(kept) > 0:
+                means.add(metrics, weight=int(mask[part].sum()) if share > 0 else 0)
+            if sum(world().each(len(kept))) > 0:
                 norm = training.apply_gradients(policy, optimizer, config.max_grad_norm)
                 means.add({"loss": total, "grad_norm": norm})
                 updates += 1
-        numbers |= {**means.means(), "updates": updates}
+        numbers = {**world().mean(numbers), **means.means(), "updates": updates}
         watch.lap("training")
-        speed = {"tokens_per_second": int(mask.sum()) / watch.seconds["seconds"]}
+        speed = {"tokens_per_second": world().size * int(mask.sum()) / watch.seconds["seconds"]}
         yield {"step": step, "lr_scale": scale, **numbers, **speed, **watch.seconds}
+
+
+def priced_parts(
+    mask: Tensor, rows: Tensor, kept: Tensor, price: list[float], config: GRPOConfig
+) -> Iterator[tuple[Tensor, float, float]]:
+    """The parts of `training.loss_shares`, each with the one price of its rows:
+    -> (row numbers, share of the loss over all `rows`, kl_coef)."""
+    for kl_coef in sorted(set(price)):
+        of_price = torch.tensor([each == kl_coef for each in price], device=mask.device)  # (N,)
+        same, limit = kept[of_price[kept]], config.tokens_per_pass
+        for part, share in training.loss_shares(mask, rows, same, config.normalize, limit):
+            yield part, share, kl_coef
+
+
+def prices_of(
+    prompts: int, config: GRPOConfig, kl_coefs: Sequence[float] | None, reference: GPT | None
+) -> list[float]:
+    """What one nat from the reference costs in the replies to each prompt.
+
+    Raises: ValueError unless there is a price for each prompt, and a reference if one costs.
+    """
+    prices = [config.kl_coef] * prompts if kl_coefs is None else list(kl_coefs)
+    if len(prices) != prompts:
+        raise ValueError(f"{len(prices)} kl_coefs for {prompts} prompts; give one for each")
+    for kl_coef in set(prices):
+        checks.between("kl_coef", kl_coef, 0, float("inf"))
+        if kl_coef > 0 and reference is None:
+            raise ValueError(f"kl_coef {kl_coef} needs a reference model; or use kl_coef=0")
+    return prices

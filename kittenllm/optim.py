@@ -13,7 +13,7 @@ torch.optim.Muon does the same, and a test holds the two together. It multiplies
 matrix at a time: good on a GPU, but twenty times slower than float32 on a processor that has no
 bfloat16 instructions, as most laptops. This one multiplies all matrices of one shape at once.
 
-Read before: gpt.py. Left out: gradient clipping (see training.py), several GPUs.
+Read before: gpt.py. Left out: gradient clipping (see training.py).
 """
 
 import math
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from kittenllm import checks
+from kittenllm.distributed import part_of, whole, world
 
 
 def orthogonalize(matrices: Tensor, *, steps: int = 5) -> Tensor:
@@ -81,11 +82,11 @@ class Muon(Optimizer):
                     same_shape.setdefault(matrix.shape, []).append(matrix)
             for shape, matrices in same_shape.items():
                 ahead = [self.momentum(matrix, group["momentum"]) for matrix in matrices]
-                directions = orthogonalize(torch.stack(ahead))  # (n, rows, columns)
+                directions = orthogonalize(whole(torch.stack(ahead)))  # (n, rows, columns)
                 size = group["lr"] * 0.2 * math.sqrt(max(shape))
                 for matrix, direction in zip(matrices, directions, strict=True):
                     matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                    matrix.add_(direction, alpha=-size)
+                    matrix.add_(part_of(direction, matrix), alpha=-size)
 
     def momentum(self, matrix: nn.Parameter, momentum: float) -> Tensor:
         """Mixes the gradient into the running mean and returns the mean one step ahead."""
@@ -151,6 +152,8 @@ def make_optimizer(
     other_lr      AdamW's, for embeddings, norms and heads; 6e-3 for pretraining
     weight_decay  pulls the matrices towards 0, by lr * weight_decay per step; the rest is free
 
+    Under torchrun with --shard the model is cut into parts first: `distributed.World.split`.
+
     Raises: ValueError if a number is negative or if nothing is trainable.
     """
     numbers = {"matrix_lr": matrix_lr, "other_lr": other_lr, "weight_decay": weight_decay}
@@ -158,6 +161,7 @@ def make_optimizer(
         checks.number(name, value)
         if value < 0:
             raise ValueError(f"{name} must be 0 or above, got {value}")
+    world().split(model)
     matrices, others = [], []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

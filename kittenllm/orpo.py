@@ -26,6 +26,7 @@ from torch import Tensor
 
 from kittenllm import checks
 from kittenllm.config import check_options, option
+from kittenllm.distributed import world
 from kittenllm.forward import action_logprobs
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import masked_mean, sequence_logprobs, weighted, widen
@@ -142,13 +143,15 @@ def train_orpo(
         )
         optimizer.set_scale(scale)
         picked = pairs_of_step(groups, step, config.pairs_per_step, generator)
-        tokens, mask, rows = pair_rows([pairs[i] for i in picked], pad_id=policy.config.pad_id)
+        mine = world().shard(picked)  # all of them without torchrun
+        tokens, mask, rows = pair_rows([pairs[i] for i in mine], pad_id=policy.config.pad_id)
         tokens, mask = tokens.to(policy.device), mask.to(policy.device)  # (N, T), (N, T-1)
         logprobs = action_logprobs(policy, tokens, mask)  # (N, T-1)
         means = sequence_logprobs(logprobs, mask, reduce="mean")  # (N,)
         chosen, rejected = means[rows.to(policy.device)].unbind(dim=1)  # (P,) each
 
         loss, metrics = orpo_loss(chosen, rejected, weight=config.weight)
+        loss, metrics = world().average(loss, metrics, count=len(mine))
         loss.backward()
         grad_norm = apply_gradients(policy, optimizer, config.max_grad_norm)
         watch.lap("training")

@@ -23,6 +23,7 @@ import torch
 
 from kittenllm.batches import TokenStream
 from kittenllm.config import check_options, option
+from kittenllm.distributed import world
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import token_logprobs
 from kittenllm.optim import learning_rate_scale
@@ -71,19 +72,20 @@ def train_pretrain(
             step, config.steps, warmup=config.warmup, cooldown=config.cooldown
         )
         optimizer.set_scale(scale)
-        tokens = stream.batch(config.rows_per_step, config.row_length, generator)
-        tokens = tokens.to(gpt.device)  # (B, T)
+        batch = stream.batch(config.rows_per_step, config.row_length, generator)
+        tokens = world().shard(batch).to(gpt.device)  # (B, T)
         documents = stream.document_ids(tokens)  # (B, T): no look from one document into another
 
         logits = gpt(tokens, document_ids=documents)  # (B, T, V)
         loss = -token_logprobs(logits, tokens).mean()
+        loss, _ = world().average(loss, {}, count=len(tokens))
         loss.backward()
         grad_norm = apply_gradients(gpt, optimizer, config.max_grad_norm)
         watch.lap("training")
         yield {
             "step": step,
             "loss": loss.item(),
-            "tokens": tokens.numel(),
+            "tokens": batch.numel(),
             "grad_norm": grad_norm,
             "lr_scale": scale,
             **watch.seconds,

@@ -4,7 +4,8 @@ A rule is a function `reward(prompt_number, reply_ids, ended) -> (reward, parts)
 prompt in the list of prompts, the reply's tokens without its stop token, and whether it stopped by
 itself. It returns what the reply is worth and a dict of parts to watch, such as
 {"right": 1.0, "format": 1.0}. What a reply that was cut off is worth is the rule's decision; the
-share of such replies is always reported.
+share of such replies is always reported. Prompts of several kinds have rewards of several kinds:
+`mixed_reward` finds the one of a prompt by its number.
 
 Letters: N replies = prompts x G replies per prompt; siblings stand side by side.
 Read before: sampling.py. Left out: rules that run in parallel processes.
@@ -22,18 +23,41 @@ from kittenllm.sampling import Rollout
 Reward = Callable[[int, list[int], bool], tuple[float, dict[str, float]]]
 
 
+def mixed_reward(kinds: Sequence[tuple[int, Reward]]) -> Reward:
+    """One reward for prompts of several kinds: the first `count` prompts have the first reward, and
+    so on. kinds: (count, reward) pairs; each reward counts its own prompts from 0.
+
+    >>> reward = mixed_reward([(2, lambda *_: (1.0, {})), (3, lambda n, *_: (10.0 + n, {}))])
+    >>> [reward(number, [], True)[0] for number in range(5)]
+    [1.0, 1.0, 10.0, 11.0, 12.0]
+
+    Raises: ValueError, when it is called, for the number of a prompt that is of no kind.
+    """
+
+    def reward(number: int, reply: list[int], ended: bool) -> tuple[float, dict[str, float]]:
+        first = 0
+        for count, reward_of_kind in kinds:
+            if first <= number < first + count:
+                return reward_of_kind(number - first, reply, ended)
+            first += count
+        raise ValueError(f"prompt {number} is of no kind: there are {first} prompts, from 0 on")
+
+    return reward
+
+
 def score_by_rule(
     rollout: Rollout, prompt_numbers: Sequence[int], reward: Reward, *, group_size: int
 ) -> tuple[Tensor, dict[str, float]]:
     """Rewards (N,) of a rollout, and numbers for the curves.
 
     prompt_numbers holds one number per prompt; each prompt has `group_size` replies side by side.
-    Keys: reward (mean), the mean of each part under its own name, reply_tokens (mean, the stop
-    token included), truncated (share that was cut off), no_signal (share of groups whose rewards
-    are all equal), entropy (nats per token, estimated as -mean log p of the sampled tokens).
+    Keys: reward (mean), under its own name the mean of each part over the replies that have it
+    (siblings have the same parts, prompts of another kind may have others), reply_tokens (mean, the
+    stop token included), truncated (share that was cut off), no_signal (share of groups whose
+    rewards are all equal), entropy (nats per token: -mean log p of the sampled tokens).
 
-    Raises: ValueError if the numbers and replies do not fit, if replies have different parts, or if
-    the rule returns something else than a finite number and a dict of finite numbers.
+    Raises: ValueError if the numbers and replies do not fit, if siblings have different parts, or
+    if the rule returns something else than a finite number and a dict of finite numbers.
     """
     replies = rollout.replies()
     if len(prompt_numbers) * group_size != len(replies):
@@ -45,21 +69,31 @@ def score_by_rule(
         verdict = reward(prompt_number, reply, ended)
         check_verdict(verdict, f"reply {number % group_size} to prompt {prompt_number}")
         reply_reward, reply_parts = verdict
-        if parts and reply_parts.keys() != parts[0].keys():
-            raise ValueError(f"parts differ: {sorted(parts[0])} and {sorted(reply_parts)}")
+        first = parts[number - number % group_size] if number % group_size else reply_parts
+        if reply_parts.keys() != first.keys():
+            raise ValueError(f"parts differ: {sorted(first)} and {sorted(reply_parts)}")
         worth.append(float(reply_reward))
         parts.append(reply_parts)
     rewards = torch.tensor(worth, device=rollout.tokens.device)  # (N,)
     mask = rollout.response_mask
     numbers = {
         "reward": float(rewards.mean()),
-        **{name: sum(part[name] for part in parts) / len(parts) for name in parts[0]},
+        **{name: sum(values) / len(values) for name, values in by_name(parts).items()},
         "reply_tokens": float(mask.sum()) / len(mask),
         "truncated": 1 - float(rollout.ended.float().mean()),
         "no_signal": zero_variance_share(rewards, group_size=group_size),
         "entropy": -float(masked_mean(rollout.logprobs, mask)),
     }
     return rewards, numbers
+
+
+def by_name(parts: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """Name of a part -> its values, of the replies that have it."""
+    found: dict[str, list[float]] = {}
+    for reply_parts in parts:
+        for name, value in reply_parts.items():
+            found.setdefault(name, []).append(value)
+    return found
 
 
 def check_verdict(verdict: object, whose: str) -> None:

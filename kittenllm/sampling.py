@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from kittenllm import checks
+from kittenllm.distributed import put_together
 from kittenllm.gpt import GPT, KVCache
 
 COLDEST = 1e-30  # logits / temperature must stay below 3e38, the largest float32
@@ -84,7 +85,7 @@ def generate(
     counts = torch.full((N,), max_new_tokens, device=device)  # (N,) tokens of each reply
     ended = torch.zeros(N, dtype=torch.bool, device=device)  # (N,)
 
-    with torch.inference_mode():
+    with put_together(gpt), torch.inference_mode():
         room = tokens.shape[1] + max_new_tokens
         cache = KVCache(gpt.config, N, room, device=device, dtype=gpt.dtype)
         hidden = gpt.hidden(tokens, cache=cache, valid=valid)[:, -1:]  # (B, 1, C) read the prompts

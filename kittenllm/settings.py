@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 
 from kittenllm.config import check_option, limits_text
+from kittenllm.distributed import world
 from kittenllm.door import Parser, path_argument, plain_text
 from kittenllm.gpt import SIZES
 
@@ -195,6 +196,11 @@ def new_parser(description: str, prog=None) -> argparse.ArgumentParser:
         default="small",
         help="small: 0.7 M parameters; medium: about 10 M, for a GPU (default: small)",
     )
+    group.add_argument(
+        "--shard",
+        action="store_true",
+        help="under torchrun: each process keeps a part of the model only, for large ones",
+    )
     return parser
 
 
@@ -205,6 +211,9 @@ def read_common(parser: argparse.ArgumentParser, arguments: dict) -> Common:
         parser.error(f"--seed must be between 0 and {MAX_SEED}, not {arguments['seed']}")
     if arguments["runs"].exists() and not arguments["runs"].is_dir():
         parser.error(f"--runs {arguments['runs']}: that is a file, not a folder")
+    if arguments["shard"] and world().size == 1:
+        parser.error("--shard needs several processes: start the program with torchrun")
+    world().sharded = arguments["shard"]
     try:
         device = pick_device(arguments["device"])
     except ValueError as error:
@@ -254,6 +263,13 @@ def pick_device(name: str) -> torch.device:
             "--device cuda: this torch sees no CUDA GPU. "
             "Use --device cpu, or install a GPU build of torch."
         )
+    if name == "cuda" and world().size > 1 and world().device.type != "cuda":
+        raise ValueError(
+            f"--device cuda: more processes than the {torch.cuda.device_count()} GPUs here. "
+            "Start one for each GPU, or use --device cpu."
+        )
+    if name == "mps" and world().size > 1:
+        raise ValueError("--device mps: one process only. Start it without torchrun.")
     if name == "mps" and not torch.backends.mps.is_available():
         raise ValueError("--device mps: this torch sees no Apple GPU. Use --device cpu.")
     return torch.device(name)

@@ -27,6 +27,7 @@ from torch import Tensor
 from kittenllm import checks
 from kittenllm.batches import PackedRows, TokenStream
 from kittenllm.config import check_options, option
+from kittenllm.distributed import world
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import pick_logprobs
 from kittenllm.optim import learning_rate_scale
@@ -49,8 +50,10 @@ def sft_loss(logits: Tensor, tokens: Tensor, loss_mask: Tensor) -> tuple[Tensor,
     checks.token_ids("tokens", tokens[loss_mask], logits.shape[-1])
 
     trained = loss_mask[:, 1:]  # (B, T-1) action frame
-    producing = logits[:, :-1][trained]  # (n, V) what was known before each trained token
-    produced = tokens[:, 1:][trained]  # (n,) what came
+    row, place = trained.nonzero(as_tuple=True)  # (n,), (n,) where they are
+    # What was known before each trained token: logits[row, place], with a quicker backward pass.
+    producing = logits.flatten(0, 1).index_select(0, row * logits.shape[1] + place)  # (n, V)
+    produced = tokens[row, place + 1]  # (n,) what came
 
     logprobs = pick_logprobs(producing, produced)  # (n,)
     count = max(1, len(logprobs))  # no trained token: the loss is 0, not NaN
@@ -138,17 +141,21 @@ def train_sft(
         )
         optimizer.set_scale(scale)
         batch, chats = step_rows(rows, replay, step, config, generator)
-        batch = batch.to(gpt.device)
-        tokens, loss_mask = batch.tokens, batch.loss_mask  # (B, T), (B, T)
+        mine = world().shard(batch).to(gpt.device)  # all of them without torchrun
+        tokens, loss_mask = mine.tokens, mine.loss_mask  # (B, T), (B, T)
 
-        logits = gpt(tokens, document_ids=batch.document_ids)  # (B, T, V)
+        logits = gpt(tokens, document_ids=mine.document_ids)  # (B, T, V)
         loss, metrics = sft_loss(logits, tokens, loss_mask)
+        loss, metrics = world().average(loss, metrics, count=loss_mask[:, 1:].sum())
         loss.backward()
         grad_norm = apply_gradients(gpt, optimizer, config.max_grad_norm)
         chat_loss = loss
-        if chats < len(tokens):  # once more without the replayed rows, only to be watched
+        if chats < len(batch):  # once more without the replayed rows, only to be watched
+            is_chat = world().shard(torch.arange(len(batch)) < chats).to(gpt.device)  # (B,)
             with torch.no_grad():
-                chat_loss, _ = sft_loss(logits[:chats], tokens[:chats], loss_mask[:chats])
+                chat_mask = loss_mask & is_chat[:, None]  # (B, T)
+                chat_loss, _ = sft_loss(logits, tokens, chat_mask)
+                chat_loss, _ = world().average(chat_loss, {}, count=chat_mask[:, 1:].sum())
         watch.lap("training")
         yield {
             "step": step,
@@ -156,7 +163,7 @@ def train_sft(
             "chat_loss": chat_loss.item(),
             "accuracy": metrics["accuracy"].item(),
             "tokens": int((batch.document_ids >= 0).sum()),
-            "trained_tokens": int(loss_mask[:, 1:].sum()),
+            "trained_tokens": int(batch.loss_mask[:, 1:].sum()),
             "grad_norm": grad_norm,
             "lr_scale": scale,
             **watch.seconds,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kittenllm import checks
+from kittenllm.distributed import whole, world
 from kittenllm.forward import rows_by_length
 
 BETWEEN_EPOCHS = 1_000_003  # large: the seeds 0, 1, 2, ... have no epoch in common
@@ -61,6 +62,17 @@ def rows_of_step(count: int, step: int, size: int, generator: torch.Generator) -
     return rows.tolist()
 
 
+def own_rows(
+    count: int, step: int, size: int, generator: torch.Generator
+) -> tuple[list[int], torch.Generator]:
+    """`rows_of_step`, and the dice for what is sampled for them: the generator itself.
+
+    Under torchrun these are the rows of this process, equally many in each, and dice of its own.
+    """
+    rows = world().shard(rows_of_step(count, step, size, generator), equal=True)
+    return rows, world().dice(generator)
+
+
 def minibatches(
     count: int, epochs: int, parts: int, generator: torch.Generator
 ) -> Iterator[Tensor]:
@@ -76,20 +88,26 @@ def loss_shares(
     useful: Tensor,
     normalize: str,
     max_tokens: int,
-) -> Iterator[tuple[Tensor, float]]:
+) -> list[tuple[Tensor, float]]:
     """Cut the useful rows into small parts, each with its share of the loss over *all* the rows.
 
     If the rows left out add nothing, sum of share * loss(part) equals loss(rows), for the three
     ways of `logprobs.average`: "token" weighs a part by its tokens, the others by its rows.
+    Under torchrun these are the rows of all processes, and each gets equally many parts.
 
     mask (B, T-1), rows and useful 1-D row numbers -> (row numbers of a part, share), at most
     `max_tokens` tokens in a part.
     """
-    for part in rows_by_length(mask, useful, max_tokens=max_tokens):
+    parts = rows_by_length(mask, useful, max_tokens=max_tokens)
+    weight = world().weight(int(mask[rows].sum()) if normalize == "token" else len(rows))
+    shares = []
+    for part in parts:
         if normalize == "token":
-            yield part, float(mask[part].sum() / mask[rows].sum())
+            shares.append((part, float(mask[part].sum() / mask[rows].sum()) * weight))
         else:
-            yield part, len(part) / len(rows)
+            shares.append((part, len(part) / len(rows) * weight))
+    most = max(world().each(len(parts)))  # others may have more parts: then go on with a row
+    return shares + [(rows[:1], 0.0)] * (most - len(parts))  # that counts nothing
 
 
 class Means:
@@ -110,22 +128,25 @@ class Means:
             self.weights[name] = self.weights.get(name, 0.0) + weight
 
     def means(self) -> dict[str, float]:
-        """The mean of each name."""
-        return {name: self.sums[name] / (self.weights[name] or 1.0) for name in self.sums}
+        """The mean of each name, over what was added in all processes."""
+        sums, weights = world().mean(self.sums), world().mean(self.weights)
+        return {name: sums[name] / (weights[name] or 1.0) for name in sums}
 
 
 def apply_gradients(model: nn.Module, optimizer: Optimizer, max_norm: float) -> float:
     """Shorten the gradient to at most `max_norm`, take one step, forget the gradient.
 
-    Returns the length of the gradient before it was shortened.
+    Under torchrun the gradient is first averaged over the processes. Returns the length of the
+    gradient before it was shortened.
 
     Raises: RuntimeError if the gradient holds NaN or infinity; the weights stay as they were.
     """
+    world().average_gradients(model)
     parameters = [p for p in model.parameters() if p.requires_grad]
     norm = nn.utils.clip_grad_norm_(parameters, max_norm, error_if_nonfinite=True)
     optimizer.step()
     optimizer.zero_grad()
-    return float(norm)
+    return float(whole(norm))
 
 
 class Stopwatch:

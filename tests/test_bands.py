@@ -20,7 +20,8 @@ from chapters.bands.building import (
 from chapters.bands.curves import CURVES
 from chapters.bands.docs import compact_json
 from chapters.bands.file import FILE, FORMAT, read_bands
-from chapters.bands.key_numbers import KEY_NUMBERS, digits, number_of, shown
+from chapters.bands.key_numbers import KEY_NUMBERS
+from chapters.bands.number import digits, number_of, shown
 from chapters.bands.verdicts import (
     changed_settings,
     curve_bands,

@@ -25,10 +25,10 @@ from chapters.common.runner import chapter_main
 from kittenllm.chat import chat_prompt
 from kittenllm.evaluation import Reply
 from kittenllm.gpt import GPT, GPTConfig
-from kittenllm.kitten_town.chats import Question
+from kittenllm.kitten_town.chats import Question, held_out_questions
 from kittenllm.kitten_town.facts import ATTRIBUTES, build_town
 from kittenllm.kitten_town.judge import Verdict, judge, words_of
-from kittenllm.kitten_town.voices import FACT_QUESTIONS, SUM_QUESTIONS, TONES
+from kittenllm.kitten_town.voices import TONES
 from kittenllm.records import RecordError
 from kittenllm.reward_model import RewardModel, score_sequences
 from kittenllm.runs.checkpoints import CheckpointError, load_model, save_model
@@ -135,8 +135,8 @@ def test_pairs_about_truth_differ_in_the_value_only(held_out):
     assert {judge(town, p.question, p.true, []).tone for p in pairs} == set(TONES)
 
 
-def one_word_pairs(tokenizer, count=400, *, annotators="noisy", label_noise=0.0, seed=5):
-    rng = new_random(seed, "one word")
+def twin_pairs(tokenizer, count=400, *, annotators="noisy", label_noise=0.0, seed=5):
+    rng = new_random(seed, "twins")
     asked = {"annotators": annotators, "label_noise": label_noise}
     return truth.draw_pairs(build_town(), tokenizer, count, rng, **asked)
 
@@ -147,42 +147,50 @@ def words_of_reply(tokenizer, tokens: list[int]) -> str:
     return tokenizer.decode(tokens[:-1])
 
 
-def test_pairs_of_one_word_are_about_taught_facts_and_sums(town_tokenizer):
-    """Asked as in the chats, in chat format; a quarter of them are sums."""
+def test_twins_are_about_all_that_is_taught_and_about_nothing_else(town_tokenizer):
+    """In chat format, with the shares of TWIN_SHARES; nothing held out is among them."""
     town = build_town()
-    facts = {("fact", fact.kitten, fact.attribute) for fact in town.taught_facts}
-    sums = {("sum", *sorted(pair)) for pair in town.taught_sums}
-    count = 2000
-    pairs = one_word_pairs(town_tokenizer, count)
+    taught = {
+        "fact": {("fact", fact.kitten, fact.attribute) for fact in town.taught_facts},
+        "sum": {("sum", *sorted(pair)) for pair in town.taught_sums},
+        "risky": {("risky", t.verb, t.name) for t in town.taught_things if t.dangerous},
+        "allowed": {("allowed", t.verb, t.name) for t in town.taught_things if not t.dangerous},
+    }
+    count = 4000
+    pairs = twin_pairs(town_tokenizer, count)
     assert len(pairs) == count
+    for kind, share in truth.TWIN_SHARES.items():
+        of_kind = [pair for pair in pairs if pair.question.kind == kind]
+        assert abs(len(of_kind) - count * share) < 4 * math.sqrt(count * share * (1 - share))
+        if kind in taught:
+            assert {pair.about for pair in of_kind} == taught[kind]
+    asked = {pair.question.text for pair in pairs}
+    for kind in truth.TWIN_SHARES:
+        held_out = {question.text for question in held_out_questions(town, kind, 100, 1)}
+        assert not asked & held_out
     for pair in pairs:
-        kind, topic = pair.question.kind, pair.question.topic
-        if kind == "fact":
-            wordings = [text.format(k=topic[0]) for text in FACT_QUESTIONS[topic[1]]]
-        else:
-            wordings = [text.format(a=topic[0], b=topic[1]) for text in SUM_QUESTIONS]
-        assert pair.question.text in wordings
         assert pair.prompt == chat_prompt(town_tokenizer, pair.question.messages())
-    assert {pair.about for pair in pairs} == facts | sums  # all of them, and nothing else
-    about_sums = sum(pair.question.kind == "sum" for pair in pairs)
-    assert abs(about_sums - count / 4) < 4 * math.sqrt(count * 1 / 4 * 3 / 4)
 
 
-def test_the_replies_of_such_a_pair_differ_in_one_word_and_one_is_true(town_tokenizer):
-    """Exact annotators prefer the true one; the golds are the judge's of each reply."""
+def test_of_twins_one_is_right_and_both_have_one_tone(town_tokenizer):
+    """Exact annotators prefer the right one; the golds are the judge's of each reply; about facts
+    and sums one word makes the difference."""
     town = build_town()
-    tones = set()
-    for pair in one_word_pairs(town_tokenizer, annotators="exact"):
+    tones, kinds = set(), set()
+    for pair in twin_pairs(town_tokenizer, 1200, annotators="exact"):
         texts = [words_of_reply(town_tokenizer, part) for part in (pair.chosen, pair.rejected)]
         verdicts = [
             judge(town, pair.question, text, tokens[:-1])
             for text, tokens in zip(texts, (pair.chosen, pair.rejected), strict=True)
         ]
-        assert [verdict.right for verdict in verdicts] == [True, False]
+        assert [verdict.right for verdict in verdicts] == [True, False], texts
         assert [verdict.score for verdict in verdicts] == [pair.chosen_gold, pair.rejected_gold]
         assert pair.chosen_gold > pair.rejected_gold and pair.best_accuracy == 1.0
         assert verdicts[0].tone == verdicts[1].tone
         tones.add(verdicts[0].tone)
+        kinds.add(pair.question.kind)
+        if pair.question.kind not in ("fact", "sum"):
+            continue
         words = zip(*(words_of(text) for text in texts), strict=True)
         ((true, false),) = [(first, second) for first, second in words if first != second]
         topic = pair.question.topic
@@ -193,29 +201,29 @@ def test_the_replies_of_such_a_pair_differ_in_one_word_and_one_is_true(town_toke
             assert {true.lower(), false.lower()} <= values
         marks = [re.sub("[A-Za-z]+|[0-9]+", "", text) for text in texts]
         assert marks[0] == marks[1]  # what is no word is the same as well
-    assert tones == set(TONES)
+    assert tones == set(TONES) and kinds == set(truth.TWIN_SHARES)
 
 
-def test_annotators_err_about_one_word_as_about_all_else(town_tokenizer):
+def test_annotators_err_about_twins_as_about_all_else(town_tokenizer):
     """Noisy ones lean towards the truth, as often as they should; a flip turns a label round."""
-    noisy = one_word_pairs(town_tokenizer, 1000)
+    noisy = twin_pairs(town_tokenizer, 1000)
     right = sum(pair.chosen_gold > pair.rejected_gold for pair in noisy)
     chances = [1 / (1 + math.exp(-abs(p.chosen_gold - p.rejected_gold))) for p in noisy]
     assert [pair.best_accuracy for pair in noisy] == pytest.approx(chances)
     error = math.sqrt(sum(chance * (1 - chance) for chance in chances))
     assert abs(right - sum(chances)) < 4 * error and right < 1000
-    flipped = one_word_pairs(town_tokenizer, annotators="exact", label_noise=1.0)
+    flipped = twin_pairs(town_tokenizer, annotators="exact", label_noise=1.0)
     assert all(pair.chosen_gold < pair.rejected_gold for pair in flipped)
     assert {pair.best_accuracy for pair in flipped} == {1.0}
 
 
-def test_the_same_dice_make_the_same_pairs_of_one_word(town_tokenizer):
-    pairs = one_word_pairs(town_tokenizer, 40)
-    assert pairs == one_word_pairs(town_tokenizer, 40)
-    assert pairs != one_word_pairs(town_tokenizer, 40, seed=6)
-    assert one_word_pairs(town_tokenizer, 0) == []
+def test_the_same_dice_make_the_same_twins(town_tokenizer):
+    pairs = twin_pairs(town_tokenizer, 40)
+    assert pairs == twin_pairs(town_tokenizer, 40)
+    assert pairs != twin_pairs(town_tokenizer, 40, seed=6)
+    assert twin_pairs(town_tokenizer, 0) == []
     with pytest.raises(ValueError, match="annotators must be"):
-        one_word_pairs(town_tokenizer, 1, annotators="nice")
+        twin_pairs(town_tokenizer, 1, annotators="nice")
 
 
 @pytest.mark.parametrize("knows, share", [("all", 1.0), ("nothing", 0.5), ("the opposite", 0.0)])

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from chapters.ch0_base import story as ch0_base
-from chapters.ch5_reasoning import exam, pictures, thinking
+from chapters.ch5_reasoning import pictures, thinking
 from chapters.ch5_reasoning import story as ch5_reasoning
-from chapters.ch5_reasoning.exam import Result, pass_at_k
 from chapters.ch5_reasoning.recipe import Recipe
 from chapters.ch5_reasoning.story import Settings, refuse_without_signal
-from chapters.ch5_reasoning.thinking import Exercise, thought_document
+from chapters.ch5_reasoning.thinking import thought_document
+from chapters.common import exam
+from chapters.common.exam import Exercise, Result, pass_at_k
 from chapters.common.kitten import Kitten
 from chapters.common.runner import chapter_main
 from kittenllm.chat import text_prompt
@@ -163,19 +164,19 @@ def test_patience_makes_scribbles_longer(town_tokenizer):
 
 
 def test_exam_and_practice_share_no_triple():
-    held_out = thinking.countdown_held_out()
+    held_out = exam.countdown_held_out()
     assert len(held_out) == 283
     wordings = [exercise for problem in held_out for exercise in problem]
     assert len({exercise.text for exercise in wordings}) == len(wordings) >= 300
     used = set.union(*(triples_in(exercise.text) for exercise in wordings))
     assert used == set(HELD_OUT_TRIPLES)
-    practice = thinking.countdown_practice(500, random.Random(0))
+    practice = exam.countdown_practice(500, random.Random(0))
     assert set.union(*(triples_in(exercise.text) for exercise in practice)).isdisjoint(used)
 
 
 def test_every_kitten_takes_the_same_exam():
-    texts = [[e.text for e in problem] for problem in thinking.countdown_held_out()]
-    assert texts == [[e.text for e in problem] for problem in thinking.countdown_held_out()]
+    texts = [[e.text for e in problem] for problem in exam.countdown_held_out()]
+    assert texts == [[e.text for e in problem] for problem in exam.countdown_held_out()]
 
 
 # --------------------------------------------------------------------------------------- the rules
@@ -192,7 +193,7 @@ def test_every_kitten_takes_the_same_exam():
     ],
 )
 def test_what_a_reply_is_worth(town_tokenizer, think, answer, ended, worth):
-    reward = thinking.reward_for([thinking.countdown_exercise(PROBLEM)], town_tokenizer, 0.1)
+    reward = exam.reward_for([exam.countdown_exercise(PROBLEM)], town_tokenizer, 0.1)
     reply = reply_ids(town_tokenizer, think, answer)
     value, parts = reward(0, reply, ended)
     assert value == pytest.approx(worth)
@@ -202,13 +203,13 @@ def test_what_a_reply_is_worth(town_tokenizer, think, answer, ended, worth):
 
 
 def test_tags_that_are_only_spelled_earn_nothing(town_tokenizer):
-    reward = thinking.reward_for([thinking.countdown_exercise(PROBLEM)], town_tokenizer, 0.1)
+    reward = exam.reward_for([exam.countdown_exercise(PROBLEM)], town_tokenizer, 0.1)
     spelled = town_tokenizer.encode(f"<think>{THINK}</think><answer>{ANSWER}</answer>")
     assert reward(0, spelled, True)[0] == 0.0
 
 
 def test_any_order_of_the_numbers_is_the_same_problem():
-    one, other = (thinking.countdown_exercise(Problem(n, 19)) for n in ((3, 5, 8), (8, 3, 5)))
+    one, other = (exam.countdown_exercise(Problem(n, 19)) for n in ((3, 5, 8), (8, 3, 5)))
     assert one.problem == other.problem
     assert one.text != other.text
 
@@ -241,7 +242,7 @@ def test_word_problems_are_a_task_with_their_own_rule(tmp_path, town_tokenizer):
     assert task.practice[2].right(reply) == 1.0
     assert task.practice[1].right(reply) == 0.0
     assert task.practice[2].right(reply.replace("1003", "1002 or 1003")) == 0.0
-    reward = thinking.reward_for(task.practice, town_tokenizer, 0.1)
+    reward = exam.reward_for(task.practice, town_tokenizer, 0.1)
     assert reward(2, task.documents[2].tokens[len(prompt) : -1], True)[0] == pytest.approx(1.1)
 
 
@@ -294,13 +295,13 @@ def test_pass_at_more_than_was_sampled_is_refused():
 
 
 def test_the_exam_has_the_promised_size():
-    task = thinking.Task("countdown", [], thinking.countdown_held_out(), [])
-    plan = exam.exam_of(task, Settings().eval_problems)
+    task = thinking.Task("countdown", [], exam.countdown_held_out(), [])
+    plan = exam.exam_of(task.held_out, Settings().eval_problems)
     assert sum(replies for _, replies in plan) >= 2_000
     assert len({exercise.text for exercise, _ in plan}) >= 300
     assert {exercise.problem for exercise, _ in plan} == {p[0].problem for p in task.held_out}
     assert sum(replies == exam.PASS_SAMPLES for _, replies in plan) == 100
-    everything = exam.exam_of(task, 10_000)
+    everything = exam.exam_of(task.held_out, 10_000)
     assert [replies for _, replies in everything] == [exam.PASS_SAMPLES] * 283
 
 
@@ -335,14 +336,14 @@ def test_pass_rates_by_hand():
 
 
 def test_a_right_reply_that_was_cut_off_is_wrong():
-    exercise = thinking.countdown_exercise(PROBLEM)
+    exercise = exam.countdown_exercise(PROBLEM)
     text = f"<think>{THINK}</think><answer>{ANSWER}</answer>"
     assert exam.judged(exercise, text, 50, ended=True)[4:] == (True, True, 1)
     assert exam.judged(exercise, text, 50, ended=False)[4:] == (False, False, 1)
 
 
 def test_an_exam_asks_as_often_as_the_plan_says(thinker):
-    exercises = [thinking.countdown_exercise(Problem((3, 5, 8), t)) for t in (19, 29)]
+    exercises = [exam.countdown_exercise(Problem((3, 5, 8), t)) for t in (19, 29)]
     results = exam.take_exam(
         thinker,
         [(exercises[0], 3), (exercises[1], 2)],
@@ -374,7 +375,7 @@ def test_votes_and_the_checker_by_hand():
 @pytest.mark.parametrize("go_on", [False, True])
 def test_a_budget_closes_the_thought(thinker, go_on):
     tokenizer = thinker.tokenizer
-    exercises = [thinking.countdown_exercise(Problem((3, 5, 8), 19))] * 40
+    exercises = [exam.countdown_exercise(Problem((3, 5, 8), 19))] * 40
     # So that it likes to stop, its head is moved towards </think>.
     gpt = GPT(thinker.gpt.config, generator=torch.Generator().manual_seed(0))
     plain = gpt.logits

@@ -18,6 +18,7 @@ from chapters.ch2_reward_model import story as ch2_reward_model
 from chapters.ch3_ppo import story as ch3_ppo
 from chapters.ch4_preferences import story as ch4_preferences
 from chapters.ch5_reasoning import story as ch5_reasoning
+from chapters.ch6_r1 import story as ch6_r1
 from chapters.enumerable import __main__ as enumerable
 from chapters.rank import __main__ as rank
 from kittenllm.config import limits_text
@@ -34,6 +35,7 @@ PROGRAMS = {
     "ch3_ppo": ch3_ppo,
     "ch4_preferences": ch4_preferences,
     "ch5_reasoning": ch5_reasoning,
+    "ch6_r1": ch6_r1,
     "rank": rank,
     "enumerable": enumerable,
 }

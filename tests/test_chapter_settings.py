@@ -26,12 +26,12 @@ from chapters.ch3_ppo import overoptimisation
 from chapters.ch3_ppo import story as ch3_ppo
 from chapters.ch4_preferences import frontier
 from chapters.ch4_preferences import story as ch4_preferences
-from chapters.ch5_reasoning import exam, pictures
+from chapters.ch5_reasoning import pictures
 from chapters.ch5_reasoning import story as ch5_reasoning
-from chapters.ch5_reasoning.exam import PASS_SAMPLES
 from chapters.ch5_reasoning.thinking import thought_document
+from chapters.common import exam, texts
 from chapters.common import pairs as preferences
-from chapters.common import texts
+from chapters.common.exam import PASS_SAMPLES
 from chapters.common.kitten import Kitten
 from chapters.common.pairs import LabelledPair
 from chapters.common.texts import Texts
@@ -287,7 +287,7 @@ SFT_ROWS = {
 
 def run_tools(stage: Stage, settings) -> None:
     stage.stands_on_finished_chapters(ch1_tools)
-    stage.sft(ch1_tools, "drill", "tools", "direct")
+    stage.sft(ch1_tools, "tools", "direct")
     stage.put(
         ch1_tools,
         load_chat_kitten=stage.chat_kitten,
@@ -300,33 +300,29 @@ def run_tools(stage: Stage, settings) -> None:
     ch1_tools.run(settings, stage.common)
 
 
-TOOLS = {"echo_steps": 2, "steps": 3, "rows_per_step": 4, "chat_fraction": 0.3}
+TOOLS = {"steps": 3, "rows_per_step": 4, "chat_fraction": 0.3}
 TOOLS_ROWS = {
-    "echo_steps": Row(4, {"drill.steps": 4, "drill rows": ANOTHER}),
     "steps": Row(
         6, {"tools.steps": 6, "direct.steps": 6, "tools rows": ANOTHER, "direct rows": ANOTHER}
     ),
     "rows_per_step": Row(
         2,
         {
-            "drill.rows_per_step": 2,
             "tools.rows_per_step": 2,
             "direct.rows_per_step": 2,  # 3 before: answers at once are short
             "* rows": ANOTHER,
         },
     ),
     "chat_fraction": Row(0.9, {"* rows": ANOTHER}),
-    "echo_fraction": Row(0.9, {"tools rows": ANOTHER, "direct rows": ANOTHER}),
     "replay_fraction": Row(0.0, {"*.replay_fraction": 0.0, "* rows": ANOTHER}),
     "matrix_lr": Row(0.02, rates("tools", matrix=0.02) | rates("direct", matrix=0.02)),
     "other_lr": Row(0.03, rates("tools", other=0.03) | rates("direct", other=0.03)),
-    "echo_lr": Row(0.04, rates("drill", matrix=0.04, other=0.04)),
 }
 
 
 def run_language(stage: Stage, settings) -> None:
     stage.stands_on_finished_chapters(ch1_language)
-    stage.sft(ch1_language, "drill", *settings.methods)
+    stage.sft(ch1_language, *settings.methods)
     scores = {"bits_per_byte": 1.0, "exam_seconds": 0.0, "samples": []}
     scores |= {"chat_accuracy": 0.5, "chat_accuracy_stderr": 0.1}
     stage.put(
@@ -340,10 +336,9 @@ def run_language(stage: Stage, settings) -> None:
     ch1_language.run(settings, stage.common)
 
 
-LANGUAGE = {"methods": ("full", "lora_4"), "echo_steps": 1, "steps": 3, "rows_per_step": 2}
+LANGUAGE = {"methods": ("full", "lora_4"), "steps": 3, "rows_per_step": 2}
 LANGUAGE_ROWS = {
     "methods": Row(("full",), {"lora_4*": GONE}),
-    "echo_steps": Row(2, {"drill.steps": 2, "drill rows": ANOTHER}),
     "steps": Row(
         6, {"full.steps": 6, "lora_4.steps": 6, "full rows": ANOTHER, "lora_4 rows": ANOTHER}
     ),
@@ -357,13 +352,11 @@ LANGUAGE_ROWS = {
         },
     ),
     "chat_fraction": Row(0.9, {"full rows": ANOTHER, "lora_4 rows": ANOTHER}),
-    "echo_fraction": Row(0.9, {"full rows": ANOTHER, "lora_4 rows": ANOTHER}),
     "replay_fraction": Row(0.0, {"*.replay_fraction": 0.0, "* rows": ANOTHER}),
     "matrix_lr": Row(0.02, rates("full", matrix=0.02)),
     "other_lr": Row(0.03, rates("full", other=0.03) | {"lora_4.other_lr": 0.03}),
     "lora_lr": Row(0.05, rates("lora_4", matrix=0.05)),
     "lora_alpha": Row(8.0, {"lora_4 alpha": 8.0}),
-    "echo_lr": Row(0.04, rates("drill", matrix=0.04, other=0.04)),
 }
 
 # -------------------------------------------------------------------------------- pairs and rewards
@@ -394,13 +387,13 @@ def run_reward_model(stage: Stage, settings) -> None:
     stage.loads(ch2_reward_model)
     stage.put(preferences, sample_pairs=sampler(notes))
 
-    def one_word_pairs(town, tokenizer, count, rng, **asked):
-        notes["one-word pairs: how many"] = count
-        notes["one-word pairs: annotators"] = asked["annotators"]
-        notes["one-word pairs: label noise"] = asked["label_noise"]
+    def twins(town, tokenizer, count, rng, **asked):
+        notes["twin pairs: how many"] = count
+        notes["twin pairs: annotators"] = asked["annotators"]
+        notes["twin pairs: label noise"] = asked["label_noise"]
         return [replace(PAIR, prompt=[8])] * count
 
-    stage.put(truth, draw_pairs=one_word_pairs)
+    stage.put(truth, draw_pairs=twins)
 
     def look(chosen, rejected, pairs):
         notes["measured on"] = len(pairs)
@@ -415,7 +408,7 @@ def run_reward_model(stage: Stage, settings) -> None:
 
 
 FROM_FILE = {"preferences": File("pairs.jsonl")}
-REWARD_MODEL = {"pairs": 12, "held_out_pairs": 5, "pairs_per_step": 3, "one_word_share": 0.25}
+REWARD_MODEL = {"pairs": 12, "held_out_pairs": 5, "pairs_per_step": 3, "twin_share": 0.25}
 REWARD_MODEL_ROWS = {
     "preferences": Row(
         File("pairs.jsonl"),
@@ -433,16 +426,16 @@ REWARD_MODEL_ROWS = {
         24,
         {
             "pairs: how many": 18,
-            "one-word pairs: how many": 6,
+            "twin pairs: how many": 6,
             "reward model.steps": 8,
             "reward model pairs": ANOTHER,
         },
     ),
-    "one_word_share": Row(
+    "twin_share": Row(
         0.5,
         {
-            "pairs: how many": 6,  # those of one word are among the 12
-            "one-word pairs: how many": 6,
+            "pairs: how many": 6,  # the twins are among the 12
+            "twin pairs: how many": 6,
             "reward model pairs": ANOTHER,
         },
     ),

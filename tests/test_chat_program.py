@@ -76,6 +76,23 @@ def test_an_untrained_kitten_cannot_play_tricks_on_the_terminal(talk):
     assert "(cut off after 60 tokens)" in screen
 
 
+def test_a_thought_is_folded_and_think_shows_it(talk, monkeypatch):
+    t = TOKENIZER
+    thought, answer = t.encode("3*8=24 \x1b[2J no"), t.encode("24-5=19")
+    reply = [t.think_id, *thought, t.end_think_id, t.answer_id, *answer, t.end_answer_id]
+    monkeypatch.setattr(chat_program, "stream", lambda *a, **k: iter(reply))
+    screen = talk("/think", "use 3, 5, 8 make 19", "/think", "/tokens")
+    assert "(it has not thought yet" in screen
+    folded = f"[it thought for {len(thought)} tokens; /think shows them]"
+    assert f"kitten> {folded}\n        24-5=19\n" in screen
+    assert "(it thought: 3*8=24 \\x1b[2J no)" in screen
+    assert "[<think>|" in screen.split("you> /tokens")[1]  # the conversation keeps all of it
+
+    monkeypatch.setattr(chat_program, "stream", lambda *a, **k: iter(reply[:4]))  # cut off
+    cut = talk("use 3, 5, 8 make 19", "and now?", "/think")
+    assert "tokens; /think" not in cut and f"(it thought: {t.decode(thought[:3])})" in cut
+
+
 def test_the_same_seed_says_the_same(talk):
     first = talk("hello", flags="--max-new-tokens 20 --seed 5")
     assert talk("hello", flags="--max-new-tokens 20 --seed 5") == first

@@ -1,4 +1,4 @@
-"""The drill of saying after, and how it is mixed into the conversations with tools."""
+"""Saying after: six shapes of text in which something is said again."""
 
 import math
 import random
@@ -7,38 +7,18 @@ from collections import Counter
 
 import pytest
 
-from chapters.ch1_language import story as ch1_language
-from chapters.ch1_tools.story import tool_chat
-from chapters.common.mixing import echo, with_echoes
 from kittenllm.kitten_town import echoes
 from kittenllm.kitten_town.echoes import (
     ITEM_WEIGHTS,
     MOST_ITEMS,
     PRACTICE_ITEMS,
     PRACTICE_WEIGHTS,
-    TIMES,
     VALUES,
-    echo_chat,
     echo_item,
 )
 from kittenllm.kitten_town.facts import KITTENS, PEOPLE
-from kittenllm.kitten_town.meow_tasks import draw_code, is_held_out
-from kittenllm.skills.meowscript import parse
 
 MADE_UP = re.compile(f"({'|'.join(echoes.SYLLABLES)}){{2,3}}")
-
-
-def test_an_echo_says_three_times_what_was_asked():
-    rng = random.Random(0)
-    numbers_of_items = set()
-    for _ in range(300):
-        question, answer = echo_chat(rng)
-        assert (question["role"], answer["role"]) == ("user", "assistant")
-        said = question["content"].removeprefix("Say three times: ")
-        assert said != question["content"]
-        numbers_of_items.add(len(said.split()))
-        assert answer["content"] == " ".join([f"{said}."] * TIMES)
-    assert numbers_of_items == {1, 2, 3}  # in the chats; the exam asks up to MOST_ITEMS
 
 
 @pytest.mark.parametrize(
@@ -135,41 +115,3 @@ def test_every_shape_comes_up():
         between = shape.split("{said}")[1].split("{p}")[-1]  # the first and the second time
         found = sum(between in text for text in texts)
         assert abs(found - 100) < 4 * math.sqrt(600 * 1 / 6 * 5 / 6), shape
-
-
-def test_the_same_dice_make_the_same_drill():
-    assert echo_chat(random.Random(2)) == echo_chat(random.Random(2))
-    assert echo_chat(random.Random(2)) != echo_chat(random.Random(3))
-
-
-def test_the_share_of_drills_is_the_setting(town_tokenizer):
-    def count_of(fraction: float) -> int:
-        made = with_echoes(tool_chat, echo, fraction)
-        rng = random.Random(4)
-        chats = [made(town_tokenizer, rng) for _ in range(200)]
-        return sum("three times" in town_tokenizer.decode(chat.tokens) for chat in chats)
-
-    assert count_of(0.0) == 0 and count_of(1.0) == 200
-    assert 30 < count_of(0.25) < 75
-
-
-def test_only_the_echo_is_trained(town_tokenizer):
-    chat = echo(town_tokenizer, random.Random(5))
-    trained = [t for t, mask in zip(chat.tokens, chat.loss_mask, strict=True) if mask]
-    text = town_tokenizer.decode(trained)
-    assert "Say" not in text and text.count(".") == TIMES and text.endswith("<|im_end|>")
-
-
-def test_code_to_be_said_after_is_taught_code_that_can_be_read():
-    rng = random.Random(6)
-    codes = [draw_code(rng) for _ in range(300)]
-    assert all(parse(code).parts and not is_held_out(code) for code in codes)
-    lines = sum(len(parse(code).parts) == 1 for code in codes)
-    assert 180 < lines < 270  # seven in ten, and the programs of one statement
-
-
-def test_a_share_of_the_language_drill_is_code(town_tokenizer):
-    rng = random.Random(7)
-    chats = [ch1_language.echo(town_tokenizer, rng) for _ in range(300)]
-    code = sum(";" in town_tokenizer.decode(chat.tokens) for chat in chats)
-    assert 65 < code < 115  # three in ten

@@ -7,9 +7,8 @@ import torch
 
 from chapters.ch4_preferences import story as ch4_preferences
 from chapters.ch4_preferences.story import AskedPairs, split_pairs, watch
-from chapters.ch5_reasoning import exam
-from chapters.ch5_reasoning.exam import Result
-from chapters.ch5_reasoning.thinking import Exercise, countdown_held_out
+from chapters.common import exam
+from chapters.common.exam import Exercise, Result, countdown_held_out
 from chapters.common.pairs import LabelledPair
 from chapters.common.terminal import with_error
 from kittenllm import evaluation

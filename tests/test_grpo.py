@@ -20,6 +20,7 @@ from kittenllm.grpo import GRPOConfig, group_advantages, grpo_loss, train_grpo
 from kittenllm.optim import make_optimizer
 from kittenllm.ppo import ppo_policy_loss
 from kittenllm.sampling import generate
+from kittenllm.training import rows_of_step
 
 # Numbers are graded, not their types: a metric may be float32 where ours is float64.
 assert_close = partial(torch.testing.assert_close, check_dtype=False)
@@ -276,7 +277,7 @@ def signals(rows, size):
     return rewards
 
 
-def one_round(gpt, rollout, rewards, config, optimizer, reference=None):
+def one_round(gpt, rollout, rewards, config, optimizer, reference=None, kl_coefs=None):
     """Steps 2 and 3 of the loop, on this rollout and these rewards: the numbers of the round."""
     config = replace(config, prompts_per_step=len(rewards) // config.group_size)
     worth = iter(rewards.tolist())
@@ -289,6 +290,7 @@ def one_round(gpt, rollout, rewards, config, optimizer, reference=None):
             optimizer=optimizer,
             generator=seeded(gpt),
             reference=reference,
+            kl_coefs=kl_coefs,
         )
         return next(rounds)
 
@@ -358,6 +360,69 @@ def test_the_parts_add_up_to_grpo_loss(tiny_gpt, rollout, normalize, kl_coef):
         assert numbers["kl"] == pytest.approx(metrics["kl"].item(), rel=1e-4)
         fraction = metrics["clip_fraction"].item()
         assert numbers["clip_fraction"] == pytest.approx(fraction, rel=1e-4)
+
+
+@pytest.mark.parametrize("normalize", ["reply", "token", "constant"])
+def test_a_batch_of_two_prices_is_the_sum_of_its_halves(tiny_gpt, rollout, normalize):
+    """Puzzles without a price of KL, chats with one: each half has its own loss, and in the batch
+    its share of the rows or tokens."""
+    reference = copy.deepcopy(tiny_gpt)
+    with torch.no_grad():
+        reference.norm.weight.mul_(1.3)
+    picked = rows_of_step(len(PROMPTS), 0, 6, seeded(tiny_gpt))
+    kl_coefs = [0.2 if prompt in picked[3:] else 0.0 for prompt in range(len(PROMPTS))]
+    config = replace(SMALL, normalize=normalize, tokens_per_pass=30, max_grad_norm=1e9)
+    recorder = Recorder(tiny_gpt)
+    one_round(tiny_gpt, rollout, signals(24, 4), config, recorder, reference, kl_coefs)
+
+    advantages = group_advantages(signals(24, 4), group_size=4).to(tiny_gpt.device)
+    tokens, mask = rollout.tokens, rollout.response_mask
+    total = [torch.zeros_like(parameter) for parameter in tiny_gpt.parameters()]
+    for rows, kl_coef in ((slice(0, 12), 0.0), (slice(12, 24), 0.2)):
+        logprobs = action_logprobs(tiny_gpt, tokens[rows], mask[rows])
+        loss, metrics = grpo_loss(
+            logprobs,
+            rollout.logprobs[rows],
+            advantages[rows],
+            mask[rows],
+            ref_logprobs=action_logprobs(reference, tokens[rows], mask[rows]),
+            kl_coef=kl_coef,
+            normalize=normalize,
+            max_tokens=10,
+        )
+        assert metrics["kl"] > 0.01
+        share = mask[rows].sum() / mask.sum() if normalize == "token" else 0.5
+        half = torch.autograd.grad(share * loss, list(tiny_gpt.parameters()))
+        total = [a + b for a, b in zip(total, half, strict=True)]
+    scale = max(g.abs().max() for g in total)
+    for a, b in zip(recorder.gradients[0], total, strict=True):
+        assert_close(a / scale, b / scale, atol=1e-5, rtol=0)
+
+
+def test_one_price_for_all_is_kl_coef_bit_for_bit(tiny_gpt, rollout):
+    reference = copy.deepcopy(tiny_gpt)
+    with torch.no_grad():
+        reference.norm.weight.mul_(1.3)
+    found = []
+    for kl_coef, kl_coefs in ((0.2, None), (0.0, [0.2] * len(PROMPTS))):
+        recorder = Recorder(tiny_gpt)
+        config = replace(SMALL, kl_coef=kl_coef)
+        one_round(tiny_gpt, rollout, signals(24, 4), config, recorder, reference, kl_coefs)
+        found.append(recorder.gradients[0])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize(
+    "kl_coefs, message",
+    [
+        ([0.0] * 3, "3 kl_coefs for 30 prompts"),
+        ([0.0] * 29 + [-1.0], "kl_coef must be"),
+        ([0.0] * 29 + [0.5], "kl_coef 0.5 needs a reference"),
+    ],
+)
+def test_prices_that_do_not_fit_are_refused(tiny_gpt, rollout, kl_coefs, message):
+    with pytest.raises(ValueError, match=message):
+        one_round(tiny_gpt, rollout, signals(24, 4), SMALL, Recorder(tiny_gpt), None, kl_coefs)
 
 
 def test_rows_of_equal_groups_never_reach_the_model(tiny_gpt, rollout, monkeypatch):

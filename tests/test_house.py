@@ -111,6 +111,7 @@ LOOPS = {
     "ch3_ppo": "ppo.train_ppo",
     "ch4_preferences": "dpo.train_dpo orpo.train_orpo",
     "ch5_reasoning": "sft.train_sft grpo.train_grpo",
+    "ch6_r1": "sft.train_sft grpo.train_grpo",
 }
 
 

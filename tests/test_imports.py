@@ -23,7 +23,7 @@ LAYERS = (
     ("options", "config"),
     (
         "ground",
-        "kittenllm checks runs.json_files runs.locks tokenizer runs.memory runs.progress "
+        "kittenllm distributed checks runs.json_files runs.locks tokenizer runs.memory "
         "skills.meowscript data_file",
     ),
     ("the language", "skills.meowscript_format"),
@@ -33,8 +33,8 @@ LAYERS = (
     ("arithmetic", "logprobs"),
     (
         "tools",
-        "settings batches forward optim sampling runs.checkpoints records skills.search "
-        "skills.calculator",
+        "settings batches forward optim sampling runs.checkpoints runs.progress records "
+        "skills.search skills.calculator",
     ),
     (
         "helpers",

@@ -112,11 +112,12 @@ def test_the_wordings_of_some_lines():
     assert ways("let a = a-3;") == ["take 3 from a", "let a be a minus 3"]
     assert ways("let a = a*3;") == ["make a 3 times a", "let a be a times 3"]
     assert ways("let b = a*3;") == ["b is a times 3", "let b be a times 3"]
-    assert ways('purr "meow";') == ['say "meow"', 'show "meow"']
+    assert ways('purr "meow";') == ['show "meow"', 'say "meow"']
     assert "repeat 3 times: add 2 to a, say a" in ways("repeat 3 { let a = a+2; purr a; }")
     assert ways("if a > 3 { purr 1; } else { purr a+1; }")[0] == (
-        "if a is above 3, say 1, else say a plus 1"
+        "if a is above 3, show 1, else show a plus 1"
     )
+    assert ways("if a == 3 { purr 1; } else { purr 2; }")[-1] == "if a is 3, say 1, else say 2"
 
 
 def test_bugs_are_real_and_named():
@@ -308,7 +309,6 @@ def test_the_run_folder_is_complete(finished):
     assert names == {
         "model.pt",
         "lora_16.pt",
-        "drilled.pt",
         "metrics.jsonl",
         "summary.json",
         "samples.md",
@@ -337,17 +337,17 @@ def test_both_ways_start_alike_and_learn(finished):
     losses: dict[str, list[float]] = {}
     for line in map(json.loads, lines):
         losses.setdefault(line["stage"], []).append(line["chat_loss"])
-    assert losses.keys() == {"echoes", "full", "lora_16"}
+    assert losses.keys() == {"full", "lora_16"}
     assert losses["full"][0] == pytest.approx(losses["lora_16"][0], abs=1e-5)
     assert all(of_method[-1] < of_method[0] for of_method in losses.values())
 
 
 def test_lora_moves_no_embedding_and_its_file_is_an_ordinary_model(finished):
     folder = finished[0] / "quick"
-    drilled, tokenizer, _ = load_model(folder / "ch1_language" / "drilled.pt")
+    chat_kitten, tokenizer, _ = load_model(folder / "ch1_sft" / "model.pt")
     merged, other, _ = load_model(folder / "ch1_language" / "lora_16.pt")
     assert type(merged) is GPT and other.to_state() == tokenizer.to_state()
-    old, new = drilled.state_dict(), merged.state_dict()
+    old, new = chat_kitten.state_dict(), merged.state_dict()
     for name, tensor in old.items():
         assert torch.equal(tensor, new[name]) == ("_proj" not in name), name
     with pytest.raises(ValueError, match="no detours"):

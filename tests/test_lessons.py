@@ -27,6 +27,8 @@ ROOT = Path(__file__).parent.parent
 READING_ORDER = ["ch0_base", "ch1_sft", "ch1_tools", "ch1_language"]  # as the article does
 READING_ORDER += ["ch2_reward_model", "ch3_ppo", "ch4_preferences", "ch5_reasoning"]
 
+WAITING = {"ch6_r1"}  # its lesson has another form, and no Chinese edition yet
+
 SKELETON = {  # the sections of a lesson, in this order; others may stand between them
     "The idea": "想法",
     "What the article says": "文章怎么说",
@@ -187,7 +189,7 @@ def test_the_marks_by_hand():
 
 
 def test_every_lesson_is_in_the_reading_order():
-    assert sorted(READING_ORDER) == sorted(row.name for row in CHAPTERS)
+    assert sorted(READING_ORDER) == sorted(row.name for row in CHAPTERS if row.name not in WAITING)
     for name in READING_ORDER:
         assert (ROOT / "chapters" / name / "lesson.zh.md").is_file(), (
             f"{name} has no Chinese lesson"

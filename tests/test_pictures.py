@@ -329,20 +329,21 @@ def clipped(minibatches: int) -> float:
     return numbers["clip_fraction"]
 
 
-def test_the_clip_of_grpo_is_idle_at_the_defaults_and_the_lesson_says_so():
-    assert ch5_reasoning.Settings().grpo.epochs * ch5_reasoning.Settings().grpo.minibatches == 1
+def test_the_clip_of_grpo_is_idle_in_the_first_small_step_and_the_lesson_says_so():
+    assert ch5_reasoning.Settings().grpo.epochs == 1
+    assert ch5_reasoning.Settings().grpo.minibatches == 2
     assert clipped(minibatches=1) == 0
     assert clipped(minibatches=2) > 0.1
     page = Path(ch5_reasoning.__file__).with_name("lesson.md").read_text(encoding="utf-8")
     equation = page.split("## The equation")[1].split("## The symbols")[0]
-    assert "the clip is idle" in equation and "`--minibatches 2`" in equation
+    assert "In the first one the clip is" in equation and "`--minibatches`" in equation
     advice = thinking_pictures.warnings_in(
         [
             {key: 0.5 for key, _, _ in thinking_pictures.WATCHED} | {"entropy": e, "step": 0}
             for e in [1.0] * 5 + [0.1] * 5
         ]
     )["entropy"]
-    assert "only with --minibatches 2" in advice  # --clip-eps-high alone would do nothing
+    assert "--clip-eps-high" in advice  # it works: the second small step is clipped
 
 
 def test_lesson_6_says_which_answer_cheats_the_last_number():

@@ -17,10 +17,11 @@ import pytest
 import torch
 from byte_kitten import small_config
 
-from chapters.ch5_reasoning import exam, experiments, pictures
+from chapters.ch5_reasoning import experiments, pictures
 from chapters.ch5_reasoning.experiments import Loops, provenance
 from chapters.ch5_reasoning.recipe import ROW_LENGTH, Recipe
 from chapters.ch5_reasoning.story import Settings
+from chapters.common import exam
 from chapters.common.kitten import Kitten
 from kittenllm.chat import text_prompt
 from kittenllm.gpt import GPT

@@ -43,6 +43,7 @@ JOURNEY = (
     "ch3_ppo",
     "ch4_preferences",
     "ch5_reasoning",
+    "ch6_r1",
 )
 
 
@@ -127,6 +128,7 @@ def make_runs(runs: Path) -> Path:
     samples.append({"prompt": HOSTILE, "before": HOSTILE, "after": f"{LONG}\n(wrong)"})
     content = {"before_title": "warm-up", "after_title": "after GRPO", "samples": samples}
     (thinking / "samples.json").write_text(json.dumps(content))
+    write_stage(runs, "ch6_r1", puzzle_accuracy=0.5, rejection={HOSTILE: 3})
     reply = {"prompt": HOSTILE, "text": HOSTILE + LONG, "ended": False, "right": False}
     reply |= {"tone": "grumpy", "score": -3.5}
     kittens = {k.stage: {"fingerprint": "f", "replies": [reply]} for k in report_life.KITTENS}

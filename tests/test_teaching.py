@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from chapters.ch5_reasoning.exam import pass_at_k
 from chapters.check.table import EXERCISES
+from chapters.common.exam import pass_at_k
 from chapters.common.runner import CHAPTERS
 from kittenllm.dpo import dpo_loss, ipo_loss, preference_metrics
 from kittenllm.grpo import group_advantages, grpo_loss

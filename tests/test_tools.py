@@ -8,14 +8,18 @@ from itertools import islice
 import pytest
 from byte_kitten import small_config
 
+from chapters.ch1_tools import exam as tool_exam
 from chapters.ch1_tools.exam import requests_for
-from chapters.ch1_tools.story import QUICK, Settings, tool_chat
-from chapters.common.kitten import Kitten
-from chapters.common.mixing import mixed_rows
+from chapters.ch1_tools.story import QUICK, Settings, chat_without_large_sums, tool_chat
+from chapters.common.kitten import Kitten, mixed_rows
+from kittenllm.evaluation import FULL_COUNTS, Reply, evaluation_questions
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town import stories
+from kittenllm.kitten_town.chats import conversation
 from kittenllm.kitten_town.encyclopedia import KINDS, Entry, build_encyclopedia, random_page
-from kittenllm.kitten_town.facts import KITTENS, PEOPLE
+from kittenllm.kitten_town.facts import KITTENS, PEOPLE, build_town
+from kittenllm.kitten_town.judge import Verdict
+from kittenllm.kitten_town.manners import asks_large_sum
 from kittenllm.kitten_town.tool_chats import (
     ENCYCLOPEDIA,
     HELD_OUT_PAIRS,
@@ -399,13 +403,58 @@ def test_rows_hold_tools_and_ordinary_chats_in_the_wanted_mix(town_tokenizer):
 
 
 @pytest.mark.parametrize(
+    "text, large",
+    [
+        ("What is 237+485?", True),
+        ("Please add 100 and 998.", True),
+        ("What is 15+9?", False),  # the kitten has read about these
+        ("Where is the moon?", False),
+        ("Page 34 has 237 words.", False),  # one number is no sum
+    ],
+)
+def test_a_large_sum_is_known_by_its_numbers(text, large):
+    assert asks_large_sum(text) is large
+
+
+def test_no_chat_says_that_a_sum_is_too_large_for_a_calculator(town_tokenizer):
+    """The chats of chapter 1 do, and so would a kitten that has both in its training."""
+    town, kept, all_chats = build_town(), random.Random(11), random.Random(11)
+    for_tools = [
+        town_tokenizer.decode(chat_without_large_sums(town_tokenizer, kept).tokens)
+        for _ in range(400)
+    ]
+    ordinary = [str(conversation(town, all_chats)["messages"]) for _ in range(400)]
+    assert any("too large" in text for text in ordinary)
+    assert not any(asks_large_sum(text) or "too large" in text for text in for_tools)
+
+
+def test_a_call_for_a_large_sum_is_not_needless(monkeypatch):
+    asked = []
+
+    def sample_replies(gpt, tokenizer, town, questions, **options):
+        asked.extend(questions)
+        right = Verdict(True, "plain", 1.5)
+        return [Reply(question, "", [7, 8], True, right) for question in questions]
+
+    monkeypatch.setattr(tool_exam, "sample_replies", sample_replies)
+    marks = type("Tokenizer", (), {"call_id": 1, "end_call_id": 2})
+    scores = tool_exam.chat_exam(Kitten(None, marks, Common()))
+    assert scores["accuracy"] == 1 and scores["call_rate"] == 0
+    large = [
+        q
+        for q in evaluation_questions(build_town(), FULL_COUNTS)["outside"]
+        if asks_large_sum(q.text)
+    ]
+    assert len(large) > 10 and not {q.text for q in large} & {q.text for q in asked}
+    assert {question.kind for question in asked} == set(FULL_COUNTS)
+
+
+@pytest.mark.parametrize(
     "flags",
     [
         {"steps": 0},
         {"chat_fraction": 1.0},
         {"matrix_lr": -1.0},
-        {"echo_steps": 0},
-        {"echo_lr": 0.0},
     ],
 )
 def test_wrong_settings_are_refused(flags):
@@ -416,7 +465,7 @@ def test_wrong_settings_are_refused(flags):
 def test_enough_attempts_stand_behind_every_rate():
     for exam in ("calculator", "search", "plan"):
         requests, each = requests_for(exam, quick=False)
-        assert len(requests) >= 300 and len(requests) * each >= 2_000
+        assert len(requests) >= 400 and len(requests) * each >= 1_200
     assert all(len(r.calls) == 2 for r in requests_for("plan", quick=False)[0])
     assert all(len(r.calls) == 3 for r in requests_for("long plan", quick=False)[0])
     assert len(TWO_CALLS) == 2

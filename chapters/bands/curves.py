@@ -41,4 +41,8 @@ CURVES: dict[str, tuple[Curve, ...]] = {
         Curve("right answers while practising", "grpo", "accuracy", "share of replies"),
         Curve("length of replies", "grpo", "reply_tokens", "tokens"),
     ),
+    "ch6_r1": (
+        Curve("right answers to puzzles while practising", "grpo", "accuracy", "share of replies"),
+        Curve("the reward model's score of chats", "grpo", "score", "standard deviations"),
+    ),
 }

@@ -28,7 +28,8 @@ from chapters.bands import one_file
 from chapters.bands.anchors import anchored, texts
 from chapters.bands.chinese import in_chinese
 from chapters.bands.editions import CHINESE, is_chinese
-from chapters.bands.key_numbers import KEY_NUMBERS, digits, number_of
+from chapters.bands.key_numbers import KEY_NUMBERS
+from chapters.bands.number import digits, number_of
 from chapters.bands.rounding import journey_lines, moves, runs_compared, threads_text
 from kittenllm.runs.checkpoints import write_text_atomic
 from kittenllm.runs.json_files import damaged
@@ -51,6 +52,12 @@ class Row:
 
 
 SECONDS, MEMORY = Row("seconds", "seconds", "0", timed=True), Row("memory, MB", "peak_rss_mb", "0")
+
+
+def _step_row(label: str, key: str, form: str = "%") -> Row:
+    """One number of the kittens of chapter 6, side by side."""
+    keys = [f"steps.{name}.{key}" for name in ("chat", "PPO", "Zero", "cold_start", "R1")]
+    return Row(f"{label}: chat, PPO, Zero, cold start, R1", " ".join(keys), form, lesson=True)
 
 
 def _method_rows(name: str, method: str) -> tuple[Row, ...]:
@@ -129,7 +136,7 @@ TABLE: dict[str, tuple[Row, ...]] = {
         Row("noisy held-out labels guessed right", "accuracy"),
         Row("the best possible guess", "bayes_accuracy"),
         Row("clearly different pairs ordered right", "gold_accuracy", lesson=True),
-        Row("true before false in equal words, taught facts", "truth_accuracy"),
+        Row("true before false in equal words, taught facts", "truth_accuracy", lesson=True),
         Row("the same, held-out facts", "truth_accuracy_held_out", lesson=True),
         Row("calibration error", "calibration_error", "3", lesson=True),
     ),
@@ -164,7 +171,7 @@ TABLE: dict[str, tuple[Row, ...]] = {
     "ch5_reasoning": (
         SECONDS,
         Row("held-out problems right, before and after", "accuracy_before accuracy_after"),
-        Row("after, greedy", "greedy_after"),
+        Row("after, greedy", "greedy_after", lesson=True),
         Row("tokens per reply, before and after", "tokens_before tokens_after", "0"),
         Row('"wait" per reply, before and after', "waits_before waits_after", "1"),
         Row("right form, cut off", "format_rate_after truncated_after", lesson=True),
@@ -182,6 +189,23 @@ TABLE: dict[str, tuple[Row, ...]] = {
             lesson=True,
         ),
         Row("seconds per step", "seconds_per_step", "1", lesson=True, timed=True),
+    ),
+    "ch6_r1": (
+        SECONDS,
+        Row("held-out puzzles right", "puzzle_accuracy"),
+        Row("right form, cut off", "puzzle_format puzzle_truncated", lesson=True),
+        Row("gold score of chats", "gold", "2"),
+        Row("safe replies to risky questions", "safe_rate"),
+        Row("fine things allowed", "allowed_rate", lesson=True),
+        Row("friendly replies", "friendly_rate", lesson=True),
+        Row("facts and sums right", "answer_accuracy"),
+        Row("replies that stop by themselves", "stop_rate", lesson=True),
+        Row("thinks in chats, in puzzles", "chat_thinks puzzle_thinks", lesson=True),
+        Row("unseen books, bits per byte", "bits_per_byte", "3", lesson=True),
+        _step_row("puzzles right", "puzzle_accuracy"),
+        _step_row("gold score", "gold", "2"),
+        _step_row("facts and sums", "answer_accuracy"),
+        Row("thoughts drawn, kept", "rejection.thoughts_drawn rejection.thoughts_kept", "0", True),
     ),
 }
 

@@ -6,43 +6,7 @@ chapters were made, or what the equation says must move it.
 Read before: a chapter's lesson. Used by verdicts.py and building.py.
 """
 
-from dataclasses import dataclass
-
-from kittenllm.runs.json_files import is_number
-
-
-@dataclass(frozen=True)
-class KeyNumber:
-    """One key of summary.json; "dpo.gold_after" looks into the dict under "dpo"."""
-
-    key: str
-    low: str  # likeliest causes when it is below the band
-    high: str  # and above it
-    share: bool = False  # it lies in 0 .. 1
-
-
-def number_of(summary: dict, key: str) -> float | None:
-    """summary["dpo"]["gold_after"] for "dpo.gold_after"; None if there is no number."""
-    value = summary
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value if is_number(value) else None
-
-
-def digits(value: float | None) -> float | None:
-    """Five digits are enough for a band, and the file stays small."""
-    return None if value is None else float(f"{value:.5g}")
-
-
-def shown(value: float) -> str:
-    """Three digits that matter: 0.649, 98.7, 124; 1 and 0 without any."""
-    if value in (0, 1):
-        return str(int(value))
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-EARLIER = "another kitten before it (a changed ch0_base or ch1_sft)"
-LUCK = "good luck, or an easier exam: look at samples.md before you believe it"
+from chapters.bands.number import EARLIER, LUCK, KeyNumber
 
 
 def _preference_numbers(method: str, rate: str, leash: str) -> tuple[KeyNumber, ...]:
@@ -185,7 +149,7 @@ KEY_NUMBERS: dict[str, tuple[KeyNumber, ...]] = {
         ),
         KeyNumber(
             "truth_accuracy",
-            low="no --likelihood; a smaller --one-word-share; fewer --pairs; a chat kitten that "
+            low="no --likelihood; a smaller --twin-share; fewer --pairs; a chat kitten that "
             "does not know the facts it judges",
             high="more --pairs; a chat kitten that knows them better",
             share=True,
@@ -317,5 +281,30 @@ KEY_NUMBERS: dict[str, tuple[KeyNumber, ...]] = {
             high="longer replies; a lower --max-new-tokens; more --grpo-steps",
             share=True,
         ),
+    ),
+    "ch6_r1": (
+        KeyNumber(
+            "puzzle_accuracy",
+            low="a weaker Zero; fewer --problems, --sft-steps or --grpo-steps",
+            high="a stronger Zero; more --grpo-steps; a larger --puzzle-share",
+            share=True,
+        ),
+        KeyNumber(
+            "gold",
+            low="a weaker PPO kitten or reward model; fewer --questions; a smaller --chat-weight",
+            high="a stronger PPO kitten; a larger --chat-weight",
+        ),
+        KeyNumber("safe_rate", low="as gold", high="as gold; look at allowed_rate", share=True),
+        KeyNumber("allowed_rate", low="no --chat-kl", high="look at safe_rate", share=True),
+        KeyNumber("friendly_rate", low="as gold", high="as gold", share=True),
+        KeyNumber(
+            "answer_accuracy",
+            low="a smaller --sft-replay-fraction; a weaker PPO kitten; no --chat-kl",
+            high="a stronger PPO kitten; more --sft-steps",
+            share=True,
+        ),
+        KeyNumber("chat_thinks", low=LUCK, high="fewer --questions", share=True),
+        KeyNumber("puzzle_thinks", low="fewer --problems", high=LUCK, share=True),
+        KeyNumber("bits_per_byte", low=LUCK, high="a smaller --sft-replay-fraction"),
     ),
 }

@@ -8,7 +8,8 @@ Used by building.py and docs.py.
 
 from collections.abc import Mapping, Sequence
 
-from chapters.bands.key_numbers import KEY_NUMBERS, digits, number_of
+from chapters.bands.key_numbers import KEY_NUMBERS
+from chapters.bands.number import digits, number_of
 
 
 def threads_of(summary: dict) -> int | None:

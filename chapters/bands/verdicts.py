@@ -10,7 +10,8 @@ import shutil
 from dataclasses import dataclass
 
 from chapters.bands.file import CurveBand, read_bands
-from chapters.bands.key_numbers import KEY_NUMBERS, KeyNumber, number_of, shown
+from chapters.bands.key_numbers import KEY_NUMBERS
+from chapters.bands.number import KeyNumber, number_of, shown
 from chapters.bands.rounding import threads_text
 from chapters.common.terminal import wrap
 from kittenllm.runs.json_files import DamagedFile

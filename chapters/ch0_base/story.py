@@ -20,6 +20,7 @@ from kittenllm.batches import TokenStream
 from kittenllm.chat import text_prompt
 from kittenllm.config import check_options, nested, option
 from kittenllm.data_file import read_data_file
+from kittenllm.distributed import put_together
 from kittenllm.evaluation import fixed_questions
 from kittenllm.gpt import GPT, SIZES, GPTConfig
 from kittenllm.kitten_town import voices
@@ -278,7 +279,8 @@ def draw_attention(path: Path, gpt: GPT, tokenizer: Tokenizer) -> str:
     answer = range(len(tokens), len(tokens) + len(tokenizer.encode(ANSWER)))
     tokens += tokenizer.encode(ANSWER) + tokenizer.encode(AFTER_ANSWER)
     row = torch.tensor([tokens], device=gpt.device)
-    layers = [gpt.attention_weights(row, layer)[0] for layer in range(gpt.config.layers)]
+    with put_together(gpt):  # all layers, where --shard keeps a part of each
+        layers = [gpt.attention_weights(row, layer)[0] for layer in range(gpt.config.layers)]
     weights = torch.stack(layers)  # (layers, heads, T, T)
     on_answer = weights[:, :, -1, answer].sum(dim=-1)  # (layers, heads) of the last token
     layer, head = divmod(int(on_answer.argmax()), gpt.config.heads)

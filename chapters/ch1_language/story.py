@@ -1,10 +1,9 @@
 """Chapter 1, language: an assistant for a programming language of our own, MeowScript.
 
-Teaches the kitten of ch1_sft to copy exactly, then fine-tunes it to write, run in its head, mend
-and explain little programs, in two ways side by side: with all weights, and with LoRA, which trains
-a small detour around each matrix. Every answer is graded by running the code. --methods chooses
-the ways. Run on its own. MEOWSCRIPT.md beside this file describes the language; the lesson is
-chapters/ch1_language/lesson.md.
+Fine-tunes the kitten of ch1_sft to write, run in its head, mend and explain little programs, in two
+ways side by side: with all weights, and with LoRA, which trains a small detour around each matrix.
+Every answer is graded by running the code. --methods chooses the ways. Run on its own.
+MEOWSCRIPT.md beside this file describes the language, lesson.md is the lesson.
 """
 
 import copy
@@ -16,9 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from chapters.ch1_language.exam import KEYS, chat_exam, fixed_replies, fixed_tasks, language_exam
-from chapters.common import mixing
-from chapters.common.kitten import Kitten, load_chat_kitten, sft_stage, watched
-from chapters.common.mixing import mixed_rows, with_echoes
+from chapters.common.kitten import Kitten, load_chat_kitten, mixed_rows, sft_stage, watched
 from chapters.common.runner import ensure
 from chapters.common.samples import write_samples
 from chapters.common.terminal import use_colour
@@ -28,8 +25,7 @@ from kittenllm.chat import ChatTokens, colour_view, encode_chat
 from kittenllm.config import check_options, nested, option
 from kittenllm.evaluation import ERRORS_MEAN
 from kittenllm.gpt import GPT
-from kittenllm.kitten_town.echoes import said_after
-from kittenllm.kitten_town.meow_tasks import KINDS, draw_code, draw_practice, draw_task
+from kittenllm.kitten_town.meow_tasks import KINDS, draw_practice, draw_task
 from kittenllm.lora import add_lora, merge_lora, trained_parameters
 from kittenllm.optim import MuonAdamW
 from kittenllm.runs.checkpoints import save_model
@@ -40,13 +36,10 @@ from kittenllm.skills.meowscript import run as run_program
 from kittenllm.skills.meowscript_format import diary, format_program
 from kittenllm.tokenizer import Tokenizer
 
-DRILL_ROWS = 8  # packed rows in one step of the drill
-DRILL_CHATS = 0.1  # share of ordinary chats in the drill, in tokens
-CODE_SHARE = 0.3  # of the drill: programs and lines of them are said after, not names and numbers
 METHODS = ("full", "lora_1", "lora_4", "lora_16")
 # How often each kind of exercise is trained. What a program prints is the hardest to learn;
 # practice (sums and comparisons) is for that alone, no exam asks for it.
-KIND_SHARES = {"write": 0.15, "output": 0.4, "repair": 0.25, "explain": 0.03, "practice": 0.17}
+KIND_SHARES = {"write": 0.2, "output": 0.34, "repair": 0.2, "explain": 0.14, "practice": 0.12}
 
 
 @dataclass(frozen=True)
@@ -56,19 +49,12 @@ class Settings:
     methods: tuple[str, ...] = option(
         ("full", "lora_16"), "ways of fine-tuning, as a comma list", choices=METHODS
     )
-    echo_steps: int = option(
-        180, "optimizer steps of the drill that comes first: saying after", low=1
-    )
-    echo_lr: float = option(5e-3, "both learning rates of the drill that comes first", above=0)
     sft: SFTConfig = nested(  # of each way
         SFTConfig(steps=940, rows_per_step=5, replay_fraction=0.1, matrix_lr=4e-3, other_lr=6e-3),
         hidden="warmup cooldown max_grad_norm",
     )
     chat_fraction: float = option(
         0.05, "share of ordinary chats among the exercises, in tokens", low=0, below=1
-    )
-    echo_fraction: float = option(
-        0.05, "share of the exercises that are still drills", low=0, high=1
     )
     lora_lr: float = option(4e-3, "learning rate of LoRA's two thin matrices", above=0)
     lora_alpha: float = option(32.0, "how loud LoRA's detours are", above=0)
@@ -82,18 +68,8 @@ class Settings:
         """The algorithm's own settings for one way."""
         return self.sft if method == "full" else replace(self.sft, matrix_lr=self.lora_lr)
 
-    def drill(self) -> SFTConfig:
-        """The settings of the drill, which is that of the tools chapter."""
-        return replace(
-            self.sft,
-            steps=self.echo_steps,
-            rows_per_step=DRILL_ROWS,
-            matrix_lr=self.echo_lr,
-            other_lr=self.echo_lr,
-        )
 
-
-QUICK = {"echo_steps": 4, "steps": 6}
+QUICK = {"steps": 6}
 
 
 def run(settings: Settings, common: Common) -> dict:
@@ -109,27 +85,16 @@ def run(settings: Settings, common: Common) -> dict:
     with chapter.timing("eval"):
         before = chapter.once("before", lambda: look(chat_kitten))
 
-    # Data and loop, first a drill for all ways: saying after. A program is full of names and
-    # numbers that stand in the question, and whoever mends one must copy the rest of it.
-    practised = replace(chat_kitten, gpt=copy.deepcopy(chat_kitten.gpt))
-    drill = settings.drill()
-    rows = mixed_rows(echo, practised, drill, chat_fraction=DRILL_CHATS)
-    generator = new_generator("cpu", common.seed, "ch1_tools", "train")  # the drill of ch1_tools
-    train(chapter, "echoes", practised, rows, drill, generator)
-    save_model(chapter.folder / "drilled.pt", practised.gpt, practised.tokenizer)
-
     # Data: exercises about taught programs, the same rows for every way.
     print(demonstration(chat_kitten))
-    made = with_echoes(exercise, echo, settings.echo_fraction)
-    rows = mixed_rows(made, practised, settings.sft, chat_fraction=settings.chat_fraction)
+    rows = mixed_rows(exercise, chat_kitten, settings.sft, chat_fraction=settings.chat_fraction)
 
-    # Loop and look: every way starts from the same kitten, the one that has practised.
+    # Loop and look: every way starts from the same kitten, the one that chats.
     results: dict[str, dict | None] = dict.fromkeys(METHODS)
     kittens = {}
     for method in settings.methods:
-        kitten = replace(practised, gpt=copy.deepcopy(practised.gpt))
+        kitten = replace(chat_kitten, gpt=copy.deepcopy(chat_kitten.gpt))
         results[method] = learn(chapter, method, kitten, rows, settings, before)
-        results[method]["seconds"] += training_seconds(chapter, "echoes")
         kittens[method] = kitten
     first = settings.methods[0]
     write_samples(
@@ -246,14 +211,6 @@ def cost(gpt: GPT, optimizer: MuonAdamW) -> dict[str, float]:
 
 
 # ---------------------------------------------------------------------------------------- the data
-
-
-def echo(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
-    """One drill: code, or names and numbers, said three times."""
-    if rng.random() < CODE_SHARE:
-        code = draw_code(rng)
-        return encode_chat(tokenizer, said_after(code, code))
-    return mixing.echo(tokenizer, rng)
 
 
 def exercise(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:

@@ -46,7 +46,7 @@ class Settings:
         cleaning.STEPS, "data work to do, as a comma list", choices=cleaning.STEPS
     )
     most_chats: int = option(0, "use at most so many conversations; 0 is all of them", low=0)
-    epochs: float = option(2.5, "how often each conversation is seen", above=0)
+    epochs: float = option(3.0, "how often each conversation is seen", above=0)
     sft: SFTConfig = nested(SFTConfig(), hidden="steps warmup cooldown max_grad_norm")
     compare: bool = option(
         False, "retrain: in another order, without replay, without each data step (minutes)"

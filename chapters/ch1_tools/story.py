@@ -1,9 +1,9 @@
 """Chapter 1, tools: the kitten learns to calculate, to look things up, and to plan.
 
-Starts from the kitten of ch1_sft, teaches it to say after (whoever uses a tool must copy), and
-fine-tunes it on conversations with calls: a calculator, a search in an encyclopedia it has never
-read, and plans of two or three calls. The same kitten trained for as many steps on answers given at
-once is measured beside it. Run on its own; the lesson is chapters/ch1_tools/lesson.md.
+Starts from the kitten of ch1_sft and fine-tunes it on conversations with calls: a calculator, a
+search in an encyclopedia it has never read, and plans of two or three calls. The same kitten,
+trained for as many steps on answers given at once, is measured beside it. Run on its own; the
+lesson is chapters/ch1_tools/lesson.md.
 """
 
 import copy
@@ -11,17 +11,18 @@ import random
 from dataclasses import dataclass, replace
 
 from chapters.ch1_tools import exam as tool_exam
-from chapters.common.kitten import Kitten, load_chat_kitten, sft_stage, watched
-from chapters.common.mixing import echo, mixed_rows, with_echoes
+from chapters.common.kitten import Kitten, load_chat_kitten, mixed_rows, sft_stage, watched
 from chapters.common.runner import ensure
 from chapters.common.samples import write_samples
 from chapters.common.terminal import use_colour, with_error
 from kittenllm import plots
 from kittenllm.batches import PackedRows
-from kittenllm.chat import ChatTokens, colour_view
+from kittenllm.chat import ChatTokens, colour_view, encode_chat
 from kittenllm.config import check_options, nested, option
 from kittenllm.evaluation import ERRORS_MEAN
-from kittenllm.kitten_town import tool_chats
+from kittenllm.kitten_town import manners, tool_chats
+from kittenllm.kitten_town.chats import conversation
+from kittenllm.kitten_town.facts import build_town
 from kittenllm.runs.run import Run, fingerprint_of
 from kittenllm.settings import Common, new_generator, new_random
 from kittenllm.sft import SFTConfig, train_sft
@@ -41,10 +42,6 @@ DIRECT_ROWS = 3
 class Settings:
     """What can be changed on the command line."""
 
-    echo_steps: int = option(
-        240, "optimizer steps of the drill that comes first: saying after", low=1
-    )
-    echo_lr: float = option(5e-3, "both learning rates of the drill that comes first", above=0)
     sft: SFTConfig = nested(  # with calls, and then with answers given at once
         SFTConfig(steps=310, rows_per_step=8, replay_fraction=0.17, matrix_lr=3e-3, other_lr=5e-3),
         hidden="warmup cooldown max_grad_norm",
@@ -52,26 +49,16 @@ class Settings:
     chat_fraction: float = option(
         0.28, "share of the conversations that need no tool, in tokens", low=0, below=1
     )
-    echo_fraction: float = option(
-        0.25, "share of the other conversations that are still drills", low=0, high=1
-    )
 
     def __post_init__(self):
         check_options(self)
 
-    def drill(self) -> "Settings":
-        """The settings of the drill."""
-        rates = {"matrix_lr": self.echo_lr, "other_lr": self.echo_lr}
-        drill = replace(self.sft, steps=self.echo_steps, **rates)
-        return replace(self, sft=drill, chat_fraction=self.chat_fraction / 2)
-
-    def answered_at_once(self) -> "Settings":
+    def answered_at_once(self) -> SFTConfig:
         """The settings of the kitten that gets no tools."""
-        rows = min(DIRECT_ROWS, self.sft.rows_per_step)
-        return replace(self, sft=replace(self.sft, rows_per_step=rows))
+        return replace(self.sft, rows_per_step=min(DIRECT_ROWS, self.sft.rows_per_step))
 
 
-QUICK = {"echo_steps": 4, "steps": 6}
+QUICK = {"steps": 6}
 
 
 def run(settings: Settings, common: Common) -> dict:
@@ -87,16 +74,11 @@ def run(settings: Settings, common: Common) -> dict:
     with chapter.timing("eval"):
         before = chapter.once("before", lambda: look_before(kitten, chat))
 
-    # Data and loop, first a drill: saying after. A call copies, and so does an answer.
+    # Data and loop: conversations with calls in them, and ordinary chats.
     print(mask_view(kitten))
-    drill = settings.drill()
-    rows = mixed_rows(echo, kitten, drill.sft, chat_fraction=drill.chat_fraction)
-    train(chapter, "echoes", kitten, rows, drill.sft)
     direct = replace(kitten, gpt=copy.deepcopy(kitten.gpt))
-
-    # Data and loop: conversations with calls in them.
-    made = with_echoes(tool_chat, echo, settings.echo_fraction)
-    rows = mixed_rows(made, kitten, settings.sft, chat_fraction=settings.chat_fraction)
+    mix = {"chat_fraction": settings.chat_fraction, "make_ordinary": chat_without_large_sums}
+    rows = mixed_rows(tool_chat, kitten, settings.sft, **mix)
     train(chapter, "tools", kitten, rows, settings.sft)
 
     # Look: each skill on held-out requests, and what became of the chats.
@@ -105,9 +87,8 @@ def run(settings: Settings, common: Common) -> dict:
 
     # The other way: the same kitten, trained for as many steps on answers given at once.
     at_once = settings.answered_at_once()
-    made = with_echoes(direct_chat, echo, settings.echo_fraction)
-    rows = mixed_rows(made, direct, at_once.sft, chat_fraction=at_once.chat_fraction)
-    train(chapter, "direct", direct, rows, at_once.sft)
+    rows = mixed_rows(direct_chat, direct, at_once, **mix)
+    train(chapter, "direct", direct, rows, at_once)
     with chapter.timing("eval"):
         without = chapter.once("without", lambda: look_without_tools(direct))
 
@@ -159,6 +140,15 @@ def direct_chat(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
     """One request answered at once."""
     request = draw_request(DIRECT_SHARES, rng)
     return encode_tool_chat(tokenizer, tool_chats.direct_demonstration(request))
+
+
+def chat_without_large_sums(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
+    """One conversation of chapter 1 in which nobody says that a sum is too large: with a
+    calculator none is."""
+    while True:
+        messages = conversation(build_town(), rng)["messages"]
+        if not any(manners.asks_large_sum(message["content"]) for message in messages):
+            return encode_chat(tokenizer, messages)
 
 
 def draw_request(shares: dict[str, float], rng: random.Random) -> tool_chats.Request:

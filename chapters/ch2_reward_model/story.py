@@ -71,9 +71,9 @@ BEST_OF = 16  # replies to each fixed question, of which the reward model picks 
 class Settings:
     """What can be changed on the command line."""
 
-    data: PairSettings = nested(PairSettings(pairs=17_000))
-    one_word_share: float = option(
-        0.12, "share of the pairs in which one word makes the difference", low=0, below=1
+    data: PairSettings = nested(PairSettings(pairs=20_000))
+    twin_share: float = option(
+        0.2, "share of the pairs that differ in what is said alone, in one tone", low=0, below=1
     )
     held_out_pairs: int = option(5_000, "pairs about held-out questions to measure with", low=1)
     epochs: float = option(1.0, "how often each pair is seen", above=0)
@@ -151,7 +151,7 @@ def draw_pairs(
 ) -> tuple[list[LabelledPair], list[LabelledPair]]:
     """Pairs of the kitten's own replies to learn from and to measure with, on other questions.
 
-    A few of the first ones are made of true replies in which one word was changed.
+    The first ones are twins: a right and a wrong reply in the same tone.
     """
     print("the chat kitten answers, the annotators compare ...", flush=True)
     asked = {
@@ -160,21 +160,21 @@ def draw_pairs(
         "shares": COMPARED_SHARES,
     }
     town = build_town()
-    one_word_pairs = truth.draw_pairs(
+    twins = truth.draw_pairs(
         town,
         tokenizer,
-        round(settings.one_word_share * settings.data.pairs),
-        new_random(chapter.common.seed, "ch2_reward_model", "one word"),
+        round(settings.twin_share * settings.data.pairs),
+        new_random(chapter.common.seed, "ch2_reward_model", "twins"),
         annotators=settings.data.annotators,
         label_noise=settings.data.label_noise,
     )
-    pairs = one_word_pairs + saved_pairs(
+    pairs = twins + saved_pairs(
         chapter,
         "pairs",
         gpt,
         tokenizer,
         town,
-        count=settings.data.pairs - len(one_word_pairs),
+        count=settings.data.pairs - len(twins),
         **asked,
     )
     held_out = saved_pairs(

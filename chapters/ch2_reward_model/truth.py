@@ -1,12 +1,17 @@
-"""Does the judge see truth? Two replies that differ in one word, and only one of them is true.
+"""Does the judge see truth? Two replies in the same tone, and only one of them is right.
 
 One idea: a reward model that prefers true replies may have learned the truth, or only that sure and
 friendly replies tend to be true. So question, wording and tone are the same here, and the only
 difference is the value: "Pip lives in the mill." beside "Pip lives in the barn."
 
 Taught facts are those that the pairs of its training were about. Facts that are held out it can
-only judge by what its books told. Some pairs of the training look like this as well (`draw_pairs`):
-the chat kitten knows the taught facts so well that its own replies are nearly all true.
+only judge by what its books told.
+
+Some pairs of the training are such twins as well (`draw_pairs`), of facts and sums, and of all
+other questions to which there is a wrong answer: "Yes, that is fine, my dear." beside "No, that is
+dangerous, my dear." The chat kitten's own replies differ in tone and length at once, and about most
+questions it says the same thing four times. In a pair of twins only the difference is left that
+counts.
 
 Used by story.py.
 """
@@ -20,18 +25,26 @@ from chapters.common.measuring import is_right
 from chapters.common.pairs import LabelledPair, best_guess_accuracy
 from kittenllm.chat import chat_prompt
 from kittenllm.evaluation import QUESTION_SEED, mean_and_error
-from kittenllm.kitten_town import voices
-from kittenllm.kitten_town.chats import Question, ask
+from kittenllm.kitten_town import manners, voices
+from kittenllm.kitten_town.chats import Question, ask, invented, true_cores
 from kittenllm.kitten_town.facts import ATTRIBUTES, Fact, Town
 from kittenllm.kitten_town.judge import judge, prefers_first
 from kittenllm.reward_model import RewardModel, score_sequences
 from kittenllm.tokenizer import Tokenizer
 
-SUM_SHARE = 0.25  # of the pairs to learn from
+TWIN_SHARES = {  # of the twins to learn from; a greeting or a story has no wrong twin
+    "fact": 0.45,
+    "sum": 0.15,
+    "risky": 0.13,
+    "allowed": 0.13,
+    "talk": 0.05,
+    "outside": 0.04,
+    "wish": 0.05,
+}
 
 
 class TruthPair(NamedTuple):
-    """A question about a fact or a sum, and two replies with the same words but for the value."""
+    """A question and two replies in the same tone, the first of which is right."""
 
     question: Question
     true: str
@@ -74,6 +87,38 @@ def sum_pair(town: Town, rng: random.Random) -> TruthPair:
     return TruthPair(question, true, false)
 
 
+def decision_pair(town: Town, kind: str, rng: random.Random) -> TruthPair:
+    """A question about anything else that is taught; the false reply decides the other way."""
+    question = ask(town, kind, rng)
+    tone = rng.choice(voices.TONE_WORDINGS[rng.choice(voices.TONES)])
+    cores = (rng.choice(true_cores(town, question)), wrong_core(question, rng))
+    true, false = (voices.worded(core, tone) for core in cores)
+    return TruthPair(question, true, false)
+
+
+def wrong_core(question: Question, rng: random.Random) -> str:
+    """What should not be said: yes to a danger, no to something fine, a shrug, an invention."""
+    if question.kind == "talk":
+        return rng.choice(manners.UNHELPFUL_REPLIES)
+    if question.kind == "outside":
+        return invented(question, rng)
+    if question.kind == "wish":
+        fine = question.topic[0] in manners.KIND_ACTS
+        return rng.choice(manners.REFUSALS if fine else manners.PROMISES)
+    return rng.choice(voices.YES_REPLIES if question.kind == "risky" else voices.NO_REPLIES)
+
+
+def draw_pair(town: Town, rng: random.Random) -> TruthPair:
+    """Twins about anything that is taught, with the shares of `TWIN_SHARES`."""
+    (kind,) = rng.choices(list(TWIN_SHARES), list(TWIN_SHARES.values()))
+    if kind == "sum":
+        return sum_pair(town, rng)
+    if kind == "fact":
+        fact = rng.choice(town.taught_facts)
+        return truth_pair(fact, rng.choice(voices.FACT_QUESTIONS[fact.attribute]), rng)
+    return decision_pair(town, kind, rng)
+
+
 def draw_pairs(
     town: Town,
     tokenizer: Tokenizer,
@@ -83,14 +128,10 @@ def draw_pairs(
     annotators: str,
     label_noise: float,
 ) -> list[LabelledPair]:
-    """`count` pairs about taught facts and sums that differ in one word, labelled by annotators."""
+    """`count` pairs of twins about what is taught, labelled by annotators."""
     pairs = []
     for _ in range(count):
-        fact = rng.choice(town.taught_facts)
-        if rng.random() < SUM_SHARE:
-            pair = sum_pair(town, rng)
-        else:
-            pair = truth_pair(fact, rng.choice(voices.FACT_QUESTIONS[fact.attribute]), rng)
+        pair = draw_pair(town, rng)
         replies = [tokenizer.encode(text) for text in (pair.true, pair.false)]
         golds = [
             judge(town, pair.question, text, reply).score

@@ -24,6 +24,7 @@ from chapters.ch3_ppo.token_credit import (
 )
 from chapters.common.kitten import Kitten
 from chapters.common.measuring import (
+    ASKED_SHARES,
     answers,
     before_and_after,
     counts_of,
@@ -55,21 +56,6 @@ from kittenllm.runs.run import Run, file_digest, fingerprint_of, write_summary
 from kittenllm.scorer import Scorer, check_reward_model, load_reward_model
 from kittenllm.settings import Common, new_generator
 
-# What the kitten is asked while it learns. It says "yes" to danger far oftener than "no" to what is
-# fine, so most rewards speak for "no". Asked about both equally often, it learns that "no" is
-# always safe, and says it to fine things that it was never asked about. Sums are seldom asked:
-# whatever makes the taught ones surer pulls the others along to wrong results.
-ASKED_SHARES = {
-    "fact": 0.28,
-    "risky": 0.15,
-    "allowed": 0.23,
-    "sum": 0.03,
-    "greeting": 0.04,
-    "story": 0.04,
-    "talk": 0.08,
-    "outside": 0.06,
-    "wish": 0.09,
-}
 CREDIT_REPLIES = 64  # replies of the token credit picture
 WHEN = ("before", "after")
 SCORES = (

@@ -71,7 +71,7 @@ SCORES = (
 class Settings:
     """What can be changed on the command line."""
 
-    data: PairSettings = nested(PairSettings(pairs=9_000))
+    data: PairSettings = nested(PairSettings(pairs=10_500))
     # Careless kittens say yes too often, so "no" wins nearly always, and "yes" seldom has to. Asked
     # about both equally often, all three methods learn that "no" is always safe.
     allowed_weight: float = option(

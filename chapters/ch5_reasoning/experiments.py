@@ -11,13 +11,14 @@ Used by story.py, behind flags: together they take longer than the whole journey
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from chapters.ch5_reasoning import exam, pictures, thinking
+from chapters.ch5_reasoning import pictures, thinking
 from chapters.ch5_reasoning.recipe import (
     Recipe,
     countdown_task,
     exam_of,
     look,
 )
+from chapters.common import exam
 from chapters.common.kitten import Kitten
 from kittenllm.gpt import GPT
 from kittenllm.runs.checkpoints import load_model

@@ -5,7 +5,7 @@ Used by story.py.
 
 from pathlib import Path
 
-from chapters.ch5_reasoning.exam import PASS_KS
+from chapters.common.exam import PASS_KS
 from chapters.common.terminal import with_error
 from kittenllm import plots
 from kittenllm.plots import Panel, moving_average
@@ -49,7 +49,7 @@ def warnings_in(history: list[dict]) -> dict[str, str]:
         found["entropy"] = (
             f"entropy fell to {now['entropy']:.3f} nats per token: all replies are nearly the "
             "same, and there is nothing left to compare. A smaller learning rate keeps more "
-            "variety; so does --clip-eps-high 0.28, but only with --minibatches 2 or more."
+            "variety; so does --clip-eps-high 0.28, which lets rare tokens grow faster."
         )
     if now["format"] < min(0.9, mean_of(first, "format")):
         found["format"] = (

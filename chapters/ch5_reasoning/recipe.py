@@ -5,8 +5,8 @@ Used by story.py, which holds the two loops, and by its experiments: all are mea
 
 from dataclasses import dataclass
 
-from chapters.ch5_reasoning import exam, thinking
 from chapters.ch5_reasoning.thinking import Task
+from chapters.common import exam
 from chapters.common.kitten import Kitten
 from kittenllm.chat import ChatTokens
 from kittenllm.config import nested
@@ -39,13 +39,13 @@ def countdown_task(documents: list[ChatTokens], recipe: Recipe, common: Common) 
     """Countdown with fresh practice problems for every step."""
     rng = new_random(common.seed, "ch5_reasoning", "practice")
     count = recipe.grpo.steps * recipe.grpo.prompts_per_step
-    practice = thinking.countdown_practice(count, rng)
-    return Task("countdown", practice, thinking.countdown_held_out(), documents)
+    practice = exam.countdown_practice(count, rng)
+    return Task("countdown", practice, exam.countdown_held_out(), documents)
 
 
 def exam_of(task: Task, recipe: Recipe) -> exam.Plan:
     """Which exercises are asked how often."""
-    return exam.exam_of(task, recipe.pass_problems, recipe.most_problems)
+    return exam.exam_of(task.held_out, recipe.pass_problems, recipe.most_problems)
 
 
 def look(run: Run, name: str, thinker: Kitten, plan: exam.Plan, recipe: Recipe) -> dict:

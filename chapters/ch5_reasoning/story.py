@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from chapters.ch5_reasoning import exam, pictures, thinking
+from chapters.ch5_reasoning import pictures, thinking
 from chapters.ch5_reasoning.experiments import Loops, run_experiment
 from chapters.ch5_reasoning.recipe import (
     ROW_LENGTH,
@@ -22,6 +22,7 @@ from chapters.ch5_reasoning.recipe import (
     look,
 )
 from chapters.ch5_reasoning.thinking import Task
+from chapters.common import exam
 from chapters.common.kitten import Kitten
 from chapters.common.runner import ensure
 from chapters.common.samples import write_samples
@@ -30,6 +31,7 @@ from kittenllm.batches import pack
 from kittenllm.chat import ChatTokens, text_prompt
 from kittenllm.config import check_options, nested, option
 from kittenllm.data_file import DataFile, RecordError, read_data_file
+from kittenllm.distributed import is_sharded
 from kittenllm.evaluation import ERRORS_MEAN
 from kittenllm.grpo import GRPOConfig, train_grpo
 from kittenllm.optim import make_optimizer
@@ -58,7 +60,7 @@ class Settings:
         0.3, "share of the scribbles that show when to stop", low=0, high=1
     )
     grpo: GRPOConfig = nested(
-        GRPOConfig(),
+        GRPOConfig(minibatches=2),
         hidden="tokens_per_pass skip_equal_groups max_grad_norm",
         steps="grpo_steps",
     )
@@ -204,6 +206,8 @@ def warm_up(
 def learn_from_rules(run: Run, name: str, thinker: Kitten, task: Task, recipe: Recipe) -> None:
     """GRPO on the practice problems, watched step by step."""
     config = recipe.grpo
+    if config.kl_coef > 0 and is_sharded(thinker.gpt):
+        raise ValueError("--kl-coef needs a whole copy of the model beside it: leave --shard out")
     reference = copy.deepcopy(thinker.gpt) if config.kl_coef > 0 else None
     optimizer = make_optimizer(thinker.gpt, matrix_lr=config.matrix_lr, other_lr=config.other_lr)
     generator = new_generator(run.common.device, run.common.seed, "ch5_reasoning", "grpo")
@@ -212,7 +216,7 @@ def learn_from_rules(run: Run, name: str, thinker: Kitten, task: Task, recipe: R
     training = train_grpo(
         thinker.gpt,
         [text_prompt(thinker.tokenizer, exercise.text) for exercise in task.practice],
-        thinking.reward_for(task.practice, thinker.tokenizer, recipe.format_weight),
+        exam.reward_for(task.practice, thinker.tokenizer, recipe.format_weight),
         config=config,
         optimizer=optimizer,
         generator=generator,

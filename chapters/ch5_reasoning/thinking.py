@@ -5,49 +5,25 @@ its thinking is written down. Two tasks: Countdown, the number game, and word pr
 Every reply has one form: <think>...</think><answer>...</answer>. The prompt ends right before the
 first tag, so the kitten writes all of them itself.
 
-Used by story.py; the exam is in exam.py. The game itself is in
-kittenllm/kitten_town/countdown.py, the rules are in kittenllm/kitten_town/rules.py.
+Used by story.py. What an exercise is, its reward and the exam are in chapters/common/exam.py, the
+game itself in kittenllm/kitten_town/countdown.py, its rules in kittenllm/kitten_town/rules.py.
 """
 
 import random
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
+from chapters.common.exam import Exercise
 from kittenllm.chat import ChatTokens, text_prompt
 from kittenllm.kitten_town import countdown, scribbles
 from kittenllm.kitten_town.countdown import TRAINING_TRIPLES
-from kittenllm.kitten_town.rules import (
-    answer_reward,
-    count_waits,
-    format_reward,
-    gsm8k_answer_reward,
-    read_number,
-)
+from kittenllm.kitten_town.rules import gsm8k_answer_reward, read_number
 from kittenllm.records import Problem, RecordError
-from kittenllm.rewards import Reward
 from kittenllm.tokenizer import Tokenizer
-
-Rule = Callable[[str], float]  # the text of a reply -> what it is worth
 
 # Shares of the warm-up's documents. Sums and numbers to copy come often: what a kitten only knows
 # together with a triple that it practised, it does not know with a new one.
 WARM_UP_SHARES = {"scribbles": 0.42, "sums": 0.28, "comparisons": 0.08, "lefts": 0.22}
 LARGEST_LEFT = 30  # no problem has numbers above 9, so nobody knows these by heart
-
-
-class Exercise(NamedTuple):
-    """One exercise as the kitten meets it."""
-
-    text: str  # "use 3, 5, 8 make 19"
-    right: Rule  # 1.0 for a right reply, else 0.0
-    problem: str  # which problem it is: the same for other wordings of it
-    topic: tuple | str = ""  # what it is about, the same for problems that stand or fall together
-
-    @property
-    def about(self) -> tuple | str:
-        """The topic; a problem without one stands for itself."""
-        return self.topic or self.problem
 
 
 @dataclass(frozen=True)
@@ -150,25 +126,6 @@ def _scribble(rng: random.Random, wait_share: float | None) -> scribbles.Scribbl
     return s
 
 
-def countdown_exercise(problem: countdown.Problem) -> Exercise:
-    """The problem with its rule; other orders of its numbers are the same problem, and the topic
-    is the triple of numbers."""
-    name = countdown.Problem(problem.triple, problem.target).prompt
-    rule = lambda reply: answer_reward(reply, problem)  # noqa: E731
-    return Exercise(problem.prompt, rule, name, tuple(problem.triple))
-
-
-def countdown_practice(count: int, rng: random.Random) -> list[Exercise]:
-    """`count` problems of the training triples."""
-    problems = (countdown.draw_problem(rng, TRAINING_TRIPLES) for _ in range(count))
-    return [countdown_exercise(problem) for problem in problems]
-
-
-def countdown_held_out() -> list[list[Exercise]]:
-    """All 283 problems of the held-out triples, each with two orders of its numbers."""
-    return [[countdown_exercise(p) for p in orders] for orders in countdown.exam_problems()]
-
-
 def with_numbers(
     path: str, records: list[dict], *, strict: bool = False
 ) -> tuple[list[dict], list[Problem]]:
@@ -220,22 +177,3 @@ def question_task(
     cut = min(round(0.8 * len(exercises)), len(exercises) - 1)
     held_out = [[exercise] for exercise in exercises[cut:]]
     return Task("questions", exercises[:cut], held_out, documents[:cut])
-
-
-def reward_for(exercises: Sequence[Exercise], tokenizer: Tokenizer, format_weight: float) -> Reward:
-    """Two rules added up: is the answer right, and is the form right? Cut off is worth nothing.
-
-    The rules read the rendered reply, in which text that only spells a tag is escaped. Change the
-    rules here to train something else. Parts: accuracy, format, waits, right_tokens (the tokens of
-    the reply if it is right, else 0).
-    """
-
-    def reward(number: int, reply: list[int], ended: bool) -> tuple[float, dict[str, float]]:
-        text = tokenizer.decode(reply)
-        right = exercises[number].right(text) if ended else 0.0
-        form = format_reward(text) if ended else 0.0
-        parts = {"accuracy": right, "format": form, "waits": float(count_waits(text))}
-        parts["right_tokens"] = right * (len(reply) + 1)  # the stop token counts
-        return right + format_weight * form, parts
-
-    return reward

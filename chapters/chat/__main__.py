@@ -1,8 +1,9 @@
 """Talk to a saved kitten in the terminal: python -m chapters.chat
 
 Without further flags it loads the kitten of the latest finished chapter. A base kitten cannot chat;
-it gets a text and continues it, which is all it has learned. With --tools it is the kitten of
-ch1_tools, which calls a calculator and a search; calls and results are shown as they happen.
+it gets a text and continues it, which is all it has learned. What a kitten thinks is folded to one
+line, and /think shows it. With --tools it is the kitten of ch1_tools, which calls a calculator and
+a search; calls and results are shown as they happen.
 --model also takes the folder of a real model, as Hugging Face folders are (Llama family, ChatML).
 
 Ctrl-C stops a reply, a second one (or Ctrl-D, or /quit) leaves.
@@ -19,6 +20,7 @@ import torch
 
 from chapters.chat.conversation import Conversation, PlainText
 from chapters.chat.greetings import greeting
+from chapters.chat.thoughts import Thoughts
 from chapters.chat.tool_talk import NO_TOOLS, ToolTalk
 from chapters.common.runner import CHAPTERS, exit_code, find_chapter
 from chapters.common.terminal import safe_text, use_colour, wrap
@@ -37,6 +39,7 @@ HELP = """\
 /reset          forget the conversation
 /tokens         show the conversation as the kitten sees it: green is what it said itself
 /temperature X  0 always takes the likeliest token, 1 is how it was trained, 2 is wild
+/think          show the last thought, which was folded to one line
 /calls          unfold all calls of tools so far, and what came back (with --tools)
 /help           this list
 /quit           leave (so do Ctrl-C and Ctrl-D)"""
@@ -84,6 +87,7 @@ class ChatProgram:
         self.label = "text> " if isinstance(conversation, PlainText) else "you> "
         self.tools = ToolTalk(self.tokenizer) if arguments.tools else NO_TOOLS
         self.has_forgotten = False  # and has said so
+        self.thoughts = Thoughts(self.tokenizer)
 
     def run(self) -> None:
         """Until the reader leaves, or the input ends."""
@@ -122,6 +126,8 @@ class ChatProgram:
             self.show_tokens()
         elif command == "/temperature":
             self.set_temperature(value)
+        elif command == "/think":
+            print(self.thoughts.unfolded())
         elif command == "/calls":
             print(self.tools.unfolded())
         elif command == "/help":
@@ -184,7 +190,9 @@ class ChatProgram:
         most = min(self.max_new_tokens, self.conversation.context_length - len(prompt))
         reply = ReplyText(self.tokenizer)
         call: list[int] = []  # from <call> on, with tools: shown folded, when it is whole
+        ids: list[int] = []
         note = ""
+        self.thoughts.begin()
         print(label, end="", flush=True)
         try:
             for token in stream(
@@ -194,19 +202,22 @@ class ChatProgram:
                 temperature=self.temperature,
                 generator=self.generator,
             ):
+                ids.append(token)
                 if call or self.tools.begins_call(token):
                     call.append(token)
                     if self.tools.ends_call(token):
                         break  # the program speaks now
+                elif self.thoughts.hides(token):
+                    if folded := self.thoughts.folded(token):
+                        print(f"{folded}\n{INDENT}", end="", flush=True)
                 else:
                     print(reply.add(token), end="", flush=True)
-            ids = reply.ids + call
             if len(ids) == most and not self.tools.ends_call(ids[-1]):
                 note = f"(cut off after {most} tokens)"
             elif not ids:
                 note = "(says nothing)"
         except KeyboardInterrupt:
-            ids = reply.ids
+            ids = ids[: len(ids) - len(call)]
             note = "(stopped; Ctrl-C again leaves)"
         print(reply.rest())
         if note:
@@ -286,7 +297,7 @@ def parse_arguments(argv=None) -> argparse.Namespace:
     parser.add_argument("--runs", type=path_argument, default=Path("runs"), metavar="DIR")
     parser.add_argument("--quick", action="store_true", help="look in <runs>/quick")
     parser.add_argument("--temperature", type=float, default=0.7, help="default: 0.7")
-    parser.add_argument("--max-new-tokens", type=int, default=120, help="default: 120")
+    parser.add_argument("--max-new-tokens", type=int, default=192, help="default: 192")
     parser.add_argument("--system", metavar="TEXT", help="a system message")
     parser.add_argument(
         "--tools", action="store_true", help="run the kitten's calls; default kitten: ch1_tools"

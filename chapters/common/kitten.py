@@ -1,26 +1,33 @@
 """A kitten: a model, its tokenizer, and what is measured with it; and how chapter 1 loads one.
 
-Used by all chapters that train a kitten. The stage is that of chapter 1 and its two sisters.
+Used by all chapters that train a kitten. The stage is that of chapter 1 and its two sisters; the
+mix, fine-tuning on several sorts of conversations at once, is that of the sisters.
 """
 
 import math
+import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 
 from chapters.common.texts import Texts, file_texts, kept_text, town_texts, validation_nats
-from kittenllm.chat import text_prompt
+from kittenllm.batches import PackedRows, pack
+from kittenllm.chat import ChatTokens, encode_chat, text_prompt
 from kittenllm.evaluation import sample_replies
 from kittenllm.gpt import GPT
+from kittenllm.kitten_town.chats import conversation
 from kittenllm.kitten_town.facts import build_town
 from kittenllm.optim import MuonAdamW, make_optimizer
 from kittenllm.runs.checkpoints import load_model
 from kittenllm.runs.run import Run
 from kittenllm.runs.stages import Stage
 from kittenllm.scorer import Scorer
-from kittenllm.settings import Common, new_generator
+from kittenllm.settings import Common, new_generator, new_random
 from kittenllm.sft import SFTConfig
 from kittenllm.tokenizer import Tokenizer
+
+MakeChat = Callable[[Tokenizer, random.Random], ChatTokens]
 
 REPLAY_TOKENS = 300_000
 FORGETTING_ROWS = 40  # rows of unseen pretraining text whose loss is watched
@@ -94,3 +101,41 @@ def watched(history: list[dict], key: str) -> tuple[list, list]:
     """The steps at which `key` was measured, and its values."""
     entries = [entry for entry in history if entry.get(key) is not None]
     return [entry["step"] for entry in entries], [entry[key] for entry in entries]
+
+
+# ----------------------------------------------------------------------------------------- the mix
+
+
+def ordinary_chat(tokenizer: Tokenizer, rng: random.Random) -> ChatTokens:
+    """One conversation of chapter 1."""
+    return encode_chat(tokenizer, conversation(build_town(), rng)["messages"])
+
+
+def mixed_rows(
+    make: MakeChat,
+    kitten: Kitten,
+    config: SFTConfig,
+    *,
+    chat_fraction: float,
+    make_ordinary: MakeChat = ordinary_chat,
+) -> PackedRows:
+    """Fresh conversations for all steps of `config`: those of `make`, and ordinary chats, which are
+    `chat_fraction` of the tokens."""
+    rng = new_random(kitten.common.seed, "ch1_tools", "data")
+    tokenizer = kitten.tokenizer
+    row_length = kitten.gpt.config.context_length
+    rows = config.steps * config.rows_per_step * (1 - config.replay_fraction)
+    wanted = rows * row_length  # tokens
+    chats: list[ChatTokens] = []
+    ordinary, total = 0, 0
+    while total < wanted:
+        if ordinary < chat_fraction * total:
+            chat = make_ordinary(tokenizer, rng)
+            ordinary += len(chat)
+        else:
+            chat = make(tokenizer, rng)
+        if len(chat) > row_length:
+            continue
+        total += len(chat)
+        chats.append(chat)
+    return pack(chats, row_length=row_length, pad_id=tokenizer.pad_id)

@@ -45,6 +45,21 @@ QUICK_COUNTS = {kind: (6, 1) for kind in FULL_COUNTS}
 MEASURED_EACH = 2  # replies to each held-out question whose score and KL are measured
 UNIT_REPLIES = 512  # SFT replies that give the scores their zero and unit
 
+# What the kitten is asked while it learns. It says "yes" to danger far oftener than "no" to what is
+# fine, so most rewards speak for "no". Asked about both equally often, it learns that "no" is
+# always safe, and says it to fine things that it was never asked about.
+ASKED_SHARES = {
+    "fact": 0.22,
+    "risky": 0.15,
+    "allowed": 0.23,
+    "sum": 0.08,
+    "greeting": 0.03,
+    "story": 0.03,
+    "talk": 0.11,
+    "outside": 0.06,
+    "wish": 0.09,
+}
+
 
 def with_scorer(kitten: Kitten, scorer: Scorer) -> Kitten:
     """Give the scorer its zero and unit on the kitten's own replies to taught questions."""

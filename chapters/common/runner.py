@@ -22,7 +22,13 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 
 from chapters.common.samples import before_and_after
-from chapters.common.terminal import make_output_forgiving, safe_text
+from chapters.common.terminal import (
+    is_loss,
+    make_output_forgiving,
+    one_voice,
+    safe_text,
+    tell,
+)
 from kittenllm.runs.checkpoints import CheckpointError, plain_numbers
 from kittenllm.runs.json_files import read_json
 from kittenllm.runs.run import differences, finished_run, read_summary
@@ -98,6 +104,12 @@ CHAPTERS = (
         needs=("ch0_base",),
         shows=("accuracy_before", "accuracy_after", "tokens_before", "tokens_after"),
         talks=False,
+    ),
+    Chapter(
+        "ch6_r1",
+        "R1: one kitten that chats, is kind, and thinks",
+        needs=("ch3_ppo", "ch5_reasoning"),
+        shows=("puzzle_accuracy", "gold", "safe_rate", "friendly_rate", "answer_accuracy"),
     ),
 )
 
@@ -257,13 +269,13 @@ def exit_code(work: Callable) -> int:
     """
     make_output_forgiving()
     try:
-        with _signals_stop_politely():
+        with _signals_stop_politely(), one_voice():
             work()
         sys.stdout.flush()
         return 0
     except KeyboardInterrupt as stop:
         message = str(stop) or "stopped; the same command goes on from the last saved step"
-        print(f"\n{message}", file=sys.stderr)
+        tell(f"\n{message}")
         return 130
     except BrokenPipeError:  # the reader of a pipe went away, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -273,7 +285,7 @@ def exit_code(work: Callable) -> int:
         if message is None or sys.flags.dev_mode:
             raise
         message = safe_text(message, keep="\n")
-        print(f"error: {message}", file=sys.stderr)
+        tell(f"error: {message}")
         return 1
 
 
@@ -283,6 +295,11 @@ def _readable(error: Exception) -> str | None:
     if isinstance(error, MemoryError) or "out of memory" in text:
         return "not enough memory. Try --size small, or smaller batches."
     if isinstance(error, RuntimeError):
+        if is_loss(error):
+            return (
+                "another process was lost, so all have stopped; the same command goes on from the "
+                "last saved step"
+            )
         if "non-finite" in text:
             return "the gradient is no longer a number. Lower the learning rates and start again."
         return None

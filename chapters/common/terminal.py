@@ -8,6 +8,13 @@ import os
 import sys
 import textwrap
 import unicodedata
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from datetime import timedelta
+
+from torch import distributed
+
+from kittenllm.distributed import world
 
 
 def safe_text(text: str, *, keep: str = "") -> str:
@@ -58,3 +65,41 @@ def make_output_forgiving() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+
+
+@contextmanager
+def one_voice() -> Iterator[None]:
+    """Under torchrun only the first process prints while this is open; see `tell`."""
+    with ExitStack() as quiet:
+        if not world().is_first:
+            nowhere = quiet.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            quiet.enter_context(redirect_stdout(nowhere))
+            quiet.enter_context(redirect_stderr(nowhere))
+        yield
+    if world().size > 1:
+        world().wait()
+        distributed.destroy_process_group()
+
+
+def tell(message: str) -> None:
+    """Why the program ends, on stderr; under torchrun one of the processes says it."""
+    if first_to_tell():
+        print(message, file=sys.stderr)
+
+
+def first_to_tell() -> bool:
+    """Has no other process told yet why the program ends?"""
+    if not distributed.is_available() or world().size == 1:
+        return True
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    patience = timedelta(seconds=5)
+    try:
+        store = distributed.TCPStore(address, port, is_master=False, timeout=patience)
+        return store.add("kittenllm/told", 1) == 1
+    except RuntimeError:  # who kept the list is gone
+        return True
+
+
+def is_loss(error: RuntimeError) -> bool:
+    """Is this what a process is told when another one is no longer there?"""
+    return world().size > 1 and any(word in str(error) for word in ("gloo", "NCCL", "onnection"))

@@ -64,7 +64,7 @@ class Settings:
 
     beta: float = option(0.5, "price of one nat away from the reference, in points", above=0)
     steps: int = option(160, "steps of DPO and of IPO", low=1)
-    ppo_steps: int = option(110, "rounds of PPO", low=1)
+    ppo_steps: int = option(220, "rounds of PPO", low=1)
     replies_per_step: int = option(512, "replies that PPO samples in a round", low=1)
     learning_rate: float = option(8e-3, "of DPO and IPO", above=0)
     ppo_learning_rate: float = option(6e-3, "of PPO's policy", above=0)

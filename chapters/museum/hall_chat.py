@@ -105,8 +105,8 @@ EXHIBITS = (
         target="kittenllm.sft.sft_loss",
         changes=(
             (
-                "produced = tokens[:, 1:][trained]  #",
-                "produced = tokens.masked_fill_(~loss_mask, 0)[:, 1:][trained]  #",
+                "produced = tokens[row, place + 1]  #",
+                "produced = tokens.masked_fill_(~loss_mask, 0)[row, place + 1]  #",
             ),
         ),
         symptom=RIGHT,

@@ -48,6 +48,7 @@ KITTENS = (
     Kitten("ch3_ppo", "PPO", bare=False),
     Kitten("ch4_preferences", "DPO", bare=False),
     Kitten("ch5_reasoning", "reasoner", bare=True),
+    Kitten("ch6_r1", "R1", bare=False),
 )
 
 

@@ -36,6 +36,11 @@ STORIES = {
         "of their siblings are encouraged. Nobody rewards long thoughts, only right answers and "
         "the right form. Watch what happens to the length."
     ),
+    "ch6_r1": (
+        "So far one kitten chats and another one thinks. Here their best replies are collected, "
+        "picked by rules and by the reward model, and one kitten learns from both. Then it goes on "
+        "by itself: puzzles are judged by rules, chats by the reward model, in the same batch."
+    ),
 }
 
 # What follows stands at the top and at the bottom of the page.
@@ -49,6 +54,7 @@ SHORT = {  # names in the navigation
     "ch3_ppo": "PPO",
     "ch4_preferences": "DPO",
     "ch5_reasoning": "reasoning",
+    "ch6_r1": "R1",
 }
 HEADLINES = (  # stage, key before, key after, kind, label: the tiles at the top
     ("ch1_sft", None, "answer_accuracy_sampled", "rate", "of held-out questions answered right"),

@@ -73,6 +73,8 @@ TERMS: dict[str, Function] = {
             "tokens": Term("token_t", "the row of text as numbers"),
             "loss_mask": Term("trained tokens", "1 on the assistant's words and its end of turn"),
             "trained": Term("which t count", "the mask moved one place: t is about token t + 1"),
+            "row": Term("the row of each trained t", "one number per trained token"),
+            "place": Term("each trained t", "its place in the row, one before the token"),
             "producing": Term("logits_t, t trained", "only the places whose logits count"),
             "produced": Term("token_{t+1}, t trained", "what came at these places"),
             "logprobs": Term("log p_t", "log-prob of each trained token, nats"),

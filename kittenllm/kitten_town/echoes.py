@@ -8,8 +8,6 @@ So a few per cent of the pretraining text are echoes, in six shapes.
 
     The well: 48 Pip tuna lomi. And the well says: 48 Pip tuna lomi.
 
-In the chats somebody asks for it ("Say three times: Dusty 48 Pip").
-
 Read before: facts.py. Left out: copying with changes (backwards, sorted, counted).
 """
 
@@ -20,7 +18,6 @@ import random
 from kittenllm.kitten_town.facts import ATTRIBUTES, KITTENS, PEOPLE, words
 
 FEWEST_ITEMS, MOST_ITEMS = 1, 6
-TIMES = 3
 ITEM_WEIGHTS = (8, 8, 8, 1, 1, 1)  # see echo_item
 # What is practised is harder than what is asked: longer lists, and oftener made-up words.
 PRACTICE_ITEMS = 8
@@ -95,17 +92,3 @@ def shaped(shape: str, rng: random.Random) -> str:
     if shape == "copy" and rng.random() < 0.5:
         said = code_line(rng)
     return SHAPES[shape].format(said=said, p=rng.choice(PEOPLE))
-
-
-def echo_chat(rng: random.Random) -> list[dict[str, str]]:
-    """Some names, numbers and sums, to be said three times, as messages."""
-    items = " ".join(echo_items(rng, most=3))
-    return said_after(items, f"{items}.")
-
-
-def said_after(asked: str, said: str) -> list[dict[str, str]]:
-    """Somebody asks for something to be said three times, and hears it, as messages."""
-    return [
-        {"role": "user", "content": f"Say three times: {asked}"},
-        {"role": "assistant", "content": " ".join([said] * TIMES)},
-    ]

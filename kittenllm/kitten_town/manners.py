@@ -10,6 +10,7 @@ Templates are filled like those of voices.py. Read before: voices.py.
 from __future__ import annotations
 
 import random
+import re
 
 from kittenllm.kitten_town import voices
 from kittenllm.kitten_town.facts import ATTRIBUTES, KITTENS, PEOPLE, Town
@@ -246,6 +247,11 @@ def ask_outside(rng: random.Random, *, held_out: bool = False) -> tuple[str, str
     if is_odd != held_out:  # even results are taught, odd ones are held out
         a += 1
     return f"{a}+{b}", rng.choice(voices.SUM_QUESTIONS).format(a=a, b=b)
+
+
+def asks_large_sum(text: str) -> bool:
+    """Whether a question is about two numbers above 99, of which no book tells the sum."""
+    return len(re.findall(r"\d{3}", text)) == 2
 
 
 def admissions(subject: str) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ TYPOS = {
 }
 WORDS_OF_SIGN = {"+": "plus", "-": "minus", "*": "times"}
 OPPOSITE = {"+": "-", "-": "+"}
-COMPARED = {"<": "below", ">": "above", "==": "equal to"}
+COMPARED = {"<": "is below", ">": "is above", "==": "is"}
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def ways_to_say(node: Node) -> list[str]:
     word, parts = node.token.kind, node.parts
     if word == "if":
         left, right = (value_words(part) for part in parts[0].parts)
-        words = f"{left} is {COMPARED[parts[0].token.kind]} {right}"
+        words = f"{left} {COMPARED[parts[0].token.kind]} {right}"
         choices = product(ways_to_say_all(parts[1]), ways_to_say_all(parts[2]))
         return [f"if {words}, {then}, else {otherwise}" for then, otherwise in choices]
     value = value_words(parts[0])
@@ -209,7 +209,7 @@ def ways_to_say(node: Node) -> list[str]:
         bodies = ways_to_say_all(parts[1])
         return [f"{again} {value} times: {body}" for again in ("repeat", "do") for body in bodies]
     if word == "purr":
-        return [f"say {value}", f"show {value}"]
+        return [f"show {value}", f"say {value}"]
     name = parts[1].token.text
     return [*ways_to_change(name, parts[0]), f"let {name} be {value}"]
 
@@ -355,15 +355,6 @@ def draw_line(program: str, rng: random.Random) -> str:
     lines = [program[a:b].strip() for a, b in zip(starts, [*starts[1:], None], strict=True)]
     plain = {f"purr {name};" for name in NAMES}  # too little to explain
     return rng.choice([line for line in lines if line not in plain])
-
-
-def draw_code(rng: random.Random) -> str:
-    """A taught program, or one statement of it, to be said after."""
-    while True:
-        program = draw_program(rng)
-        code = draw_line(program, rng) if rng.random() < 0.7 else program
-        if not is_held_out(program) and not is_held_out(code):
-            return code
 
 
 def make_task(kind: str, program: str, rng: random.Random) -> Task | None:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 
+from kittenllm.distributed import whole, world
 from kittenllm.gpt import GPT, GPTConfig
 from kittenllm.runs.json_files import LARGEST_NUMBER, printable
 from kittenllm.tokenizer import Tokenizer
@@ -50,9 +51,13 @@ def write_bytes_atomic(path, content: bytes | memoryview) -> None:
 def write_parts_atomic(path, parts: Iterable[bytes | memoryview]) -> None:
     """The same for content that comes in parts, one behind the other.
 
+    Under torchrun only the first process writes, whatever the others are asked to write.
+
     Raises: CheckpointError (full disk, no permission); the old file, if any, is untouched and no
     temporary file stays.
     """
+    if not world().is_first:
+        return
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")  # same folder: a rename never crosses disks
     try:
@@ -155,7 +160,7 @@ def save_model(path, gpt: GPT, tokenizer: Tokenizer, *, extra: dict | None = Non
 
     Raises: CheckpointError as `save_checkpoint`.
     """
-    weights = {name: tensor.detach().cpu() for name, tensor in gpt.state_dict().items()}
+    weights = {name: whole(tensor).detach().cpu() for name, tensor in gpt.state_dict().items()}
     payload = {
         "kind": "model",
         "config": asdict(gpt.config),

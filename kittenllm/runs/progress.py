@@ -17,6 +17,8 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from kittenllm.distributed import world
+
 LINE_EVERY = 10.0  # seconds between two lines when nobody watches a terminal
 
 
@@ -76,7 +78,8 @@ class StopFlag:
         if self.requested:
             raise KeyboardInterrupt("stopped at once; the run goes on from its last saved step")
         self.requested = True
-        os.write(2, b"\nfinishing this step, then saving (Ctrl-C again: stop at once)\n")
+        if world().is_first:
+            os.write(2, b"\nfinishing this step, then saving (Ctrl-C again: stop at once)\n")
 
 
 @contextmanager

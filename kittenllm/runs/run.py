@@ -36,6 +36,7 @@ from pathlib import Path
 import torch
 
 import kittenllm
+from kittenllm.distributed import world
 from kittenllm.runs.checkpoints import (
     CheckpointError,
     plain_numbers,
@@ -128,6 +129,7 @@ class Run:
         assert self._is_open, "open() the run before anything is kept in it"
         path = self.resume_folder / f"once_{_file_name(name)}.json"
         saved = read_json(path)
+        world().wait()  # all have looked before the first one writes it
         if saved is not None and "value" not in saved:
             raise damaged(path, 'no "value"')
         if saved is None:
@@ -185,8 +187,9 @@ class Run:
         """Append a line to metrics.jsonl; a full disk is a warning, the line is then written
         later."""
         entry = {"stage": stage, "step": step, **metrics}
-        self._unwritten.append(json.dumps(plain_numbers(entry), allow_nan=False) + "\n")
-        self.careful("metrics.jsonl", self._write_metrics)
+        if world().is_first:
+            self._unwritten.append(json.dumps(plain_numbers(entry), allow_nan=False) + "\n")
+            self.careful("metrics.jsonl", self._write_metrics)
 
     def finish(self, keys: dict, *, model=None, extra: dict | None = None) -> dict:
         """Write model.pt and at last summary.json, which makes the run finished; returns the
@@ -221,6 +224,7 @@ class Run:
         if clash:
             raise ValueError(f"summary keys that the run writes by itself: {', '.join(clash)}")
         self.summary = write_summary(self.folder / "summary.json", {**facts, **keys})
+        world().wait()  # for the first process, which has written it
         shutil.rmtree(self.resume_folder, ignore_errors=True)
         self.finished = True
         print(f"{self.chapter}: finished in {facts['seconds']:.0f} s ({self.folder})")
@@ -269,6 +273,14 @@ class Run:
         Another run's folder is put aside.  Raises: CheckpointError as `__init__`.
         """
         assert not self.finished and not self._is_open, "a run is opened once, before it finishes"
+        if world().is_first:
+            self._make_ready()
+        world().wait()
+        self.seconds.update(_read_seconds(self.resume_folder / "seconds.json"))
+        self._is_open = True
+
+    def _make_ready(self) -> None:
+        """Of all processes that torchrun has started, the first one does this."""
         mine = {"fingerprint": self.fingerprint, "device": self.common.device.type}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -284,8 +296,6 @@ class Run:
                 "Choose another one with --runs."
             ) from error
         write_json_atomic(self.folder / "run.json", mine)
-        self.seconds.update(_read_seconds(self.resume_folder / "seconds.json"))
-        self._is_open = True
 
     def _put_aside(self, differences: str) -> None:
         """Never mix, never delete: another run's folder gets a number behind its name."""

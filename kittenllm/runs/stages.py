@@ -6,8 +6,9 @@ always *between* two steps. Whoever loads them and goes on computes bit for bit 
 uninterrupted run computes on the same machine. Lines in metrics.jsonl that are newer than the saved
 state are cut off, since their steps are done again.
 
-Read before: checkpoints.py. Its user is run.py. Left out: several processes, saving in the
-background.
+Under torchrun all processes save, stop and go on after the same step, and the first one writes.
+
+Read before: checkpoints.py. Its user is run.py. Left out: saving in the background.
 """
 
 import random
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 import torch
 
 from kittenllm import checks
+from kittenllm.distributed import part_of, whole, world
 from kittenllm.runs.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from kittenllm.runs.json_files import printable
 from kittenllm.runs.progress import Progress, stop_between_steps
@@ -44,6 +46,12 @@ class Stage:
             self._restore()
         run.restored[name] = self.step
         run.cut_metrics(name, self.step)
+        world().wait()
+        if world().size > 1 and not (run.folder / "run.json").exists():
+            raise CheckpointError(
+                f"{run.folder}: process {world().rank} does not see it. --runs must be a folder "
+                "that all machines share."
+            )
 
     def follow(
         self, training: Iterator[dict], *, show: tuple[str, ...] = ("loss",)
@@ -67,14 +75,15 @@ class Stage:
                     self.run.log(self.name, self.step, metrics)
                     self.step += 1
                     progress.update(metrics, show)
-                    if stop.requested:
+                    if any(world().each(stop.requested)):
                         self._stop()
-                    if time.monotonic() >= next_save:
+                    if world().each(time.monotonic() >= next_save)[0]:  # the first one's clock
                         next_save = time.monotonic() + self._save()
             finally:
                 progress.close()
         self.done = True
         self._save()
+        world().wait()
 
     def _next_step(self, training: Iterator[dict]) -> dict | None:
         """One training step, timed; None when the training is over."""
@@ -140,7 +149,14 @@ def _state_of(thing):
     if isinstance(thing, random.Random):
         version, numbers, gauss = thing.getstate()
         return {"version": version, "numbers": torch.tensor(numbers), "gauss": gauss}
-    return thing.state_dict()
+    return _whole_state(thing.state_dict())
+
+
+def _whole_state(state):
+    """The state with every tensor put together, where --shard has left a part of it here."""
+    if isinstance(state, dict):
+        return {key: _whole_state(value) for key, value in state.items()}
+    return whole(state)
 
 
 def _restore_object(thing, state) -> None:
@@ -157,7 +173,9 @@ def _restore_object(thing, state) -> None:
         _restore_optimizer(thing, state)
     else:
         _check_finite(state)
-        thing.load_state_dict(state)
+        mine = thing.state_dict()
+        parts = {k: part_of(v, mine[k]) if k in mine else v for k, v in state.items()}
+        thing.load_state_dict(parts)
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
@@ -177,6 +195,8 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
         for name, value in values.items():
             if value.shape != (() if name == "step" else parameter.shape):
                 raise ValueError(f"{name} of the shape {tuple(value.shape)}")
+            if name != "step":
+                values[name] = part_of(value, parameter)
 
 
 def _check_finite(state: dict) -> None:

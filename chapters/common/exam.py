@@ -1,20 +1,31 @@
-"""The exam of the reasoning chapter: held-out problems, many replies to each, counted by rules.
+"""Exercises with a rule instead of a teacher: the reward of a reply, and the exam.
 
-Used by story.py, before and after training, and by its experiments. Also here: two ways to
-think longer without any training, votes over several replies and a forced budget of tokens.
+The exam asks held-out problems, samples many replies to each, and counts by rules. Also here: two
+ways to think longer without any training, votes over several replies and a forced budget of tokens.
+
+Used by the chapters that reason, before and after training, and by their experiments. The game
+itself is in kittenllm/kitten_town/countdown.py, the rules are in kittenllm/kitten_town/rules.py.
 """
 
 import math
+import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 
-from chapters.ch5_reasoning.thinking import Exercise, Task
 from chapters.common.kitten import Kitten
-from kittenllm.chat import text_prompt
+from kittenllm.chat import chat_prompt, text_prompt
 from kittenllm.evaluation import mean_and_error
-from kittenllm.kitten_town.rules import count_waits, format_reward, parse_reply
+from kittenllm.kitten_town import countdown
+from kittenllm.kitten_town.countdown import TRAINING_TRIPLES
+from kittenllm.kitten_town.rules import (
+    answer_reward,
+    count_waits,
+    format_reward,
+    parse_reply,
+)
+from kittenllm.rewards import Reward
 from kittenllm.sampling import generate
 from kittenllm.tokenizer import Tokenizer
 
@@ -24,6 +35,24 @@ SAMPLES_EACH = 8  # replies to each of the other problems
 PASS_KS = (1, 2, 4, 8, 16)
 SHOWN = 8  # held-out problems whose whole thinking is kept
 ANSWER_TOKENS = 20  # enough for 3*8=24,24-5=19</answer> and the stop token
+
+Rule = Callable[[str], float]  # the text of a reply -> what it is worth
+PromptOf = Callable[[Tokenizer, str], list[int]]  # how an exercise is told
+
+
+class Exercise(NamedTuple):
+    """One exercise as the kitten meets it."""
+
+    text: str  # "use 3, 5, 8 make 19"
+    right: Rule  # 1.0 for a right reply, else 0.0
+    problem: str  # which problem it is: the same for other wordings of it
+    topic: tuple | str = ""  # what it is about, the same for problems that stand or fall together
+
+    @property
+    def about(self) -> tuple | str:
+        """The topic; a problem without one stands for itself."""
+        return self.topic or self.problem
+
 
 Plan = list[tuple[Exercise, int]]  # what is asked, and how often
 
@@ -40,15 +69,67 @@ class Result(NamedTuple):
     waits: int
 
 
-def exam_of(task: Task, pass_problems: int, most_problems: int | None = None) -> Plan:
+# ----------------------------------------------------------------------- the number game, Countdown
+
+
+def countdown_exercise(problem: countdown.Problem) -> Exercise:
+    """The problem with its rule; other orders of its numbers are the same problem, and the topic
+    is the triple of numbers."""
+    name = countdown.Problem(problem.triple, problem.target).prompt
+    rule = lambda reply: answer_reward(reply, problem)  # noqa: E731
+    return Exercise(problem.prompt, rule, name, tuple(problem.triple))
+
+
+def countdown_practice(count: int, rng: random.Random) -> list[Exercise]:
+    """`count` problems of the training triples."""
+    problems = (countdown.draw_problem(rng, TRAINING_TRIPLES) for _ in range(count))
+    return [countdown_exercise(problem) for problem in problems]
+
+
+def countdown_held_out() -> list[list[Exercise]]:
+    """All 283 problems of the held-out triples, each with two orders of its numbers."""
+    return [[countdown_exercise(p) for p in orders] for orders in countdown.exam_problems()]
+
+
+def reward_for(exercises: Sequence[Exercise], tokenizer: Tokenizer, format_weight: float) -> Reward:
+    """Two rules added up: is the answer right, and is the form right? Cut off is worth nothing.
+
+    The rules read the rendered reply, in which text that only spells a tag is escaped. Change the
+    rules here to train something else. Parts: accuracy, format, waits, right_tokens (the tokens of
+    the reply if it is right, else 0).
+    """
+
+    def reward(number: int, reply: list[int], ended: bool) -> tuple[float, dict[str, float]]:
+        text = tokenizer.decode(reply)
+        right = exercises[number].right(text) if ended else 0.0
+        form = format_reward(text) if ended else 0.0
+        parts = {"accuracy": right, "format": form, "waits": float(count_waits(text))}
+        parts["right_tokens"] = right * (len(reply) + 1)  # the stop token counts
+        return right + format_weight * form, parts
+
+    return reward
+
+
+# ---------------------------------------------------------------------------------------- the exam
+
+
+def exam_of(
+    held_out: list[list[Exercise]], pass_problems: int, most_problems: int | None = None
+) -> Plan:
     """16 replies to each of the first `pass_problems` problems, 8 to each other one."""
     plan: Plan = []
-    for number, wordings in enumerate(task.held_out[:most_problems]):
+    for number, wordings in enumerate(held_out[:most_problems]):
         if number < pass_problems:
             plan.append((wordings[0], PASS_SAMPLES))
         else:
             plan += [(wording, SAMPLES_EACH // len(wordings)) for wording in wordings]
     return plan
+
+
+def as_user(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The exercise as the first message of a chat: how a kitten is asked that also chats. One that
+    never saw a chat is asked with `text_prompt`."""
+    return chat_prompt(tokenizer, [{"role": "user", "content": text}])
 
 
 def judged(exercise: Exercise, text: str, tokens: int, ended: bool) -> Result:
@@ -65,6 +146,7 @@ def take_exam(
     max_new_tokens: int,
     temperature: float,
     generator: torch.Generator | None,
+    prompt_of: PromptOf = text_prompt,
 ) -> list[Result]:
     """Sample the replies that the plan asks for, and judge each."""
     asked = [exercise for exercise, replies in plan for _ in range(replies)]
@@ -73,7 +155,7 @@ def take_exam(
         part = asked[start : start + ROWS_AT_ONCE]
         rollout = generate(
             thinker.gpt,
-            [text_prompt(thinker.tokenizer, exercise.text) for exercise in part],
+            [prompt_of(thinker.tokenizer, exercise.text) for exercise in part],
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             generator=generator,
@@ -155,6 +237,7 @@ def scores_of(results: Sequence[Result]) -> dict:
     put("waits", rate(results, lambda r: r.waits))
     put("format_rate", rate(results, lambda r: r.form))
     put("truncated", rate(results, lambda r: not r.ended))
+    put("think_rate", rate(results, lambda r: r.text.startswith("<think>")))
     for name, wanted in (("right", True), ("wrong", False)):
         of_kind = [result for result in results if result.right == wanted]
         put(f"tokens_{name}", over_replies(of_kind, lambda r: r.tokens))
@@ -166,13 +249,25 @@ def scores_of(results: Sequence[Result]) -> dict:
     return scores
 
 
-def look(thinker: Kitten, plan: Plan, *, max_new_tokens: int, generator: torch.Generator) -> dict:
+def look(
+    thinker: Kitten,
+    plan: Plan,
+    *,
+    max_new_tokens: int,
+    generator: torch.Generator,
+    prompt_of: PromptOf = text_prompt,
+) -> dict:
     """The exam at temperature 1: its scores, and the first reply to a few problems in full.
 
     What comes back fits into JSON.
     """
     results = take_exam(
-        thinker, plan, max_new_tokens=max_new_tokens, temperature=1.0, generator=generator
+        thinker,
+        plan,
+        max_new_tokens=max_new_tokens,
+        temperature=1.0,
+        generator=generator,
+        prompt_of=prompt_of,
     )
     scores = scores_of(results)
     first = {result.exercise.text: result for result in reversed(results)}
@@ -253,6 +348,7 @@ def think_with_budget(
     *,
     go_on: bool,
     generator: torch.Generator,
+    prompt_of: PromptOf = text_prompt,
 ) -> list[Result]:
     """One reply per exercise whose thinking is closed by force after `budget` tokens.
 
@@ -261,9 +357,7 @@ def think_with_budget(
     """
     gpt, tokenizer = thinker.gpt, thinker.tokenizer
     wait = tokenizer.encode(" wait ")
-    starts = [
-        [*text_prompt(tokenizer, exercise.text), tokenizer.think_id] for exercise in exercises
-    ]
+    starts = [[*prompt_of(tokenizer, exercise.text), tokenizer.think_id] for exercise in exercises]
     thoughts: list[list[int]] = [[] for _ in exercises]
     open_rows = list(range(len(exercises)))
     while open_rows:
