@@ -19,6 +19,7 @@ GREETINGS = {
     "ch3_ppo": TOWN,
     "ch4_preferences": TOWN,
     "ch5_reasoning": f"{CONTINUES} Give it a puzzle: use 3, 5, 8 make 19",
+    "ch6_r1": f"{TOWN} Or give me a puzzle: use 3, 5, 8 make 19",
 }
 
 
