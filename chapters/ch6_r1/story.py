@@ -24,6 +24,7 @@ from chapters.common.samples import DRAWN, TYPICAL, write_samples
 from kittenllm.batches import PackedRows, pack
 from kittenllm.chat import chat_prompt
 from kittenllm.config import check_options, nested, option
+from kittenllm.distributed import is_sharded
 from kittenllm.evaluation import ERRORS_MEAN, MAX_REPLY_TOKENS
 from kittenllm.gpt import GPT
 from kittenllm.grpo import GRPOConfig, train_grpo
@@ -273,6 +274,8 @@ def learn_from_both(
     run: Run, name: str, policy: GPT, asked: Asked, config: GRPOConfig, *salt
 ) -> None:
     """Step 4: GRPO on puzzles and chats, mixed in every batch."""
+    if any(asked.kl_coefs) and is_sharded(policy):
+        raise ValueError("--chat-kl needs a whole copy of the model beside it: leave --shard out")
     reference = copy.deepcopy(policy)  # the cold start; a stage that goes on loads later weights
     optimizer = make_optimizer(policy, matrix_lr=config.matrix_lr, other_lr=config.other_lr)
     generator = new_generator(run.common.device, run.common.seed, "ch6_r1", "grpo", *salt)
