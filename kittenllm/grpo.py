@@ -216,7 +216,7 @@ def train_grpo(
         groups = torch.arange(len(mask), device=mask.device).view(-1, size)
         for rows in [part.flatten() for part in groups.chunk(config.minibatches)] * config.epochs:
             kept, total = rows[useful[rows]], 0.0
-            for part, share, kl_coef in priced_parts(mask, rows, kept, price, config):
+            for part, share, kl_coef in priced_parts(mask, rows, kept, price, set(prices), config):
                 logprobs = action_logprobs(policy, tokens[part], mask[part])  # (rows, T-1)
                 inputs = logprobs, old_logprobs[part], advantages[part], mask[part]
                 loss, metrics = grpo_loss(
@@ -242,11 +242,20 @@ def train_grpo(
 
 
 def priced_parts(
-    mask: Tensor, rows: Tensor, kept: Tensor, price: list[float], config: GRPOConfig
+    mask: Tensor,
+    rows: Tensor,
+    kept: Tensor,
+    price: list[float],
+    all_prices: set[float],
+    config: GRPOConfig,
 ) -> Iterator[tuple[Tensor, float, float]]:
     """The parts of `training.loss_shares`, each with the one price of its rows:
-    -> (row numbers, share of the loss over all `rows`, kl_coef)."""
-    for kl_coef in sorted(set().union(*world().each(set(price)))):  # of all processes
+    -> (row numbers, share of the loss over all `rows`, kl_coef).
+
+    price holds one number per row. Every price of the training is gone through, also one that no
+    row of this batch has: under torchrun all processes must ask for their shares together.
+    """
+    for kl_coef in sorted(all_prices):
         of_price = torch.tensor([each == kl_coef for each in price], device=mask.device)  # (N,)
         same, limit = kept[of_price[kept]], config.tokens_per_pass
         for part, share in training.loss_shares(mask, rows, same, config.normalize, limit):

@@ -316,7 +316,7 @@ def test_every_setting_of_the_last_step_reaches_it(small_world, no_exams, monkey
     assert worth == pytest.approx(2.0 * parts["score"])
 
 
-@pytest.mark.parametrize("start, name", [("base", "ch0_base"), ("zero", "ch5_reasoning")])
+@pytest.mark.parametrize("start, name", [("chat", "ch1_sft"), ("zero", "ch5_reasoning")])
 def test_the_cold_start_begins_where_it_is_told_to(start, name, small_world, no_exams, monkeypatch):
     seen = asked_of(monkeypatch, "train_sft")
     asked_of(monkeypatch, "train_grpo")

@@ -24,6 +24,7 @@ from chapters.common.samples import DRAWN, TYPICAL, write_samples
 from kittenllm.batches import PackedRows, pack
 from kittenllm.chat import chat_prompt
 from kittenllm.config import check_options, nested, option
+from kittenllm.distributed import is_sharded
 from kittenllm.evaluation import ERRORS_MEAN, MAX_REPLY_TOKENS
 from kittenllm.gpt import GPT
 from kittenllm.grpo import GRPOConfig, train_grpo
@@ -37,23 +38,25 @@ from kittenllm.sft import SFTConfig, train_sft
 LIVE = ("accuracy", "format", "score", "reply_tokens", "truncated", "kl")
 TEACHERS = ("base", "chat", "PPO", "Zero")  # the kittens of earlier chapters, in the table's order
 EXPERIMENTS = ("distil", "ways")
-STARTS = {"base": "base", "zero": "Zero", "ppo": "PPO"}
+# The paper begins with the base and has conversations among the data. The chat kitten is the base
+# after chapter 1's conversations: they need not be read again.
+STARTS = {"base": "base", "chat": "chat", "ppo": "PPO", "zero": "Zero"}
 
 
 @dataclass(frozen=True)
 class Settings:
     """What can be changed on the command line."""
 
-    start: str = option("base", "the kitten that the cold start begins with", choices=tuple(STARTS))
-    problems: int = option(800, "practice puzzles that Zero is asked", low=1)
+    start: str = option("chat", "the kitten that the cold start begins with", choices=tuple(STARTS))
+    problems: int = option(1000, "practice puzzles that Zero is asked", low=1)
     attempts: int = option(4, "its replies to each", low=1)
     kept_each: int = option(2, "right replies that are kept of each puzzle, at most", low=1)
-    questions: int = option(1500, "taught questions that the PPO kitten is asked", low=1)
+    questions: int = option(1200, "taught questions that the PPO kitten is asked", low=1)
     replies_each: int = option(
         4, "its replies to each; the one that is liked best is kept", low=1, high=64
     )
-    chats: int = option(300, "longer conversations of chapter 1 that it goes on with", low=0)
-    drill_tokens: int = option(100_000, "tokens of sums and comparisons beside them", low=0)
+    chats: int = option(200, "longer conversations of chapter 1 that it goes on with", low=0)
+    drill_tokens: int = option(150_000, "tokens of sums and comparisons beside them", low=0)
     sft: SFTConfig = nested(  # the cold start, in rows of 256 tokens
         SFTConfig(steps=350, rows_per_step=8, replay_fraction=0.2, matrix_lr=3e-3, other_lr=3e-3),
         prefix="sft_",
@@ -273,6 +276,8 @@ def learn_from_both(
     run: Run, name: str, policy: GPT, asked: Asked, config: GRPOConfig, *salt
 ) -> None:
     """Step 4: GRPO on puzzles and chats, mixed in every batch."""
+    if any(asked.kl_coefs) and is_sharded(policy):
+        raise ValueError("--chat-kl needs a whole copy of the model beside it: leave --shard out")
     reference = copy.deepcopy(policy)  # the cold start; a stage that goes on loads later weights
     optimizer = make_optimizer(policy, matrix_lr=config.matrix_lr, other_lr=config.other_lr)
     generator = new_generator(run.common.device, run.common.seed, "ch6_r1", "grpo", *salt)
