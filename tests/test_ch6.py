@@ -13,7 +13,7 @@ import torch
 from chapters.ch6_r1 import distil, mixture, ways
 from chapters.ch6_r1 import story as ch6_r1
 from chapters.ch6_r1.exams import ROWS, Examiner
-from chapters.ch6_r1.mixture import Attempt, keep_best
+from chapters.ch6_r1.mixture import Attempt, keep_best, keep_failures
 from chapters.common import exam
 from chapters.common.kitten import Kitten
 from kittenllm.batches import pad_rows
@@ -190,6 +190,24 @@ def test_keep_best_never_keeps_a_wrong_or_malformed_reply_and_counts_problems_no
         assert all(each.right and each.form for each in kept)
         problems = [each.problem for each in kept]
         assert max(problems.count(problem) for problem in set(problems)) == most
+
+
+def test_failures_teach_when_to_stop_and_not_what_to_answer(town_tokenizer):
+    """The longest well-formed failure of each problem; all of it is trained but the answer."""
+    t = town_tokenizer
+    answer = t.encode("3*8=24,24-5=19")
+    thought = [t.think_id, *t.encode("1"), t.end_think_id]
+    reply = [*thought, t.answer_id, *answer, t.end_answer_id]
+    failure = Attempt("use 1, 2, 3 make 9", "a", reply, False, True)
+    attempts = [failure, attempt("a", 3, right=False), attempt("a", 40), attempt("b", 4)]
+    attempts += [attempt("a", 50, right=False, form=False)]
+    assert keep_failures(attempts, most=1) == [failure]
+    assert keep_failures(attempts, most=0) == []
+    (document,) = mixture.failure_documents(t, [failure])
+    prompt = exam.as_user(t, failure.text)
+    assert document.tokens == prompt + reply + [t.im_end_id]
+    trained = [t for t, m in zip(document.tokens, document.loss_mask, strict=True) if m]
+    assert trained == [*thought, t.answer_id, t.end_answer_id, t.im_end_id]
 
 
 def test_attempts_are_judged_by_the_rules_and_only_practised_triples_are_asked(

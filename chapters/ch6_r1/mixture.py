@@ -100,6 +100,21 @@ def keep_best(attempts: Sequence[Attempt], most: int) -> list[Attempt]:
     return kept
 
 
+def keep_failures(attempts: Sequence[Attempt], most: int) -> list[Attempt]:
+    """Of each problem at most `most` replies that are well formed and wrong, the longest first.
+
+    Who learns from successes alone never sees anybody give up, and thinks until it is cut off.
+    """
+    failed: dict[str, list[Attempt]] = {}
+    for attempt in attempts:
+        if attempt.form and not attempt.right:
+            failed.setdefault(attempt.problem, []).append(attempt)
+    kept = []
+    for of_problem in failed.values():
+        kept += sorted(of_problem, key=lambda attempt: -len(attempt.reply))[:most]
+    return kept
+
+
 def liked_replies(
     policy: GPT,
     tokenizer: Tokenizer,
@@ -150,6 +165,21 @@ def document(tokenizer: Tokenizer, prompt: list[int], reply: list[int]) -> ChatT
 def thought_documents(tokenizer: Tokenizer, kept: Sequence[Attempt]) -> list[ChatTokens]:
     """The kept thoughts as chats: Zero never saw the chat template, R1 is asked in no other way."""
     return [document(tokenizer, as_user(tokenizer, each.text), each.reply) for each in kept]
+
+
+def failure_documents(tokenizer: Tokenizer, failed: Sequence[Attempt]) -> list[ChatTokens]:
+    """Failures as chats, to learn when to stop; the wrong answer between its tags is only read."""
+    documents = []
+    for each in failed:
+        begin = each.reply.index(tokenizer.answer_id) + 1
+        end = begin + each.reply[begin:].index(tokenizer.end_answer_id)
+        chat = ChatTokens()
+        chat.add(as_user(tokenizer, each.text), trained=False)
+        chat.add(each.reply[:begin], trained=True)
+        chat.add(each.reply[begin:end], trained=False)
+        chat.add([*each.reply[end:], tokenizer.im_end_id], trained=True)
+        documents.append(chat)
+    return documents
 
 
 def long_chat_prompts(

@@ -38,8 +38,8 @@ from kittenllm.sft import SFTConfig, train_sft
 LIVE = ("accuracy", "format", "score", "reply_tokens", "truncated", "kl")
 TEACHERS = ("base", "chat", "PPO", "Zero")  # the kittens of earlier chapters, in the table's order
 EXPERIMENTS = ("distil", "ways")
-# The paper begins with the base and has conversations among the data. The chat kitten is the base
-# after chapter 1's conversations: they need not be read again.
+# The paper begins with the base and has conversations among the data. The PPO kitten is the base
+# after chapters 1 to 3: it can chat already, and a few of its own best replies keep it so.
 STARTS = {"base": "base", "chat": "chat", "ppo": "PPO", "zero": "Zero"}
 
 
@@ -47,10 +47,13 @@ STARTS = {"base": "base", "chat": "chat", "ppo": "PPO", "zero": "Zero"}
 class Settings:
     """What can be changed on the command line."""
 
-    start: str = option("chat", "the kitten that the cold start begins with", choices=tuple(STARTS))
+    start: str = option("ppo", "the kitten that the cold start begins with", choices=tuple(STARTS))
     problems: int = option(1000, "practice puzzles that Zero is asked", low=1)
     attempts: int = option(4, "its replies to each", low=1)
-    kept_each: int = option(2, "right replies that are kept of each puzzle, at most", low=1)
+    kept_each: int = option(3, "right replies that are kept of each puzzle, at most", low=1)
+    failed_each: int = option(
+        1, "well-formed failures beside them, at most; their answers are not trained", low=0
+    )
     questions: int = option(1200, "taught questions that the PPO kitten is asked", low=1)
     replies_each: int = option(
         4, "its replies to each; the one that is liked best is kept", low=1, high=64
@@ -58,21 +61,21 @@ class Settings:
     chats: int = option(200, "longer conversations of chapter 1 that it goes on with", low=0)
     drill_tokens: int = option(150_000, "tokens of sums and comparisons beside them", low=0)
     sft: SFTConfig = nested(  # the cold start, in rows of 256 tokens
-        SFTConfig(steps=350, rows_per_step=8, replay_fraction=0.2, matrix_lr=3e-3, other_lr=3e-3),
+        SFTConfig(steps=400, rows_per_step=8, replay_fraction=0.2, matrix_lr=3e-3, other_lr=3e-3),
         prefix="sft_",
         hidden="warmup cooldown max_grad_norm",
     )
     grpo: GRPOConfig = nested(
-        GRPOConfig(steps=30, minibatches=2),
+        GRPOConfig(steps=50, minibatches=2),
         hidden="kl_coef tokens_per_pass skip_equal_groups max_grad_norm",
         steps="grpo_steps",
     )
-    puzzle_share: float = option(0.5, "share of the prompts of RL that are puzzles", low=0, high=1)
+    puzzle_share: float = option(0.8, "share of the prompts of RL that are puzzles", low=0, high=1)
     format_weight: float = option(
         0.3, "what the right form is worth; a right answer is worth 1", low=0, high=1
     )
     chat_weight: float = option(
-        0.3, "what a point of the reward model's standardised score is worth", low=0
+        0.1, "what a point of the reward model's standardised score is worth", low=0
     )
     chat_kl: float = option(0.05, "price of a nat from the cold start, in chats only", low=0)
     distil: bool = option(
@@ -211,6 +214,7 @@ def teach_material(
             generator=new_generator(common.device, common.seed, "ch6_r1", "attempts"),
         )
         kept = mixture.keep_best(attempts, settings.kept_each)
+        failed = mixture.keep_failures(attempts, settings.failed_each)
         questions = taught_questions(common, settings.questions, "liked", ASKED_SHARES)
         prompts = [chat_prompt(tokenizer, question.messages()) for question in questions]
         longest = row_length - MAX_REPLY_TOKENS - 1
@@ -224,10 +228,12 @@ def teach_material(
             new_generator(common.device, common.seed, "ch6_r1", "liked"),
         )
         documents = mixture.thought_documents(tokenizer, kept) + liked
+        documents += mixture.failure_documents(tokenizer, failed)
         counts = {
             "thoughts_drawn": len(attempts),
             "thoughts_right": sum(attempt.right for attempt in attempts),
             "thoughts_kept": len(kept),
+            "failures_kept": len(failed),
             "replies_drawn": len(prompts) * settings.replies_each,
             "replies_kept": len(liked),
         }
@@ -238,8 +244,8 @@ def teach_material(
     print(
         f"rejection sampling: {counts['thoughts_kept']:,} thoughts kept of "
         f"{counts['thoughts_drawn']:,} drawn ({counts['thoughts_right']:,} were right, at most "
-        f"{settings.kept_each} of one puzzle are kept); {counts['replies_kept']:,} chat replies of "
-        f"{counts['replies_drawn']:,}",
+        f"{settings.kept_each} of one puzzle are kept), {counts['failures_kept']:,} failures; "
+        f"{counts['replies_kept']:,} chat replies of {counts['replies_drawn']:,}",
         flush=True,
     )
     documents = [(tokens, mask) for tokens, mask in found["documents"] if len(tokens) <= row_length]
