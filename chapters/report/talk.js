@@ -20,7 +20,7 @@ class Card {
 
   ask(text, dice) {
     this.dice = dice;
-    this.element.classList.add("asked");
+    this.element.classList.add("spoke");
     this.prompt = this.kitten.prompt(text);
     const pieces = this.prompt.map((id) => tokenChip(this.kitten.tokenizer, id, "read"));
     this.reads.replaceChildren(...pieces);
