@@ -77,7 +77,7 @@ class Kitten {
     return conversation(this.tokenizer, messages).ids;
   }
 
-  // Tokens so far -> a promise of {token, ten}.
+  // Tokens so far -> a promise of {token, likeliest}.
   next(ids, temperature, seed) {
     if (!this.worker) this.start();
     const ticket = this.ticket++;

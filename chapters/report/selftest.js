@@ -11,7 +11,7 @@ async function examined(kitten, { ids, ten, reply }) {
   let worst = 0;
   let ordered = true;
   while (said.length < reply.length) {
-    const { token, ten: found } = await kitten.next([...ids, ...said], 0, 0);
+    const { token, likeliest: found } = await kitten.next([...ids, ...said], 0, 0);
     if (said.length === 0) {
       ten.forEach(([id, logit], place) => {
         const same = found.find((one) => one.id === id);

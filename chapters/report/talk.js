@@ -20,11 +20,11 @@ class Card {
 
   ask(text, dice) {
     this.dice = dice;
-    this.element.classList.add("asked");
+    this.element.classList.add("spoke");
     this.prompt = this.kitten.prompt(text);
     const pieces = this.prompt.map((id) => tokenChip(this.kitten.tokenizer, id, "read"));
     this.reads.replaceChildren(...pieces);
-    this.tokens = []; // of the reply: {token, ten}
+    this.tokens = []; // of the reply: {token, likeliest}
     return this.goOn();
   }
 
@@ -106,7 +106,8 @@ class Card {
     for (const other of this.said.querySelectorAll(".chosen")) other.classList.remove("chosen");
     word.classList.add("chosen");
     const place = Number(word.dataset.place);
-    const { token, ten } = this.tokens[place];
+    const { token, likeliest } = this.tokens[place];
+    const ten = likeliest.slice(0, 10);
     const rows = ten.map(({ id, p }) => this.option(place, id, p, id === token));
     const known = ten.some(({ id }) => id === token);
     const title = make("p", { class: "small" }, SAY.ten, known ? "" : ` ${SAY.rare}`);
@@ -124,8 +125,8 @@ class Card {
     const row = make("button", { type: "button", class: taken ? "option taken" : "option" });
     row.append(bar, piece, share, taken ? TALK_TICK : "");
     row.addEventListener("click", () => {
-      const { ten } = this.tokens[place];
-      this.tokens = [...this.tokens.slice(0, place), { token: id, ten, other: !taken }];
+      const { likeliest } = this.tokens[place];
+      this.tokens = [...this.tokens.slice(0, place), { token: id, likeliest, other: !taken }];
       this.goOn();
     });
     return row;

@@ -28,7 +28,7 @@ function unpacked(packed) {
   return weights;
 }
 
-const MOST = 10; // likeliest tokens that are told
+const MOST = 20; // likeliest tokens that are told; the page shows ten, the selftest compares
 let gpt = null;
 let read = []; // the tokens in the cache
 
@@ -54,5 +54,5 @@ addEventListener("message", ({ data }) => {
   read = ids;
   const logits = gpt.logits(x);
   const token = draw(logits, temperature, dartOf(seed, ids.length));
-  postMessage({ ticket, token, ten: likeliest(logits) });
+  postMessage({ ticket, token, likeliest: likeliest(logits) });
 });
