@@ -29,8 +29,6 @@ ROOT = Path(__file__).parent.parent
 READING_ORDER = ["ch0_base", "ch1_sft", "ch1_tools", "ch1_language"]  # as the article does
 READING_ORDER += ["ch2_reward_model", "ch3_ppo", "ch4_preferences", "ch5_reasoning"]
 READING_ORDER += ["ch6_r1"]
-WAITING = {"ch6_r1"}  # its lesson has not the skeleton yet, and is not translated
-DONE = [name for name in READING_ORDER if name not in WAITING]
 
 SKELETON = {  # the sections of a lesson, in this order; others may stand between them
     "The idea": "想法",
@@ -57,7 +55,8 @@ BY_CHAPTER = {  # where the reader looks for the answer to a claim
     "ch3_ppo": {"R1", "R4", "R5", "R6"},
     "ch4_preferences": {"R7"},
     "ch5_reasoning": {f"T{i}" for i in range(1, 9)},
-    "ch6_r1": set(),
+    # it answers again what changes when everything comes together in one kitten
+    "ch6_r1": {"R2", "R4", "T1", "T5"},
 }
 
 CHINESE_TEXTS = sorted([*ROOT.glob("*.zh.md"), *(ROOT / "chapters").rglob("*.zh.md")])
@@ -194,21 +193,21 @@ def test_the_marks_by_hand():
 
 def test_every_lesson_is_in_the_reading_order():
     assert sorted(READING_ORDER) == sorted(row.name for row in CHAPTERS)
-    for name in DONE:
+    for name in READING_ORDER:
         assert (ROOT / "chapters" / name / "lesson.zh.md").is_file(), (
             f"{name} has no Chinese lesson"
         )
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-@pytest.mark.parametrize("name", DONE)
+@pytest.mark.parametrize("name", READING_ORDER)
 def test_a_lesson_has_the_skeleton(name, language):
     heads = [s.heading for s in sections(lesson(name, language)) if s.level == 2]
     wanted = list(SKELETON if language == "en" else SKELETON.values())
     assert [head for head in heads if head in wanted] == wanted
 
 
-@pytest.mark.parametrize("name", DONE)
+@pytest.mark.parametrize("name", READING_ORDER)
 def test_a_lesson_is_short(name):
     text = re.sub(r"<!-- numbers: .*?<!-- end -->", "", lesson(name), flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->", "", text)
@@ -216,7 +215,7 @@ def test_a_lesson_is_short(name):
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-@pytest.mark.parametrize("name", DONE)
+@pytest.mark.parametrize("name", READING_ORDER)
 def test_a_lesson_has_a_picture(name, language):
     pictures = re.findall(r"!\[([^\]]+)\]\(([\w.]+)\)", part(name, "The idea", language))
     assert pictures, "a picture with a sentence that says what it shows"
@@ -225,7 +224,7 @@ def test_a_lesson_has_a_picture(name, language):
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-@pytest.mark.parametrize("name", DONE)
+@pytest.mark.parametrize("name", READING_ORDER)
 def test_the_claims_of_the_article(name, language):
     """| claim | where in the code | measured here | nuance |"""
     (table,) = tables(part(name, "What the article says", language))
@@ -238,12 +237,14 @@ def test_the_claims_of_the_article(name, language):
 
 
 def test_every_claim_has_its_lesson():
-    assert sorted(sum(map(list, BY_CHAPTER.values()), [])) == sorted(CLAIMS)
+    once = [claims for name, claims in BY_CHAPTER.items() if name != "ch6_r1"]
+    assert sorted(sum(map(list, once), [])) == sorted(CLAIMS)
+    assert BY_CHAPTER["ch6_r1"] < set(CLAIMS)
     assert set(BY_CHAPTER) == set(READING_ORDER)
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-@pytest.mark.parametrize("name", DONE)
+@pytest.mark.parametrize("name", READING_ORDER)
 def test_the_symbols(name, language):
     """| symbol | meaning | flag | unit |: terms are those of the glossary, flags are those of the
     program, and no Greek letter of the lesson is missing."""
@@ -262,7 +263,7 @@ def test_the_symbols(name, language):
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-@pytest.mark.parametrize("name", DONE)
+@pytest.mark.parametrize("name", READING_ORDER)
 def test_the_bold_words_of_the_idea_are_in_the_glossary(name, language):
     idea = " ".join(part(name, "The idea", language).split())  # a term may go over two lines
     bold = set(re.findall(r"\*\*([^*]+?)\*\*", idea))
@@ -271,7 +272,7 @@ def test_the_bold_words_of_the_idea_are_in_the_glossary(name, language):
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-@pytest.mark.parametrize("name", DONE)
+@pytest.mark.parametrize("name", READING_ORDER)
 def test_previous_and_next(name, language):
     place = READING_ORDER.index(name)
     neighbours = READING_ORDER[max(0, place - 1) : place + 2]
@@ -282,7 +283,7 @@ def test_previous_and_next(name, language):
     assert set(wanted) <= set(links(part(name, "Where to go from here", language)))
 
 
-@pytest.mark.parametrize("name", DONE)
+@pytest.mark.parametrize("name", READING_ORDER)
 def test_a_lesson_computes_something(name):
     assert ">>> " in part(name, "An example by hand")
 
