@@ -74,7 +74,6 @@ class Settings:
         return self.sft if method == "full" else replace(self.sft, matrix_lr=self.lora_lr)
 
 
-
 QUICK = {"steps": 6, "model_steps": 2, "model_batch": 1, "model_exam": 2}
 
 
