@@ -64,9 +64,8 @@ def flags() -> Parser:
         **folder,
         help="a runs folder, one for each seed",
     )
-    parser.add_argument(
-        "--output", type=path_argument, metavar="FILE", help="default: chapters/bands/bands.json"
-    )
+    help_text = "default: chapters/bands/bands.json"
+    parser.add_argument("--output", type=path_argument, metavar="FILE", help=help_text)
     parser.add_argument(
         "--rounding",
         nargs="+",
@@ -99,11 +98,8 @@ def flags() -> Parser:
         metavar="FILE",
         help="Chinese texts (*.zh.md) that are up to date: mark them so",
     )
-    parser.add_argument(
-        "--real",
-        **folder,
-        help="take the numbers of the runs with --model, for chapters/real_models.md",
-    )
+    help_text = "take the numbers of the runs with --model, for chapters/real_models.md"
+    parser.add_argument("--real", **folder, help=help_text)
     parser.add_argument(
         "--only",
         action="append",
