@@ -575,10 +575,7 @@ def test_learning_by_rules_makes_the_paid_word_likelier(thinker, tmp_path):
 
         return reward
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(thinking, "reward_for", rule)
-        ch5_reasoning.learn_from_rules(
-            run, "grpo", Kitten(gpt, tokenizer, run.common), task, recipe
-        )
+    thinker = Kitten(gpt, tokenizer, run.common)
+    ch5_reasoning.learn_from_rules(run, "grpo", thinker, task, recipe, reward_for=rule)
     history = run.history("grpo")
     assert history[-1]["accuracy"] > 0.9 > 0.6 > history[0]["accuracy"]

@@ -276,7 +276,7 @@ SFT_ROWS = {
     "strict": Row(True, REFUSED, {"chats": File("bad_chats.jsonl")}),
     "data_steps": Row(("secret",), {"sft rows": ANOTHER, "sft.steps": ANOTHER}),
     "most_chats": Row(2, {"sft rows": ANOTHER, "sft.steps": ANOTHER}),
-    "epochs": Row(3.0, {"sft.steps": ANOTHER}),
+    "epochs": Row(5.0, {"sft.steps": ANOTHER}),
     "rows_per_step": Row(4, {"sft.rows_per_step": 4, "sft.steps": ANOTHER}),
     "replay_fraction": Row(0.0, {"sft.replay_fraction": 0.0, "sft.steps": ANOTHER}),
     "matrix_lr": Row(0.02, rates("sft", matrix=0.02)),
@@ -681,8 +681,14 @@ def run_reasoning(stage: Stage, settings) -> None:
         notes[f"experiment {name}"] = True
         return {}
 
+    class NoLog:
+        """Logs nothing: no reply was drawn."""
+
+        def __init__(self, *about):
+            self.watching, self.after_round = lambda reward: reward, nothing
+
     training = notes.trainer(["grpo"], see, metrics)
-    stage.put(ch5_reasoning, train_grpo=training)
+    stage.put(ch5_reasoning, train_grpo=training, GroupLog=NoLog)
     stage.put(pictures, warnings_in=lambda history: {})
     stage.put(exam, look=take_exam, greedy_accuracy=greedy_accuracy)
     stage.put(pictures, all_warnings=lambda history: [], draw_training=nothing)

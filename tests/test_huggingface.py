@@ -525,7 +525,7 @@ SPOILED = {  # what is wrong: (how it is made, what the line must name)
     ),
     "an id too many": (
         tokenizer_json(lambda t: t["model"]["vocab"].update({"a": 300})),
-        "tokenizer.json: token ids must be 0, 1, 2",
+        "tokenizer.json: ranks must be 0, 1, 2",
     ),
     "more tokens than rows": (
         tokenizer_json(

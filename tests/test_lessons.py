@@ -15,9 +15,10 @@ import torch
 from test_journey import help_page
 
 from chapters.bands.chinese import CELLS, in_chinese
-from chapters.bands.docs import NOT_MEASURED, TABLE, span
+from chapters.bands.docs import NOT_MEASURED, span
 from chapters.bands.editions import behind, english_of, hash_of, marked, sections
 from chapters.bands.one_file import read as read_one_file
+from chapters.bands.rows import TABLE
 from chapters.common.runner import CHAPTERS
 from chapters.report.glossary import FILES, read_glossary
 from chapters.report.html import tag

@@ -23,11 +23,12 @@ from pathlib import Path
 
 from chapters.bands import one_file, real_models
 from chapters.bands.building import build, rounding
-from chapters.bands.docs import TABLE, compact_json, write_documents
+from chapters.bands.docs import compact_json, write_documents
 from chapters.bands.editions import CHINESE, english_of, is_chinese, marked
 from chapters.bands.file import FILE, read_bands
 from chapters.bands.key_numbers import KEY_NUMBERS
 from chapters.bands.rounding import threads_text
+from chapters.bands.rows import TABLE
 from chapters.common.runner import exit_code
 from kittenllm.door import Parser, path_argument
 from kittenllm.runs.checkpoints import write_text_atomic
@@ -56,21 +57,19 @@ def flags() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    folder = {"type": path_argument, "metavar": "RUNS_DIR"}
     parser.add_argument(
         "runs",
         nargs="*",
-        type=path_argument,
-        metavar="RUNS_DIR",
+        **folder,
         help="a runs folder, one for each seed",
     )
-    parser.add_argument(
-        "--output", type=path_argument, metavar="FILE", help="default: chapters/bands/bands.json"
-    )
+    help_text = "default: chapters/bands/bands.json"
+    parser.add_argument("--output", type=path_argument, metavar="FILE", help=help_text)
     parser.add_argument(
         "--rounding",
         nargs="+",
-        type=path_argument,
-        metavar="RUNS_DIR",
+        **folder,
         help="runs of some of the same seeds on another number of threads",
     )
     parser.add_argument(
@@ -99,12 +98,8 @@ def flags() -> Parser:
         metavar="FILE",
         help="Chinese texts (*.zh.md) that are up to date: mark them so",
     )
-    parser.add_argument(
-        "--real",
-        type=path_argument,
-        metavar="RUNS_DIR",
-        help="take the numbers of the runs with --model, for chapters/real_models.md",
-    )
+    help_text = "take the numbers of the runs with --model, for chapters/real_models.md"
+    parser.add_argument("--real", **folder, help=help_text)
     parser.add_argument(
         "--only",
         action="append",

@@ -10,11 +10,12 @@ from pathlib import Path
 from statistics import fmean, median
 
 from chapters.bands.curves import CURVES
-from chapters.bands.docs import TABLE, shown_numbers
+from chapters.bands.docs import shown_numbers
 from chapters.bands.file import FORMAT
 from chapters.bands.key_numbers import KEY_NUMBERS
 from chapters.bands.number import digits, number_of
 from chapters.bands.rounding import common_threads, compare
+from chapters.bands.rows import TABLE
 from chapters.bands.verdicts import changed_settings
 from chapters.common.runner import default_settings
 from kittenllm.runs.checkpoints import plain_numbers

@@ -1,9 +1,9 @@
 """A MeowScript assistant made of a real open model: python -m chapters.ch1_language --model DIR
 
 The same exercises, the same loop and the same grading by running the code as in story.py. What can
-be measured in the town only is left out: there is no drill, no ordinary chats, no replay. What the
-model forgets is measured on what it could do before: the perplexity of a plain text, and twenty
-questions of general knowledge (chapters/common/general.json).
+be measured in the town only is left out: there are no ordinary chats and no replay. What the model
+forgets is measured on what it could do before: the perplexity of a plain text, and twenty questions
+of general knowledge (chapters/common/general.json).
 
 Used by story.py, which hands over its exercises and its loop. The lesson is
 chapters/real_models.md.
@@ -35,7 +35,7 @@ from kittenllm.settings import Common, new_generator
 from kittenllm.sft import SFTConfig
 from kittenllm.tokenizer import Tokenizer
 
-LEFT_OUT = "left out, since only kittens know the town: the drill, chats, replay, other methods"
+LEFT_OUT = "left out, since only kittens know the town: chats, replay, other methods"
 SYSTEM = "MeowScript"  # the assistant's system message; short, for it stands before every exercise
 MOST_TOKENS = 130  # of a reply; a real model writes each digit and sign as a token of its own
 SHOWN = 8  # exercises in samples.md

@@ -7,7 +7,6 @@ process: an endless loop or a crash there is reported, not suffered.
 
 import argparse
 import contextlib
-import difflib
 import json
 import os
 import re
@@ -21,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from chapters.check.school import print_class
-from chapters.check.table import EXERCISES, ROOT, Exercise, is_stub
+from chapters.check.table import EXERCISES, ROOT, Exercise, exercise_called, is_stub
 from chapters.check.text import Grade, hint_text, list_text, paragraph, report_text, summary_text
 from chapters.common.terminal import make_output_forgiving
 from kittenllm.door import Parser, path_argument
@@ -263,17 +262,6 @@ def next_hint(exercise: Exercise, runs: Path, wanted: int, language: str = "en")
 
 
 # ------------------------------------------------------------------------------- command line
-
-
-def exercise_called(name: str) -> Exercise:
-    """By its name or by the function's. Raises: ValueError with what may have been meant."""
-    by_function = {exercise.function: exercise for exercise in EXERCISES.values()}
-    known = by_function | EXERCISES
-    if name in known:
-        return known[name]
-    close = difflib.get_close_matches(name, known, 3)
-    meant = f"did you mean {' or '.join(close)}?" if close else "--list shows them all"
-    raise ValueError(f"there is no exercise {name!r}: {meant}")
 
 
 def written() -> dict[str, bool]:

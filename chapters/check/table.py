@@ -7,6 +7,7 @@ Read before: nothing. Left out: the hints, see hints.py.
 """
 
 import ast
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -287,3 +288,14 @@ def _is_unwritten(statement: ast.stmt) -> bool:
         return False
     raised = statement.exc.func if isinstance(statement.exc, ast.Call) else statement.exc
     return isinstance(raised, ast.Name) and raised.id == "NotImplementedError"
+
+
+def exercise_called(name: str) -> Exercise:
+    """By its name or by the function's. Raises: ValueError with what may have been meant."""
+    by_function = {exercise.function: exercise for exercise in EXERCISES.values()}
+    known = by_function | EXERCISES
+    if name in known:
+        return known[name]
+    close = difflib.get_close_matches(name, known, 3)
+    meant = f"did you mean {' or '.join(close)}?" if close else "--list shows them all"
+    raise ValueError(f"there is no exercise {name!r}: {meant}")

@@ -14,7 +14,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from chapters.bands.docs import TABLE, cell, shown_numbers
+from chapters.bands.docs import cell, shown_numbers
+from chapters.bands.rows import TABLE
 from chapters.common.runner import exit_code, find_chapter
 from chapters.export.data import export_data
 from kittenllm.door import Parser, path_argument

@@ -4,7 +4,7 @@ One idea: whoever cannot copy cannot use what is in front of it: a name in a que
 tool, a line of a program. Copying is a skill of attention ("find where this token stood before, and
 say what stood behind it": an induction head, Olsson et al. 2022, arXiv 2209.11895), and it grows on
 text that can be foretold in no other way: names, numbers and made-up words in no order, said again.
-So a few per cent of the pretraining text are echoes, in six shapes.
+So chapter 0 begins with echoes, in six shapes, and keeps some of them among the books.
 
     The well: 48 Pip tuna lomi. And the well says: 48 Pip tuna lomi.
 

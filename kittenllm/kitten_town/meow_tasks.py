@@ -349,12 +349,16 @@ def draw_practice(rng: random.Random) -> Task:
 
 
 def draw_line(program: str, rng: random.Random) -> str:
-    """One statement of a program, with its block if it has one."""
+    """One statement of a program, with its block if it has one; rather a long one.
+
+    Half of all statements are as short as "let a=4;", and there is little to explain in those.
+    """
     statements = parse(program).parts
     starts = [statement.token.column - 1 for statement in statements]
     lines = [program[a:b].strip() for a, b in zip(starts, [*starts[1:], None], strict=True)]
     plain = {f"purr {name};" for name in NAMES}  # too little to explain
-    return rng.choice([line for line in lines if line not in plain])
+    lines = [line for line in lines if line not in plain]
+    return rng.choices(lines, [len(line) ** 2 for line in lines])[0]
 
 
 def make_task(kind: str, program: str, rng: random.Random) -> Task | None:
