@@ -127,7 +127,7 @@ def plain_mean(values, mask):
     return values.mean()
 
 
-@wrong("mask", "upside down")
+@wrong("mask", "outside the mask")
 def mask_upside_down(values, mask):
     check_mean(values, mask)
     return values[~mask].mean()

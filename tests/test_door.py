@@ -251,11 +251,11 @@ def test_an_error_commands_no_terminal(capsys):
     "name, meant",
     [
         ("ch7", None),
-        ("ch6", None),
+        ("ch6", "ch6_r1"),
         ("ch", None),
         ("", None),
         ("chapters", None),
-        ("ch7_r1", None),
+        ("ch7_r1", "ch6_r1"),
         ("ch3", "ch3_ppo"),
         ("CH3", "ch3_ppo"),
         ("ppo", "ch3_ppo"),

@@ -156,7 +156,7 @@ def test_watched_pairs_are_about_topics_that_are_not_learnt(monkeypatch):
     common = Common(seed=0, device=torch.device("cpu"))
     settings = ch4_preferences.Settings()
     ch4_preferences.read_pairs(common, None, None, settings)
-    assert [call[:2] for call in calls] == [(9_000, False), (300, True)]
+    assert [call[:2] for call in calls] == [(10_500, False), (300, True)]
     assert calls[0][2] != calls[1][2]  # their dice are apart: neither moves the other
 
 

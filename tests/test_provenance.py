@@ -262,7 +262,8 @@ def test_each_key_number_is_that_of_the_replies(made, share):
     before = [reply for reply in made.deck.said if reply.kitten == after_reading]
     after = [reply for reply in made.deck.said if reply.kitten == after_grpo]
     wanted = plain_keys(before, after)
-    assert made.result[share].keys() == wanted.keys()
+    thinks = {f"think_rate_{when}{end}" for when in ("before", "after") for end in ("", "_stderr")}
+    assert made.result[share].keys() == wanted.keys() | thinks
     for key, value in wanted.items():
         assert made.result[share][key] == pytest.approx(value, abs=1e-9), key
     # The deck can tell: the numbers differ, and none of them is 0 or 1 by chance.

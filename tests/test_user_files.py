@@ -281,6 +281,7 @@ def test_the_report_does_not_wait_for_a_pipe(tmp_path, fill_pipe, monkeypatch):
     )
     monkeypatch.setattr(report_life, "load_model", lambda path: (None, None, {}))
     monkeypatch.setattr(report_life, "answers_of", lambda gpt, tokenizer, bare: [{"text": "meow"}])
+    monkeypatch.setattr(report_life, "exam_of", lambda *about: [])
     content, notes = report_life.ask_everyone(tmp_path, {"ch1_sft": stage})
     assert content["kittens"]["ch1_sft"]["replies"] == [{"text": "meow"}]
     assert content["mask"] is None

@@ -103,6 +103,7 @@ SENTENCES = (
         r"默认设置，\1。± 是按话题计算的标准误差：换一批话题，这只小猫的数字会移动多少；"
         r"重新训练会移动得更多，请比较各个种子。括号里的秒数来自与其他程序共用机器的运行。",
     ),
+    (r"Run with fewer seeds, see the lesson: (.*)\.", r"种子较少，数字见该章的课文：\1。"),
     (r"How far rounding alone moves .*", "这些运行没有测量单凭舍入会让数字移动多少。"),
     (
         r"The same seed with another number of threads \((.*?)\) moves by rounding alone: (.*)\.",
