@@ -127,8 +127,10 @@ def errors_line(bands: list[dict]) -> str:
 
 
 def results(content: dict) -> str | None:
-    """One table with the chapters of the journey; None if a chapter's numbers are missing. A chapter
-    that was run with fewer seeds than the first one stands in its lesson only."""
+    """One table with the chapters of the journey; None if a chapter's numbers are missing.
+
+    A chapter that was run with fewer seeds than the first one stands in its lesson only.
+    """
     bands = {name: band for name, band in content["chapters"].items() if "table" in band}
     if bands.keys() != KEY_NUMBERS.keys():
         return None
