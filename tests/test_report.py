@@ -278,7 +278,7 @@ def test_the_page_is_well_formed_and_every_link_leads_somewhere(full_page):
 
 def test_the_page_tells_the_numbers(full_page):
     text = Reader(full_page).text
-    for words in ("97.6 %", "684,928", "6.2 min", "812 MB", "tokens are trained", "the frontier"):
+    for words in ("97.6 %", "684,928", "7.2 min", "812 MB", "tokens are trained", "the frontier"):
         assert words.lower() in text.lower(), words
     assert "could not be drawn" not in text
 
@@ -566,34 +566,34 @@ def test_without_a_finished_chapter_no_page_is_written(tmp_path, capsys):
 # Watches the page from inside: what the policy stops, what is fetched, what goes wrong, how wide
 # everything is, and whether pointing at things works. It tells the page around it.
 WATCHER = """
-const seen = { problems: [] };
-addEventListener("securitypolicyviolation", (e) => seen.problems.push("policy: " + e.blockedURI));
-const failed = (e) => seen.problems.push("error: " + (e.message || e.target.tagName));
+const noted = { problems: [] };
+addEventListener("securitypolicyviolation", (e) => noted.problems.push("policy: " + e.blockedURI));
+const failed = (e) => noted.problems.push("error: " + (e.message || e.target.tagName));
 addEventListener("error", failed, true);
 addEventListener("load", () => setTimeout(() => {
   const fetched = performance.getEntriesByType("resource").map((entry) => entry.name);
-  seen.fetched = fetched.filter((name) => !name.startsWith("data:"));
+  noted.fetched = fetched.filter((name) => !name.startsWith("data:"));
   const point = (query, kind) => {
     const found = document.querySelector(query);
     if (found) found.dispatchEvent(new PointerEvent(kind, { bubbles: true }));
   };
   const read = (query) => document.querySelector(query)?.textContent;
-  seen.rest = read(".chart .readout");
+  noted.rest = read(".chart .readout");
   point(".chart .hit rect", "pointermove");
   point(".credit:last-child", "pointerover");
-  seen.pointed = read(".chart .readout");
-  seen.token = read(".creditbox .readout");
-  seen.choices = document.querySelectorAll(".choices button").length;
+  noted.pointed = read(".chart .readout");
+  noted.token = read(".creditbox .readout");
+  noted.choices = document.querySelectorAll(".choices button").length;
   for (const fold of document.querySelectorAll("details")) fold.open = true;
-  seen.width = document.documentElement.scrollWidth;
-  seen.screen = innerWidth;
-  parent.postMessage(JSON.stringify(seen), "*");
+  noted.width = document.documentElement.scrollWidth;
+  noted.screen = innerWidth;
+  parent.postMessage(JSON.stringify(noted), "*");
 }, 100));
 """
 FRAME = """<!DOCTYPE html><title>frame</title><body style="margin:0">
 <iframe id="frame" src="page.html" width="{width}" height="900" style="border:0"></iframe>
-<pre id="seen"></pre><script>addEventListener("message",
-(e) => {{ document.getElementById("seen").textContent = e.data; }});</script>"""
+<pre id="noted"></pre><script>addEventListener("message",
+(e) => {{ document.getElementById("noted").textContent = e.data; }});</script>"""
 
 
 @pytest.fixture(scope="module")
@@ -618,21 +618,21 @@ def looked_at(browser: str, page: str, width: int, folder: Path) -> dict:
     result = subprocess.run(
         command, capture_output=True, encoding="utf-8", errors="replace", timeout=120
     )
-    found = re.search(r'<pre id="seen">(.+?)</pre>', result.stdout, re.DOTALL)
+    found = re.search(r'<pre id="noted">(.+?)</pre>', result.stdout, re.DOTALL)
     assert found, f"the browser did not answer: {result.stderr[-2000:]}"
-    seen = json.loads(html.unescape(found[1]))
-    seen["console"] = [line for line in result.stderr.splitlines() if "CONSOLE" in line]
-    return seen
+    noted = json.loads(html.unescape(found[1]))
+    noted["console"] = [line for line in result.stderr.splitlines() if "CONSOLE" in line]
+    return noted
 
 
 @pytest.mark.parametrize("width", [360, 1280])
 def test_in_a_real_browser(browser, full_page, width, tmp_path):
-    seen = looked_at(browser, full_page, width, tmp_path)
-    assert seen["problems"] == [] and seen["fetched"] == [] and seen["console"] == []
-    assert seen["screen"] == width
-    assert seen["width"] <= width, "something is wider than the screen"
-    assert seen["rest"].startswith("at the end") and seen["pointed"].startswith("step ")
-    assert "advantage +0.500" in seen["token"] and seen["choices"] == 10
+    noted = looked_at(browser, full_page, width, tmp_path)
+    assert noted["problems"] == [] and noted["fetched"] == [] and noted["console"] == []
+    assert noted["screen"] == width
+    assert noted["width"] <= width, "something is wider than the screen"
+    assert noted["rest"].startswith("at the end") and noted["pointed"].startswith("step ")
+    assert "advantage +0.500" in noted["token"] and noted["choices"] == 10
 
 
 def test_the_browser_test_would_notice(browser, full_page, tmp_path):
@@ -642,7 +642,7 @@ def test_the_browser_test_would_notice(browser, full_page, tmp_path):
         '<img src="http://localhost:9/x.png" alt=""><script>meow()</script>'
         "<table><tr><td>" + "\u00a0".join(["meow"] * 200) + "</td></tr></table><footer>",
     )
-    seen = looked_at(browser, bad, 360, tmp_path)
-    assert any("localhost" in problem for problem in seen["problems"])
-    assert "policy: inline" in seen["problems"]
-    assert seen["console"] and seen["width"] > 360
+    noted = looked_at(browser, bad, 360, tmp_path)
+    assert any("localhost" in problem for problem in noted["problems"])
+    assert "policy: inline" in noted["problems"]
+    assert noted["console"] and noted["width"] > 360
