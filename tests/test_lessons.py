@@ -5,6 +5,7 @@ have the same headings, blocks of code, links, tables and numbers; a mark below 
 knows which English section it translates.
 """
 
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -316,6 +317,27 @@ def test_the_page_explains_the_terms_of_the_glossary():
         assert (
             str(tag("dt", term)) in words_section() and str(tag("dd", meaning)) in words_section()
         )
+
+
+PROGRAM_FILES = [*(ROOT / "kittenllm").rglob("*.py"), *(ROOT / "chapters").rglob("*.py")]
+
+
+def flags_that_exist() -> set[str]:
+    """Of the chapters, as tests/cases/flags.json writes them down, and those that a file names."""
+    written = json.loads((ROOT / "tests" / "cases" / "flags.json").read_text(encoding="utf-8"))
+    flags = {flag.replace("_", "-") for rows in written.values() for flag in rows}
+    for path in PROGRAM_FILES:
+        flags |= set(re.findall(r'"--([a-z][a-z0-9-]+)"', path.read_text(encoding="utf-8")))
+    return flags
+
+
+@pytest.mark.parametrize("name", READING_ORDER)
+@pytest.mark.parametrize("edition", ["lesson.md", "lesson.zh.md"])
+def test_every_flag_that_a_lesson_names_exists(name, edition):
+    text = (ROOT / "chapters" / name / edition).read_text(encoding="utf-8")
+    named = set(re.findall(r"(?<![\w-])--([a-z][a-z0-9-]+)", text))
+    known = flags_that_exist()
+    assert named and {flag for flag in named if flag.removeprefix("no-") not in known} <= known
 
 
 # ------------------------------------------------------------------------ numbers in Chinese
