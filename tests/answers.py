@@ -127,7 +127,7 @@ def plain_mean(values, mask):
     return values.mean()
 
 
-@wrong("mask", "outside the mask")
+@wrong("mask", "upside down")
 def mask_upside_down(values, mask):
     check_mean(values, mask)
     return values[~mask].mean()
