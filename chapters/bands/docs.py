@@ -147,7 +147,7 @@ def results(content: dict) -> str | None:
     lines.append("| all | " + " | ".join(["seconds", *seconds_cells(seconds, seeds, alone)]) + " |")
     lines.append("|  | " + " | ".join([MEMORY.label, *memory]) + " |")
     if fewer:
-        lines += ["", f"Run with fewer seeds, see the lesson: {', '.join(fewer)}."]
+        lines += ["", f"Measured with fewer seeds, see the lesson: {', '.join(fewer)}."]
     return "\n".join(lines)
 
 

@@ -63,7 +63,7 @@ TABLE: dict[str, tuple[Row, ...]] = {
         Row("validation loss, bits per byte", "val_bits_per_byte", "3", lesson=True),
         Row("facts, when a text stops before the value", "fact_recall"),
         Row("bare held-out questions answered", "bare_answer_rate"),
-        Row("unseen lists said after", "echo_accuracy"),
+        Row("unseen lists repeated", "echo_accuracy"),
         Row("tokens per second", "tokens_per_second", "0", lesson=True, timed=True),
     ),
     "ch1_sft": (
