@@ -41,7 +41,7 @@ QUICK_ECHO_LISTS = 10
 EXAM_KEYS = {
     "fact_recall": "facts told rightly when a text stops before the value",
     "bare_answer_rate": "bare held-out questions answered, which a nerd does not do",
-    "echo_accuracy": "unseen lists said after without a mistake",
+    "echo_accuracy": "unseen lists repeated without a mistake",
 }
 CONTINUATION_TOKENS = 32
 ECHO_TEXT = "The well: 48 Pip tuna 7. And the well says:"
@@ -60,7 +60,7 @@ class Settings:
         None, "tokens to read; default 1.5 million, with --size medium 30 million", low=1
     )
     echo_tokens: int | None = option(
-        None, "tokens to say after, before it reads; default 560,000, medium 3 million", low=0
+        None, "tokens to repeat, before it reads; default 560,000, medium 3 million", low=0
     )
     vocab_size: int = option(1200, "tokens in the vocabulary, special tokens included")
     pretraining: PretrainConfig = nested(
@@ -112,7 +112,7 @@ def run(settings: Settings, common: Common) -> dict:
     gpt = new_kitten(tokenizer, common)
     untrained = continuations(gpt, tokenizer, common)
 
-    # Loop: guess the next token, many small steps. First say after (copying is a skill, and a
+    # Loop: guess the next token, many small steps. First repeat lists (copying is a skill, and a
     # kitten that can copy learns to read faster), then read; the learning rate falls at the end.
     config = settings.pretraining
     optimizer = make_optimizer(gpt, matrix_lr=config.matrix_lr, other_lr=config.other_lr)

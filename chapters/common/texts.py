@@ -30,7 +30,7 @@ class Texts:
     """What the kitten reads, as tokens, and the vocabulary they are written in."""
 
     tokenizer: Tokenizer
-    echoes: TokenStream | None  # to say after, before the reading begins; a file has none
+    echoes: TokenStream | None  # to repeat, before the reading begins; a file has none
     train: TokenStream
     validation: TokenStream  # never trained on
     validation_bytes: int
