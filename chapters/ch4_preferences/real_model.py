@@ -23,6 +23,8 @@ from chapters.common.kitten import (
     load_real,
     merged,
     other_abilities,
+    processor_time,
+    rates,
     real_run,
 )
 from chapters.common.pairs import LabelledPair, file_pairs, pairs_view, split_pairs
@@ -34,6 +36,7 @@ from kittenllm.settings import Common, main_values
 LEFT_OUT = "left out, since only kittens know the town: gold score, safety, tone, IPO and ORPO"
 SHOWN, REPLY_TOKENS = 5, 60  # samples, and how long they may be
 WATCHED = 40  # held-out pairs, at most: each look reads them all
+LOOKS = 4  # at the held-out pairs during the training, beside the first and the last step
 
 
 def prefer(story, common: Common, file: DataFile | None, ask: Callable, learn: Callable) -> dict:
@@ -71,11 +74,13 @@ def prefer(story, common: Common, file: DataFile | None, ask: Callable, learn: C
         story.dpo,
         steps=max(1, round(story.epochs * len(learnt) / settings.model_batch)),
         pairs_per_step=settings.model_batch,
-        matrix_lr=settings.model_lr,
-        other_lr=settings.model_lr / 10,
+        **rates(settings),
     )
     trained = add_detours(kitten, settings)
-    learn(chapter, "dpo", kitten.gpt, read, unseen, config)
+    times: dict[str, float] = {}
+    with processor_time(times, "train_processor_seconds"):
+        limit = settings.model_pass
+        learn(chapter, "dpo", kitten.gpt, read, unseen, config, looks=LOOKS, tokens_per_pass=limit)
     kitten = merged(kitten)
 
     # Look: of two replies that nobody trained on, has the better one gained more?
@@ -89,6 +94,11 @@ def prefer(story, common: Common, file: DataFile | None, ask: Callable, learn: C
     keys |= {f"{key}_after": value for key, value in after.items()}
     last = chapter.last_entry("dpo", "unseen_accuracy", "unseen_margin")
     keys |= {key: value for key, value in last.items() if key.startswith("unseen_")}
+    history = chapter.history("dpo", "margin", "accuracy")
+    keys |= {"margin_first": history[0]["margin"], "margin_last": history[-1]["margin"]}
+    whole = chapter.restored["dpo"] == 0  # else an earlier start has used some of the time
+    keys["train_processor_seconds"] = times["train_processor_seconds"] if whole else None
+    keys["reference_seconds"] = read.seconds + unseen.seconds
     keys |= {"trained_parameters": trained, "steps": config.steps}
     keys |= {"pairs": len(learnt), "watched": len(watched)}
     error = keys["unseen_accuracy_stderr"]
