@@ -196,7 +196,9 @@ class DPOConfig:
     steps: int = option(94, "optimizer steps", low=1)
     pairs_per_step: int = option(96, "P, pairs in a step; usually 8 to 128", low=1)
     matrix_lr: float | None = option(
-        1.5e-4, "Muon's rate, hidden matrices; usually 1e-4 to 1e-3; none: AdamW for these too", above=0
+        1.5e-4,
+        "Muon's rate, hidden matrices; usually 1e-4 to 1e-3; none: AdamW there too",
+        above=0,
     )
     other_lr: float = option(4e-4, "AdamW's rate, embeddings, norms; usually 1e-4 to 1e-3", above=0)
     warmup: float = option(0.05, "share of the steps with a rising rate", low=0, high=1)

@@ -26,7 +26,7 @@ CPU_TOKENS, GPU_TOKENS = (
     16384,
 )  # read at once: small batches fit a cache, large ones fill a GPU
 
-# With the vocabulary of an open model (32,000 tokens and more) the logits of a few rows fill memory.
+# An open model knows 32,000 tokens and more: the logits of a few rows already fill memory.
 LARGE_VOCABULARY = 10_000
 
 

@@ -147,7 +147,9 @@ class GRPOConfig:
     tokens_per_pass: int = option(8192, "most tokens in memory at once", low=1)
     skip_equal_groups: bool = option(True, "leave zero-variance groups out, if there is no KL")
     matrix_lr: float | None = option(
-        6e-4, "Muon's rate, hidden matrices; usually 2e-4 to 1e-3; none: AdamW for these too", above=0
+        6e-4,
+        "Muon's rate, hidden matrices; usually 2e-4 to 1e-3; none: AdamW there too",
+        above=0,
     )
     other_lr: float = option(2e-4, "AdamW's rate, embeddings, norms; usually 1e-4 to 1e-3", above=0)
     cooldown: float = option(0.2, "share of the steps with a falling rate", low=0, high=1)

@@ -86,7 +86,9 @@ class SFTConfig:
         0.25, "share of the rows that are pretraining text", low=0, below=1
     )
     matrix_lr: float | None = option(
-        2e-3, "Muon's rate, hidden matrices; usually 1e-3 to 5e-3; none: AdamW for these too", above=0
+        2e-3,
+        "Muon's rate, hidden matrices; usually 1e-3 to 5e-3; none: AdamW there too",
+        above=0,
     )
     other_lr: float = option(2e-3, "AdamW's rate, embeddings, norms; usually 1e-3 to 1e-2", above=0)
     warmup: float = option(0.02, "share of the steps with a rising rate", low=0, high=1)

@@ -64,11 +64,11 @@ TEXT_OPENINGS = (  # of plain texts that a model goes on with
 TIPS = {  # what people ask -> what there is to say
     "Where can I buy {thing}?": "The shop at the market has a good choice.",
     "How do I clean {thing}?": "A soft cloth and a little warm water are enough.",
-    "How do I wrap {thing} as a present?": "Put it into a box first, then paper goes around easily.",
+    "How do I wrap {thing} as a present?": "Put it into a box, then paper goes around it easily.",
     "Can you help me to choose {thing}?": "Take the one that you would like to use every day.",
     "How do I send {thing} by post?": "Use a strong box, and fill the corners with paper.",
     "Who can repair {thing}?": "The repair shop near the station does that well.",
-    "Where can I borrow {thing}?": "Ask your neighbours first, most people are glad to lend things.",
+    "Where can I borrow {thing}?": "Ask your neighbours first, most are glad to lend things.",
     "What do I do with {thing} that is too old?": "The second-hand shop takes old things.",
     "How do I carry {thing} up the stairs?": "Hold it close to you and take one step at a time.",
     "How do I know the price of {thing}?": "Compare three shops, then you know what is usual.",
