@@ -16,6 +16,7 @@ import torch
 
 from chapters.bands import __main__ as bands
 from chapters.bands import real_models as numbers
+from chapters.bands.chinese import in_chinese
 from chapters.ch1_language import real_model, rehearsal
 from chapters.ch1_language import story as ch1_language
 from chapters.ch1_sft import story as ch1_sft
@@ -621,10 +622,20 @@ def test_what_was_measured_becomes_a_table(tmp_path, monkeypatch):
     assert numbers.measured_table("ch1_language_model") == numbers.NOT_MEASURED
     assert bands.main(["--real", str(tmp_path)]) == 0
     table = numbers.measured_table("ch1_language_model")
-    assert "| Smol, 1 thread(s) | before | after |" in table and "/a/b" not in table
+    assert "| Smol, one thread | before | after |" in table and "/a/b" not in table
     assert "| programs written right | 0 % | 97 ± 2 % |" in table
     assert "| perplexity of a plain text | 12.35 | – |" in table
     assert "| numbers trained, million |  | 4.88 |" in table
+    assert "| Smol, 一个线程 | 之前 | 之后 |" in in_chinese(table)
     assert numbers.measured_table("ch4_preferences_model") == numbers.NOT_MEASURED
+    write_summary(  # a comparison has other columns; what was measured before stays
+        tmp_path / "later" / "two_processes" / "summary.json",
+        {"config": {"model": "Tiny"}, "threads": 2, "round_s": 3.0, "gain": 1.25},
+    )
+    assert bands.main(["--real", str(tmp_path / "later")]) == 0
+    assert numbers.measured_table("ch1_language_model") == table
+    lines = numbers.measured_table("two_processes").splitlines()
+    assert lines[0].startswith("| Tiny, 2 threads | one process, two threads | two processes")
+    assert lines[2:] == ["| a round of GRPO, seconds | 3.00 | – |", "| times as fast |  | 1.25 |"]
     with pytest.raises(ValueError, match="no run with --model has finished"):
         numbers.collect(tmp_path / "empty")

@@ -193,7 +193,8 @@ def measured_table(run: str) -> str:
         return NOT_MEASURED
     try:
         first, second = COLUMNS.get(run, ("before", "after"))
-        lines = [f"| {content['model']}, {content['threads']} thread(s) | {first} | {second} |"]
+        threads = "one thread" if content["threads"] == 1 else f"{content['threads']} threads"
+        lines = [f"| {content['model']}, {threads} | {first} | {second} |"]
         lines.append("|---|---:|---:|")
         for label, keys, form in ROWS[run]:
             cells = [cell(*content["numbers"][key], form) for key in keys.split()]
