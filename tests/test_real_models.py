@@ -20,6 +20,7 @@ from chapters.bands.chinese import in_chinese
 from chapters.ch1_language import real_model, rehearsal
 from chapters.ch1_language import story as ch1_language
 from chapters.ch1_sft import story as ch1_sft
+from chapters.ch4_preferences import real_model as ch4_real_model
 from chapters.ch4_preferences import story as ch4_preferences
 from chapters.ch5_reasoning import real_model as ch5_real_model
 from chapters.ch5_reasoning import story as ch5_reasoning
@@ -33,6 +34,7 @@ from chapters.common.kitten import (
     perplexity,
     rates,
 )
+from chapters.common.pairs import LabelledPair
 from kittenllm.batches import pack
 from kittenllm.chat import chat_prompt
 from kittenllm.gpt import GPT
@@ -328,6 +330,16 @@ def test_dpo_on_a_model_that_transformers_wrote(theirs, pairs, tmp_path, few_tok
     assert summary["unseen_margin"] > 0.2 and summary["unseen_accuracy"] == 1
     folder = tmp_path / "runs" / "quick" / "ch4_preferences_model"
     assert trained_names(folder / "model", theirs, kittens.fast_dtype(common.device))
+
+
+def test_the_reference_is_asked_about_every_pair_once_and_in_order(ours, capsys):
+    gpt, _ = load_folder(ours, device="cpu", dtype=torch.float32)
+    pairs = [LabelledPair(None, [1, n], [2] * (1 + n % 3), [3, n]) for n in range(45)]
+    whole = ch4_preferences.asked(gpt, pairs)
+    parts = ch4_real_model.asked_in_parts(ch4_preferences.asked, gpt, pairs)
+    assert parts.pairs == pairs and parts.ref_logprobs.shape == (45, 2)
+    torch.testing.assert_close(parts.ref_logprobs, whole.ref_logprobs, atol=1e-4, rtol=0)
+    assert "40 of 45" in capsys.readouterr().out
 
 
 @pytest.fixture

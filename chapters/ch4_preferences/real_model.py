@@ -14,6 +14,8 @@ Used by story.py, which hands over its loop. The lesson is chapters/real_models.
 from collections.abc import Callable
 from dataclasses import replace
 
+import torch
+
 from chapters.common.kitten import (
     Kitten,
     RealModel,
@@ -30,10 +32,12 @@ from chapters.common.kitten import (
 from chapters.common.pairs import LabelledPair, file_pairs, pairs_view, split_pairs
 from chapters.common.samples import write_samples
 from kittenllm.data_file import DataFile
+from kittenllm.gpt import GPT
 from kittenllm.records import load_preferences, report_problems
 from kittenllm.settings import Common, main_values
 
 LEFT_OUT = "left out, since only kittens know the town: gold score, safety, tone, IPO and ORPO"
+ASKED_AT_ONCE = 20  # pairs; after them the screen says how far the reference is
 SHOWN, REPLY_TOKENS = 5, 60  # samples, and how long they may be
 WATCHED = 40  # held-out pairs, at most: each look reads them all
 LOOKS = 4  # at the held-out pairs during the training, beside the first and the last step
@@ -66,8 +70,7 @@ def prefer(story, common: Common, file: DataFile | None, ask: Callable, learn: C
     questions = asked_alone(file, watched, kitten)
     with chapter.timing("eval"):
         before = chapter.once("before", lambda: look(kitten, questions))
-    print("the reference reads all pairs once ...", flush=True)
-    read, unseen = ask(kitten.gpt, learnt), ask(kitten.gpt, watched)
+    read, unseen = (asked_in_parts(ask, kitten.gpt, some) for some in (learnt, watched))
 
     # Loop: that of the story.
     config = replace(
@@ -107,6 +110,21 @@ def prefer(story, common: Common, file: DataFile | None, ask: Callable, learn: C
         f"{'n/a' if error is None else f'{error:.1%}'}, margin {keys['unseen_margin']:+.2f} nats"
     )
     return finish_real(chapter, kitten, settings, keys)
+
+
+def asked_in_parts(ask: Callable, reference: GPT, pairs: list[LabelledPair]):
+    """What `ask` returns for all pairs, made in parts: it takes minutes, and somebody waits."""
+    parts = []
+    for first in range(0, len(pairs), ASKED_AT_ONCE):
+        parts.append(ask(reference, pairs[first : first + ASKED_AT_ONCE]))
+        done = min(first + ASKED_AT_ONCE, len(pairs))
+        print(f"the reference has read {done} of {len(pairs)} pairs", flush=True)
+    return replace(
+        parts[0],
+        pairs=pairs,
+        ref_logprobs=torch.cat([part.ref_logprobs for part in parts]),
+        seconds=sum(part.seconds for part in parts),
+    )
 
 
 def asked_alone(file: DataFile, watched: list[LabelledPair], kitten: Kitten) -> list[str]:

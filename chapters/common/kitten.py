@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -257,7 +258,7 @@ def load_real(settings: RealModel, common: Common) -> Kitten:
     return Kitten(gpt, tokenizer, common)
 
 
-def rates(settings: RealModel) -> dict[str, float | None]:
+def rates(settings: RealModel) -> dict[str, Any]:
     """What a config is told. LoRA: AdamW, so that the rates of other people's recipes hold; all
     weights: Muon, with AdamW at a tenth for embeddings and norms."""
     if settings.lora:
