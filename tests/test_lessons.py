@@ -19,6 +19,7 @@ from chapters.bands.chinese import CELLS, in_chinese
 from chapters.bands.docs import NOT_MEASURED, span
 from chapters.bands.editions import behind, english_of, hash_of, marked, sections
 from chapters.bands.one_file import read as read_one_file
+from chapters.bands.real_models import ROWS as REAL_RUNS
 from chapters.bands.rows import TABLE
 from chapters.common.runner import CHAPTERS
 from chapters.report.glossary import FILES, read_glossary
@@ -349,6 +350,7 @@ def test_every_label_of_the_tables_is_translated():
     )
     labels = {label for label in labels if not re.match("DPO: |IPO: |ORPO: ", label)}
     labels |= {row.label.split(": ", 1)[1] for row in TABLE["ch4_preferences"][1:]}
+    labels |= {label for rows in REAL_RUNS.values() for label, _, _ in rows}
     assert labels - {"PPO: kind and right replies"} <= set(CELLS) | {"kind and right replies"}
 
 

@@ -5,7 +5,8 @@ and a model card with the numbers that its chapter has measured. transformers lo
 stands on transformers. python -m chapters.chat --model my_kitten talks to it.
 
 --data DIR writes the chats and the preferences of the town, or of --chats FILE and --preferences
-FILE, as JSONL that TRL takes as it is.
+FILE, as JSONL that TRL takes as it is; and polite.jsonl, pairs of polite and rude replies to
+everyday questions, for a real model.
 
 What is in the folder already stays: give the name of a new one.
 """
