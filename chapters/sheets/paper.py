@@ -25,6 +25,7 @@ h1 { font-size: 16pt; margin: 0 0 4mm; }
 h2 { font-size: 11pt; margin: 5mm 0 1mm; }
 li { margin: 2mm 0; break-inside: avoid; }
 ol > li { margin-bottom: 4mm; }
+em:lang(zh) { font-style: normal; font-weight: bold; }
 code { font: 10pt Consolas, "DejaVu Sans Mono", monospace; }
 .room { display: block; height: 30mm; border: 1px dotted #999; margin: 2mm 0 4mm; }
 .help { font-size: 9.5pt; border: 1px solid #999; padding: 2mm 3mm; margin-top: 4mm; }
