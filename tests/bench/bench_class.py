@@ -9,7 +9,8 @@ reward model, and PPO. At least 27 of the 30 tastes must be found again, and the
 must move where the class pays: kind replies become more frequent, and replies become shorter.
 
 The runs folder is only read: chapters 0 and 1 are copied into a folder for a while. --keep DIR
-keeps the pupils' files there. --quick takes six pupils and the kitten of <runs>/quick, to see that
+keeps the pupils' files there. --note keeps the seconds of the command of the class for the minutes
+in chapters/TEACHING.md. --quick takes six pupils and the kitten of <runs>/quick, to see that
 everything runs; nothing is found out by it.
 """
 
@@ -29,12 +30,14 @@ import kittenllm  # noqa: E402, F401 (before torch: see there)
 from chapters.rank import __main__ as rank
 from chapters.rank.labels import write_labels
 from chapters.rank.tastes import QUALITIES, leanings, read_class
+from chapters.sheets.minutes import note_seconds
 from kittenllm.data_file import read_data_file
 from kittenllm.kitten_town.judge import preference_probability
 from kittenllm.runs.checkpoints import load_model
 from kittenllm.runs.run import read_summary
 from kittenllm.settings import Common
 
+CLASS_COMMAND = "python -m chapters.rank --name room7 --train-on class"  # in TEACHING.md
 PUPILS, PAIRS, BAR = 30, 20, 0.9  # pupils, pairs of each, share of tastes to be found again
 LOVED, OTHERS = 3.0, 0.5  # points for a pupil's own quality, and for the other two
 
@@ -86,6 +89,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the kitten is")
     parser.add_argument("--ppo-steps", type=int, help="default: those of chapters.rank; 0: no PPO")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the pupils' files there")
+    parser.add_argument("--note", action="store_true", help="keep the seconds for TEACHING.md")
     parser.add_argument("--quick", action="store_true", help="tiny: to see that it runs")
     arguments = parser.parse_args()
     pupils, pairs = (6, 8) if arguments.quick else (PUPILS, PAIRS)
@@ -93,15 +97,18 @@ def main() -> None:
         common = copied(arguments.runs, Path(folder, "runs"), quick=arguments.quick)
         files = arguments.keep or Path(folder, "class")
         truth = write_class(files, common, pupils, pairs)
-        started = time.monotonic()
+        started, before = time.monotonic(), time.process_time()
         flags = ["--runs", str(common.runs), "--seed", str(common.seed), "--device", "cpu"]
         flags += ["--name", "simulated", "--train-on", str(files)]
         flags += ["--quick"] if arguments.quick else []
         if arguments.ppo_steps is not None:
             flags += ["--ppo-steps", str(arguments.ppo_steps)]
         code = rank.main(flags)
-        print(f"\nthe command of the class took {time.monotonic() - started:.0f} s", end="")
-        print(f" ({time.process_time():.0f} s of processor time with the ranking)")
+        seconds = time.process_time() - before
+        print(f"\nthe command of the class took {time.monotonic() - started:.0f} s, ", end="")
+        print(f"{seconds:.0f} s of processor time")
+        if arguments.note and code == 0 and not arguments.quick:
+            note_seconds({CLASS_COMMAND: seconds})
         labels = [read_data_file(path) for path in sorted(files.glob("*.jsonl"))]
         found = sum(pupil.taste() == truth[pupil.name] for pupil in read_class(labels))
         print(f"tastes found again: {found} of {pupils}: {yes(found >= BAR * pupils)}")
