@@ -123,6 +123,8 @@ def counterpart(path: Path, link: str) -> str:
     """The link of a Chinese text to what an English text links to: its Chinese edition, or its
     picture with Chinese words, where there is one."""
     target, anchor = (link.split("#") + [""])[:2]
+    if not target:
+        return "#"  # a heading of the same page
     for suffix in (".md", ".svg"):
         other = target.removesuffix(suffix) + f".zh{suffix}"
         if target.endswith(suffix) and not re.match(r"[a-z]+:", target):
@@ -147,7 +149,8 @@ def test_both_editions_have_the_same_structure(path):
         assert code_blocks(chinese.body) == code_blocks(english.body), where
         wanted = [counterpart(path, link) for link in links(english.body)]
         given = [
-            f"{link.split('#')[0]}#" if ".zh.md#" in link else link for link in links(chinese.body)
+            f"{link.split('#')[0]}#" if ".zh.md#" in link or link.startswith("#") else link
+            for link in links(chinese.body)
         ]
         assert Counter(given) == Counter(wanted), where
         shapes = [
