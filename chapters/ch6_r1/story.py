@@ -94,7 +94,6 @@ QUICK = {
     "problems": 24,
     "attempts": 2,
     "questions": 24,
-    "replies_each": 2,
     "chats": 20,
     "drill_tokens": 1_000,
     "sft_steps": 30,
