@@ -498,7 +498,7 @@ def test_what_was_measured_becomes_a_table(tmp_path, monkeypatch):
     assert numbers.measured_table("ch1_language_model") == numbers.NOT_MEASURED
     assert bands.main(["--real", str(tmp_path)]) == 0
     table = numbers.measured_table("ch1_language_model")
-    assert "| Smol, 1 thread(s) | before | after |" in table and "/a/b" not in table
+    assert "| Smol, one thread | before | after |" in table and "/a/b" not in table
     assert "| programs written right | 0 % | 97 ± 2 % |" in table
     assert "| perplexity of a plain text | 12.35 | – |" in table
     assert "| numbers trained, million |  | 4.88 |" in table

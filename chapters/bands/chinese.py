@@ -83,6 +83,28 @@ CELLS = {
     "gold score: chat, PPO, Zero, cold start, R1": "真分：聊天、PPO、Zero、冷启动、R1",
     "facts and sums: chat, PPO, Zero, cold start, R1": "事实与加法：聊天、PPO、Zero、冷启动、R1",
     "thoughts drawn, kept": "抽取的思考，留下的思考",
+    # real_models.md
+    "model": "模型",
+    "weights, bfloat16": "权重，bfloat16",
+    "LoRA 16: weights, gradients, optimizer": "LoRA 16：权重、梯度、优化器",
+    "all weights, float32: the same": "全部权重，float32：同样三项",
+    "activations, LoRA, per 1,000 tokens": "激活值，LoRA，每 1,000 词元",
+    "KV cache per 1,000 tokens": "KV 缓存，每 1,000 词元",
+    "before": "之前",
+    "programs written right": "程序写对",
+    "what a program prints, right": "程序打印什么，说对",
+    "bugs mended": "改好的错误",
+    "lines explained": "解释对的代码行",
+    "general questions right": "常识题答对",
+    "the same, asked as the assistant": "同上，用助手的系统消息来问",
+    "perplexity of a plain text": "普通文本的困惑度",
+    "numbers trained, million": "受训的数，百万",
+    "tokens trained on": "训练用的词元数",
+    "training, seconds of processor time": "训练的处理器时间，秒",
+    "tokens per second of processor time": "处理器时间每秒词元数",
+    "memory at most, MB": "内存最多，MB",
+    "held-out pairs ordered right": "留出的回复对排对顺序",
+    "their margin, nats": "它们的分差，奈特",
     # rounding
     "moves by at most": "最多移动",
     "error by topic, most": "按话题的标准误差，最大",
@@ -98,6 +120,10 @@ CELLS = {
     "seconds of processor time": "处理器时间，秒",
 }
 SENTENCES = (
+    (
+        r"Not measured yet: `(.*)` writes it\.",
+        r"还没有测量：运行 `\1` 就会写在这里。",
+    ),
     (
         r"Default settings, (.*?)\. ± is the standard error by topic: .*",
         r"默认设置，\1。± 是按话题计算的标准误差：换一批话题，这只小猫的数字会移动多少；"
@@ -153,7 +179,7 @@ def _cell(cell: str) -> str:
         method, label = "", CELLS[method + label]
     elif label in CELLS:
         method, label = method.replace(": ", "："), CELLS[label]
-    elif re.match(r"seed \d|[\d.]+ points", label):
+    elif re.search(r"^seed \d|^[\d.]+ points|threads?$", label):
         label = _phrases(label)
     return f"{start}{method}{label}{end}"
 

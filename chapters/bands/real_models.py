@@ -10,6 +10,7 @@ is lost between tensors.
 from pathlib import Path
 
 from chapters.bands.number import digits
+from chapters.bands.rounding import threads_text
 from kittenllm.gpt import GPTConfig
 from kittenllm.runs.checkpoints import layer_shapes
 from kittenllm.runs.json_files import damaged, read_json
@@ -167,7 +168,8 @@ def measured_table(run: str) -> str:
     if content is None:
         return NOT_MEASURED
     try:
-        lines = [f"| {content['model']}, {content['threads']} thread(s) | before | after |"]
+        threads = threads_text(content["threads"])
+        lines = [f"| {content['model']}, {threads} | before | after |"]
         lines.append("|---|---:|---:|")
         for label, keys, form in ROWS[run]:
             cells = [cell(*content["numbers"][key], form) for key in keys.split()]
