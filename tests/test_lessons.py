@@ -15,6 +15,7 @@ import pytest
 import torch
 from test_journey import help_page
 
+from chapters.bands import real_models
 from chapters.bands.chinese import CELLS, in_chinese
 from chapters.bands.docs import NOT_MEASURED, span
 from chapters.bands.editions import behind, english_of, hash_of, marked, sections
@@ -351,6 +352,8 @@ def test_every_label_of_the_tables_is_translated():
     labels = {row.label for rows in TABLE.values() for row in rows} | set(
         read_one_file()["numbers"]
     )
+    labels |= {label for rows in real_models.ROWS.values() for label, _, _ in rows}
+    labels |= {cell.strip() for cell in real_models.memory_table().splitlines()[0][1:-1].split("|")}
     labels = {label for label in labels if not re.match("DPO: |IPO: |ORPO: ", label)}
     labels |= {row.label.split(": ", 1)[1] for row in TABLE["ch4_preferences"][1:]}
     labels |= {label for rows in REAL_RUNS.values() for label, _, _ in rows}
@@ -363,7 +366,8 @@ def test_a_block_in_chinese():
         "| chapter | number | seed 0 | seed 11 |\n|---|---|---:|---:|\n"
         "| `ch4_preferences` | seconds | (1) | 22 |\n"
         "|  | DPO: wins against the chat kitten | 1 ± 2 % | – |\n"
-        "| PPO: kind and right replies | 0.0 → 1.0 % |"
+        "| PPO: kind and right replies | 0.0 → 1.0 % |\n"
+        "| Smol, one thread | before | after |"
     )
     lines = in_chinese(block).splitlines()
     assert lines[0].startswith("默认设置，一个线程。± 是")
@@ -373,6 +377,7 @@ def test_a_block_in_chinese():
         "| `ch4_preferences` | 秒数 | (1) | 22 |",
         "|  | DPO：胜过聊天小猫 | 1 ± 2 % | – |",
         "| PPO：友善且正确的回复 | 0.0 → 1.0 % |",
+        "| Smol, 一个线程 | 之前 | 之后 |",
     ]
     assert in_chinese(NOT_MEASURED) == "这些运行没有测量单凭舍入会让数字移动多少。"
     sentence = (
