@@ -41,8 +41,9 @@ EXPERIMENTS = ("distil", "ways")
 # The paper begins with the base and has very many conversations among the data. Zero can think
 # already, and a small kitten learns to talk sooner than to search.
 STARTS = {"base": "base", "chat": "chat", "ppo": "PPO", "zero": "Zero"}
-# What the PPO kitten is asked for the cold start: oftener about facts, which Zero has forgotten.
-LIKED_SHARES = ASKED_SHARES | {"fact": 0.35}
+# What the chats of both steps ask: oftener about facts, which Zero has forgotten, and about dangers,
+# because a kitten that learns to allow what is fine also learns to allow a little more.
+CHAT_SHARES = ASKED_SHARES | {"fact": 0.35, "risky": 0.3}
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,7 @@ def teach_material(
         )
         kept = mixture.keep_best(attempts, settings.kept_each)
         failed = mixture.keep_failures(attempts, settings.failed_each)
-        questions = taught_questions(common, settings.questions, "liked", LIKED_SHARES)
+        questions = taught_questions(common, settings.questions, "liked", CHAT_SHARES)
         prompts = [chat_prompt(tokenizer, question.messages()) for question in questions]
         longest = row_length - MAX_REPLY_TOKENS - 1
         prompts += mixture.long_chat_prompts(tokenizer, common, settings.chats, longest)
@@ -313,7 +314,7 @@ def asked_of_r1(chapter: Run, chat: Kitten, settings: Settings) -> Asked:
     return mixture.asked(
         chat.tokenizer,
         exam.countdown_practice(puzzles, new_random(common.seed, "ch6_r1", "practice")),
-        taught_questions(common, count - puzzles, "rl", ASKED_SHARES),
+        taught_questions(common, count - puzzles, "rl", CHAT_SHARES),
         chat.scorer,
         format_weight=settings.format_weight,
         chat_weight=settings.chat_weight,
