@@ -27,7 +27,7 @@ from chapters.report.life import KITTENS
 from chapters.report.live import Live, in_script
 from chapters.report.top import with_terms
 from chapters.report.views import life_table
-from chapters.report.weights import BASE, HALF, LETTERS, in_letters, packed
+from chapters.report.weights import HALF, LETTERS, LEVELS, in_letters, packed
 from kittenllm.gpt import GPT, GPTConfig
 from kittenllm.grpo import GRPOConfig, train_grpo
 from kittenllm.optim import make_optimizer
@@ -51,18 +51,24 @@ def small_gpt(tokenizer, seed: int) -> GPT:
 def unpacked(content: dict) -> dict[str, torch.Tensor]:
     """The reverse of `packed`, as worker.js does it."""
     codes = np.array([LETTERS.index(letter) for letter in content["letters"].encode()])
-    numbers = codes[::2] * BASE + codes[1::2] - HALF
+    words = codes.reshape(-1, 7) @ 88 ** np.arange(7)[::-1]
+    numbers = words[:, None] // LEVELS ** np.arange(3)[::-1] % LEVELS - HALF
     scales, weights, place = iter(content["scales"]), {}, 0
     for name, rows, columns in content["shapes"]:
-        matrix = numbers[place : place + rows * columns].reshape(rows, columns)
-        weights[name] = torch.tensor(matrix * np.array([[next(scales)] for _ in range(rows)]))
-        place += rows * columns
+        count = -(-rows * columns // 3)  # words; a matrix begins with a new one
+        matrix = numbers[place : place + count].reshape(-1)[: rows * columns]
+        row_scales = np.array([next(scales) for _ in range(rows)])
+        weights[name] = torch.tensor(matrix.reshape(rows, columns) * row_scales[:, None])
+        place += count
     return weights
 
 
 def test_letters_by_hand():
-    assert BASE == 88 and HALF == 3872
-    assert in_letters(np.array([-3872, 0, 3871])) == "!!R!~~"
+    assert len(LETTERS) == 88 and LEVELS == 2 * HALF + 1
+    assert LEVELS**3 <= 88**7 < (LEVELS + 2) ** 3  # all that fits, and 0 in the middle
+    assert in_letters(np.array([-HALF, -HALF, 1 - HALF])) == "!!!!!!#"
+    assert in_letters(np.array([-HALF, -HALF, 88 - HALF])) == "!!!!!#!"
+    assert in_letters(np.array([HALF, 0])) == in_letters(np.array([HALF, 0, 0]))
     assert not set(LETTERS.decode()) & set("\"&'<>\\ ")
 
 
@@ -74,7 +80,7 @@ def test_weights_as_letters_are_nearly_the_same(town_tokenizer):
     for name, weight in gpt.state_dict().items():
         rows = weight.reshape(-1, weight.shape[-1])
         error = (found[name] - rows).abs().amax(dim=1)
-        assert (error <= 0.502 * 1.001 * rows.abs().amax(dim=1) / (HALF - 1) + 1e-12).all(), name
+        assert (error <= 0.502 * 1.001 * rows.abs().amax(dim=1) / HALF + 1e-12).all(), name
 
 
 @pytest.mark.parametrize("biases, most, cause", [(True, 10**6, "bias"), (False, 999, "too large")])
