@@ -13,14 +13,15 @@ import pytest
 import torch
 from browser import Browser, find_browser
 from byte_kitten import small_config
-from test_report import HOSTILE, Reader, write_stage
+from test_report import HOSTILE, LONG, Reader, write_stage
+from test_report_zh import NAMES
 
 from chapters.ch5_reasoning.groups import GroupLog, earlier_rounds, logged_rounds
 from chapters.ch5_reasoning.thinking import Exercise
 from chapters.common.kitten import Kitten as Thinker
 from chapters.report import live as report_live
 from chapters.report import page as report
-from chapters.report import selftest, sentences
+from chapters.report import selftest, sentences, sentences_zh
 from chapters.report.data import read_stage
 from chapters.report.drawings import LOOP, PATH, path_picture
 from chapters.report.life import KITTENS
@@ -35,6 +36,7 @@ from kittenllm.ppo import gae, kl_shaped_rewards
 from kittenllm.runs.checkpoints import save_model
 from kittenllm.settings import Common
 
+PLANTED = set(re.findall(r"[A-Za-z]{2,}", HOSTILE)) | {LONG}  # in summaries and titles
 FEW = 10  # prompts of the selftest; the real page has a hundred
 
 
@@ -446,3 +448,70 @@ def test_print_is_short(browser, live_page):
     browser.open(live_page)
     pages = len(re.findall(rb"/Type\s*/Page\b", browser.printed()))
     assert 1 <= pages <= 14
+
+
+# -------------------------------------------------------------------------------- two languages
+
+# Texts that a reader sees: those of elements that are shown, but for what kittens say and code.
+SEEN = """[...document.querySelectorAll('body *')]
+  .filter((e) => e.checkVisibility() && !e.closest('script, [translate=no]'))
+  .flatMap((e) => [...e.childNodes].filter((n) => n.nodeType === 3).map((n) => n.data))
+  .join(" | ")"""
+SENTENCES = {  # one of each script and of each kind of part
+    "en": r"Talk to them|Ask|colours show|after .+ rounds|step \d+: training rows|random weights",
+    "zh": r"和它们聊聊|提问|颜色表示|\d+ 轮之后|步 \d+：训练文本|随机权重",
+}
+
+
+def sentences_seen(browser) -> dict[str, int]:
+    """How many of the sentences of each language a reader sees, with the pointer on a chart."""
+    browser.run(
+        "document.querySelector('.chart .hit rect')"
+        ".dispatchEvent(new PointerEvent('pointermove', { bubbles: true }))"
+    )
+    text = browser.run(SEEN)
+    return {
+        language: sum(bool(re.search(sentence, text)) for sentence in found.split("|"))
+        for language, found in SENTENCES.items()
+    }
+
+
+def test_the_switch_of_languages(browser, live_page):
+    browser.look(1280)
+    browser.open(live_page)
+    assert sentences_seen(browser) == {"en": 6, "zh": 0}
+    label = "document.querySelector('#talk textarea').placeholder"
+    english, title = browser.run(label), browser.run("document.title")
+    browser.run("document.getElementById('language').click()")
+    assert sentences_seen(browser) == {"en": 0, "zh": 6}
+    assert browser.run("document.documentElement.lang") == "zh"
+    assert browser.run(label) == sentences_zh.SCRIPT["box"]
+    assert browser.run("document.title") == sentences_zh.TITLE
+    browser.run("document.getElementById('language').click()")
+    assert sentences_seen(browser) == {"en": 6, "zh": 0}
+    assert (browser.run(label), browser.run("document.title")) == (english, title)
+
+
+def test_the_address_opens_the_page_in_chinese(browser, live_page):
+    browser.open(live_page, "#zh")
+    assert sentences_seen(browser) == {"en": 0, "zh": 6}
+    ask(browser, "Hello?")
+    browser.run("document.querySelectorAll('.reply .word')[0].click()")  # the ten likeliest
+    browser.run("document.querySelectorAll('details').forEach(fold => (fold.open = true))")
+    words = re.findall(r"[A-Za-z]{2,}", browser.run(SEEN))
+    foreign = browser.run("document.querySelectorAll('.said, .thoughts, .settings').length")
+    assert foreign > 0 and set(words) - NAMES - PLANTED == set()
+    said = browser.run("document.querySelector('.card .reply').textContent")
+    browser.run("document.getElementById('language').click()")  # in the middle of a talk
+    assert browser.run("document.querySelector('.card .reply').textContent") == said
+    assert browser.problems() == []
+
+
+def test_only_one_language_is_printed(browser, live_page):
+    browser.open(live_page, "#zh")
+    browser.tab("Emulation.setEmulatedMedia", media="print")
+    shown = browser.run(
+        "[...document.querySelectorAll('[lang=en]')].filter(e => e.checkVisibility()).length"
+    )
+    browser.tab("Emulation.setEmulatedMedia", media="")
+    assert shown == 0
