@@ -24,9 +24,10 @@ function startGroups(box, { pieces, rounds }) {
         "summary",
         {},
         make("span", { class: right ? "good verdict" : "bad verdict" }, verdict),
-        ` ${filled(SAY.reply_line, numbers)}`,
+        " ",
+        filled(SAY.reply_line, numbers),
       ),
-      make("p", { class: "thoughts" }, ...words),
+      make("p", { class: "thoughts", translate: "no" }, ...words),
     );
   };
   const group = ({ prompt, replies }) => {
@@ -37,12 +38,13 @@ function startGroups(box, { pieces, rounds }) {
     const shown = replies.map(reply);
     const best = rewards.indexOf(Math.max(...rewards));
     if (!silent) shown[best].open = true;
-    const title = make("p", { class: "asked" }, safe(prompt), make("span", { class: "small" }, `  ${line}`));
+    const asked = make("span", { translate: "no" }, safe(prompt));
+    const title = make("p", { class: "asked" }, asked, make("span", { class: "small" }, "  ", line));
     return make("div", { class: silent ? "group silent" : "group" }, title, ...shown);
   };
   const draw = () => {
     const { step, groups: found } = rounds[Number(slider.value)];
-    output.textContent = filled(SAY.step_of, { step });
+    tell(output, filled(SAY.step_of, { step }));
     groups.replaceChildren(...found.map(group));
   };
   slider.addEventListener("input", draw);
