@@ -2,8 +2,8 @@
 
 `memory` computes what a model needs from its shape. `python -m chapters.bands --real RUNS_DIR`
 copies the numbers of the runs with --model that have finished there, and of the comparisons of
-tests/bench/bench_real.py and bench_two_processes.py, into real_models.json; what is not there stays
-as it was.
+tests/bench/bench_real.py and tests/bench/bench_two_processes.py, into real_models.json; what is not
+there stays as it was.
 
 Used by docs.py and __main__.py. Left out: what torch itself needs (about 0.3 GB), and memory that
 is lost between tensors.

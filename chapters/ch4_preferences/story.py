@@ -275,26 +275,12 @@ def learn(
     generator = new_generator("cpu", chapter.common.seed, "ch4_preferences", "order")
     objects = {"policy": Trained(policy), "optimizer": optimizer, "generator": generator}
     stage = chapter.stage(name, total=config.steps, objects=objects)
+    tools = {"optimizer": optimizer, "generator": generator, "start_step": stage.step}
     if isinstance(config, DPOConfig):
-        training = train_dpo(
-            policy,
-            pairs,
-            learnt.ref_logprobs,
-            config=config,
-            optimizer=optimizer,
-            generator=generator,
-            start_step=stage.step,
-            tokens_per_pass=tokens_per_pass,
-        )
+        kept, limit = learnt.ref_logprobs, tokens_per_pass
+        training = train_dpo(policy, pairs, kept, config=config, tokens_per_pass=limit, **tools)
     else:
-        training = train_orpo(
-            policy,
-            pairs,
-            config=config,
-            optimizer=optimizer,
-            generator=generator,
-            start_step=stage.step,
-        )
+        training = train_orpo(policy, pairs, config=config, **tools)
     watch_every = max(1, config.steps // looks)
     for metrics in stage.follow(training, show=("loss", "accuracy", "unseen_accuracy")):
         done = metrics["step"] + 1

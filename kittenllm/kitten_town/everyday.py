@@ -51,12 +51,12 @@ FORMS = (
     "Write a short poem about {thing}.",
 )
 TEXT_OPENINGS = (  # of plain texts that a model goes on with
-    "In the morning",
+    "Late at night",
     "The old house",
     "My grandmother",
     "Every summer",
     "It was a cold",
-    "The children",
+    "Two brothers",
     "A good teacher",
     "Once a year",
 )
