@@ -201,4 +201,22 @@ HINTS_ZH: dict[str, tuple[str, str, str]] = {
             max_tokens=max_tokens)
         指标：masked_mean，放在 torch.no_grad() 里。""",
     ),
+    "mixed_reward": (
+        """要返回的是一个函数，拿到编号的是里面的这个函数。它沿着各类提示走，边走边数：这一类从哪
+        个编号开始？要找的提示是不是这一类的？""",
+        """写在 def 里面的 def 看得见外面的变量：这里是 kinds。里面的函数一开始让 first = 0。一类提
+        示占有编号 first 到 first + count - 1，它自己的编号就是离 first 的距离。不是这一类，first 就
+        加上 count。""",
+        """def reward(number, reply, ended):
+            first = 0
+            for count, reward_of_kind in kinds:
+                if first <= number < first + count:
+                    return reward_of_kind(number - first,
+                        reply, ended)
+                first += count
+            raise ValueError(f"prompt {number} is of no kind")
+        return reward
+
+        最后一行在外面的函数里""",
+    ),
 }
