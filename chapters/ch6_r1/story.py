@@ -41,8 +41,8 @@ EXPERIMENTS = ("distil", "ways")
 # The paper begins with the base and has very many conversations among the data. Zero can think
 # already, and a small kitten learns to talk sooner than to search.
 STARTS = {"base": "base", "chat": "chat", "ppo": "PPO", "zero": "Zero"}
-# What the chats of both steps ask: oftener about facts, which Zero has forgotten, and about dangers,
-# because a kitten that learns to allow what is fine also learns to allow a little more.
+# What the chats of both steps ask: oftener about facts, which Zero has forgotten, and about
+# dangers, because a kitten that learns to allow what is fine also learns to allow a little more.
 CHAT_SHARES = ASKED_SHARES | {"fact": 0.35, "risky": 0.3}
 
 
