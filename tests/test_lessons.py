@@ -24,7 +24,7 @@ from chapters.bands.real_models import ROWS as REAL_RUNS
 from chapters.bands.rows import TABLE
 from chapters.common.runner import CHAPTERS
 from chapters.report.glossary import FILES, read_glossary
-from chapters.report.html import tag
+from chapters.report.html import Both, tag
 from chapters.report.sentences import FIRST_TERMS
 from chapters.report.top import words_section
 from kittenllm import dpo, ppo
@@ -318,10 +318,10 @@ def test_both_glossaries_have_the_same_terms():
 
 def test_the_page_explains_the_terms_of_the_glossary():
     assert set(FIRST_TERMS) <= read_glossary().keys()
+    page, chinese = str(words_section()), read_glossary("zh")
     for term, meaning in read_glossary().items():
-        assert (
-            str(tag("dt", term)) in words_section() and str(tag("dd", meaning)) in words_section()
-        )
+        assert str(tag("span", term, lang="en")) in page
+        assert str(tag("dd", Both(meaning, chinese[term]))) in page
 
 
 PROGRAM_FILES = [*(ROOT / "kittenllm").rglob("*.py"), *(ROOT / "chapters").rglob("*.py")]

@@ -243,7 +243,8 @@ def test_what_is_logged(tmp_path, town_tokenizer):
         rewards = [reply["reward"] for reply in group["replies"]]
         for reply in group["replies"]:
             assert reply["advantage"] == pytest.approx(reply["reward"] - np.mean(rewards), abs=2e-3)
-            assert len(reply["ids"]) == len(reply["change"])
+            assert len(reply["ids"]) == len(reply["change"]) == len(reply["logprobs"])
+            assert max(reply["logprobs"], default=0) <= 0
             assert {str(token) for token in reply["ids"]} <= content["pieces"].keys()
             moved += any(reply["change"])
             if reply["advantage"] > 0.4:
