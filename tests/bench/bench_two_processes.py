@@ -53,17 +53,17 @@ def replies(gpt: GPT, prompts: list[list[int]], **settings) -> sampling.Rollout:
     return sampling.generate(gpt, prompts, **settings)
 
 
-def seconds_of(steps: int) -> float:
-    """The mean time of a round; the first one is not counted."""
+def seconds_of(steps: int, count: int) -> float:
+    """The mean time of a round with so many prompts; the first one is not counted."""
     gpt = GPT(GPTConfig(**SIZES["small"]))
-    prompts = [[10 + (7 * p + 3 * t) % 1000 for t in range(PROMPT_TOKENS)] for p in range(PROMPTS)]
+    prompts = [[10 + (7 * p + 3 * t) % 1000 for t in range(PROMPT_TOKENS)] for p in range(count)]
     grpo.generate = replies
     training = grpo.train_grpo(
         gpt,
         prompts,
         lambda number, reply, ended: (float(number % 3 > 0 and len(reply) % 3 == 0), {}),
         config=GRPOConfig(
-            steps=steps + 1, prompts_per_step=PROMPTS, group_size=GROUP, max_new_tokens=LONGEST
+            steps=steps + 1, prompts_per_step=count, group_size=GROUP, max_new_tokens=LONGEST
         ),
         optimizer=make_optimizer(gpt, matrix_lr=5e-4, other_lr=5e-4),
         generator=torch.Generator().manual_seed(0),
@@ -77,13 +77,13 @@ def seconds_of(steps: int) -> float:
     return (time.perf_counter() - started) / steps
 
 
-def measure(way: str, steps: int) -> float:
+def measure(way: str, steps: int, count: int) -> float:
     """Start the work in one way."""
     threads = "2" if way == ONE else "1"
     starter = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [sys.executable, *(starter if way == TWO else []), __file__]
     result = subprocess.run(
-        [*command, "--work", "--steps", str(steps)],
+        [*command, "--work", "--steps", str(steps), "--prompts", str(count)],
         env={**os.environ, "OMP_NUM_THREADS": threads},
         stdout=subprocess.PIPE,
         text=True,
@@ -96,18 +96,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=4, help="counted steps in one round")
+    parser.add_argument("--prompts", type=int, default=PROMPTS, help="an even number")
     parser.add_argument("--runs", type=Path, metavar="DIR", help="where the result is written")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.work:
-        took = seconds_of(arguments.steps)
+        took = seconds_of(arguments.steps, arguments.prompts)
         if world().is_first:
             print(took)
         return
     seconds: dict[str, list[float]] = {ONE: [], TWO: []}
     for number in range(arguments.rounds):
         for way in (ONE, TWO) if number % 2 == 0 else (TWO, ONE):
-            seconds[way].append(measure(way, arguments.steps))
+            seconds[way].append(measure(way, arguments.steps, arguments.prompts))
             print(f"  {way}: {seconds[way][-1]:.3f} s", file=sys.stderr, flush=True)
     one, two = (statistics.median(seconds[way]) for way in (ONE, TWO))
     print(f"a round of GRPO: {ONE} {one:.3f} s, {TWO} {two:.3f} s, {one / two:.2f} times as fast")
