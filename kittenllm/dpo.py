@@ -30,16 +30,16 @@ from torch import Tensor
 from kittenllm import checks
 from kittenllm.config import check_options, option
 from kittenllm.distributed import world
-from kittenllm.forward import action_logprobs
+from kittenllm.forward import LARGE_VOCABULARY, action_logprobs, length_chunks
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import sequence_logprobs, weighted, widen
 from kittenllm.optim import learning_rate_scale
 from kittenllm.pairs import PreferencePair, check_pairs, comparisons, pair_rows, pairs_of_step
-from kittenllm.training import Optimizer, Stopwatch, apply_gradients
+from kittenllm.training import Means, Optimizer, Stopwatch, apply_gradients, as_many
 
-# Of the reference: large passes are fast, all pairs at once would fill memory. With the vocabulary
-# of an open model (32,000 tokens and more) the logits of a few pairs already do.
-PAIRS_PER_PASS, FEW_PAIRS, LARGE_VOCABULARY = 256, 4, 10_000
+# Of the reference: large passes are fast, all pairs at once would fill memory; with a large
+# vocabulary the logits of a few already do.
+PAIRS_PER_PASS, FEW_PAIRS = 256, 4
 
 
 def dpo_loss(
@@ -157,6 +157,21 @@ def pair_logprobs(gpt: GPT, pairs: Sequence[PreferencePair]) -> Tensor:
     return sums[rows.to(gpt.device)]
 
 
+def pair_shares(
+    pairs: Sequence[PreferencePair], picked: list[int], tokens_per_pass: int | None
+) -> list[tuple[list[int], float]]:
+    """The picked pairs in parts of at most `tokens_per_pass` tokens, both replies counted, each
+    with its share of the mean over the pairs of all processes; None: all at once."""
+    weight = world().weight(len(picked))
+    if tokens_per_pass is None:
+        return [(picked, weight)]
+    read = [pairs[i] for i in picked]
+    lengths = [2 * (len(p.prompt) + max(len(p.chosen), len(p.rejected))) for p in read]
+    chunks = length_chunks(lengths, max_tokens=tokens_per_pass)
+    shares = [([picked[i] for i in chunk], weight * len(chunk) / len(picked)) for chunk in chunks]
+    return as_many(shares, picked[:1])
+
+
 @torch.no_grad()
 def reference_logprobs(reference: GPT, pairs: Sequence[PreferencePair]) -> Tensor:
     """`pair_logprobs` of the frozen reference for all pairs, made once and kept: (P, 2).
@@ -180,7 +195,11 @@ class DPOConfig:
     label_smoothing: float = option(0.0, "share of labels believed wrong (DPO)", low=0, below=0.5)
     steps: int = option(94, "optimizer steps", low=1)
     pairs_per_step: int = option(96, "P, pairs in a step; usually 8 to 128", low=1)
-    matrix_lr: float = option(1.5e-4, "Muon's rate, hidden matrices; usually 1e-4 to 1e-3", above=0)
+    matrix_lr: float | None = option(
+        1.5e-4,
+        "Muon's rate, hidden matrices; usually 1e-4 to 1e-3; none: AdamW there too",
+        above=0,
+    )
     other_lr: float = option(4e-4, "AdamW's rate, embeddings, norms; usually 1e-4 to 1e-3", above=0)
     warmup: float = option(0.05, "share of the steps with a rising rate", low=0, high=1)
     cooldown: float = option(0.5, "share of the steps with a falling rate", low=0, high=1)
@@ -201,11 +220,14 @@ def train_dpo(
     optimizer: Optimizer,
     generator: torch.Generator,
     start_step: int = 0,
+    tokens_per_pass: int | None = None,
 ) -> Iterator[dict[str, float]]:
     """DPO or IPO on pairs of replies; yields one dict of numbers per step.
 
     ref_logprobs (P, 2) comes from `reference_logprobs(reference, pairs)`. To go on after a stop,
     restore policy and optimizer and pass the number of finished steps as `start_step`.
+    tokens_per_pass: most tokens in memory at once, whose gradients add up; None: all pairs of a
+    step.
 
     Keys: step, loss, those of `preference_metrics`, pairs, pairs_per_second, grad_norm, lr_scale,
     seconds, seconds_training.
@@ -226,24 +248,24 @@ def train_dpo(
         )
         optimizer.set_scale(scale)
         picked = pairs_of_step(groups, step, config.pairs_per_step, generator)
-        mine = world().shard(picked)  # all of them without torchrun
-        chosen, rejected = pair_logprobs(policy, [pairs[i] for i in mine]).unbind(dim=1)
-        ref_chosen, ref_rejected = ref_logprobs[mine].to(policy.device).unbind(dim=1)  # (P,)
-
-        logprobs = (chosen, rejected, ref_chosen, ref_rejected)
-        if config.loss == "dpo":
-            smoothing = config.label_smoothing
-            loss, metrics = dpo_loss(*logprobs, beta=config.beta, label_smoothing=smoothing)
-        else:
-            loss, metrics = ipo_loss(*logprobs, beta=config.beta)
-        loss, metrics = world().average(loss, metrics, count=len(mine))
-        loss.backward()
+        mine, means = world().shard(picked), Means()  # all of them without torchrun
+        for part, share in pair_shares(pairs, mine, tokens_per_pass):
+            chosen, rejected = pair_logprobs(policy, [pairs[i] for i in part]).unbind(dim=1)
+            ref_chosen, ref_rejected = ref_logprobs[part].to(policy.device).unbind(dim=1)  # (P,)
+            logprobs = (chosen, rejected, ref_chosen, ref_rejected)
+            if config.loss == "dpo":
+                smoothing = config.label_smoothing
+                loss, metrics = dpo_loss(*logprobs, beta=config.beta, label_smoothing=smoothing)
+            else:
+                loss, metrics = ipo_loss(*logprobs, beta=config.beta)
+            (share * loss).backward()
+            means.add({"loss": loss, **metrics}, weight=len(part) if share > 0 else 0)
         grad_norm = apply_gradients(policy, optimizer, config.max_grad_norm)
+        numbers = means.means()
         watch.lap("training")
         yield {
             "step": step,
-            "loss": loss.item(),
-            **{name: number.item() for name, number in metrics.items()},
+            **numbers,
             "pairs": len(picked),
             "pairs_per_second": len(picked) / watch.seconds["seconds"],
             "grad_norm": grad_norm,

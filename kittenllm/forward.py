@@ -26,6 +26,9 @@ CPU_TOKENS, GPU_TOKENS = (
     16384,
 )  # read at once: small batches fit a cache, large ones fill a GPU
 
+# An open model knows 32,000 tokens and more: the logits of a few rows already fill memory.
+LARGE_VOCABULARY = 10_000
+
 
 def plain_action_logprobs(
     gpt: GPT, tokens: Tensor, mask: Tensor, *, document_ids: Tensor | None = None

@@ -287,7 +287,7 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         V, C, device = config.vocab_size, config.channels, torch.get_default_device()
-        self.embed_tokens = nn.utils.skip_init(nn.Embedding, V, C, device=device)
+        self.embed_tokens = nn.Embedding.from_pretrained(torch.empty(V, C), freeze=False)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = RMSNorm(config.channels, config.norm_eps)
         if not config.tied:

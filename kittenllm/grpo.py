@@ -146,7 +146,11 @@ class GRPOConfig:
     minibatches: int = option(1, "steps per epoch, each over whole groups; usually 1 to 8", low=1)
     tokens_per_pass: int = option(8192, "most tokens in memory at once", low=1)
     skip_equal_groups: bool = option(True, "leave zero-variance groups out, if there is no KL")
-    matrix_lr: float = option(6e-4, "Muon's rate, hidden matrices; usually 2e-4 to 1e-3", above=0)
+    matrix_lr: float | None = option(
+        6e-4,
+        "Muon's rate, hidden matrices; usually 2e-4 to 1e-3; none: AdamW there too",
+        above=0,
+    )
     other_lr: float = option(2e-4, "AdamW's rate, embeddings, norms; usually 1e-4 to 1e-3", above=0)
     cooldown: float = option(0.2, "share of the steps with a falling rate", low=0, high=1)
     max_grad_norm: float = option(1.0, "longer gradients are shortened to this", above=0)

@@ -144,20 +144,21 @@ class MuonAdamW:
 
 
 def make_optimizer(
-    model: nn.Module, *, matrix_lr: float, other_lr: float, weight_decay: float = 0.0
+    model: nn.Module, *, matrix_lr: float | None, other_lr: float, weight_decay: float = 0.0
 ) -> MuonAdamW:
     """Sorts the trainable parameters: matrices inside the blocks to Muon, all others to AdamW.
 
-    matrix_lr     Muon's learning rate; 3e-3 .. 5e-3 for pretraining, 3e-4 .. 1e-3 for RL
+    matrix_lr     Muon's learning rate; 3e-3 .. 5e-3 for pretraining, 3e-4 .. 1e-3 for RL; None: no
+                  Muon, AdamW moves the matrices too
     other_lr      AdamW's, for embeddings, norms and heads; 6e-3 for pretraining
-    weight_decay  pulls the matrices towards 0, by lr * weight_decay per step; the rest is free
+    weight_decay  pulls Muon's matrices towards 0, by lr * weight_decay per step; the rest is free
 
     Under torchrun with --shard the model is cut into parts first: `distributed.World.split`.
 
     Raises: ValueError if a number is negative or if nothing is trainable.
     """
-    numbers = {"matrix_lr": matrix_lr, "other_lr": other_lr, "weight_decay": weight_decay}
-    for name, value in numbers.items():
+    rates = {} if matrix_lr is None else {"matrix_lr": matrix_lr}
+    for name, value in {**rates, "other_lr": other_lr, "weight_decay": weight_decay}.items():
         checks.number(name, value)
         if value < 0:
             raise ValueError(f"{name} must be 0 or above, got {value}")
@@ -166,11 +167,11 @@ def make_optimizer(
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        inside_block = "layers." in name
-        (matrices if inside_block and parameter.ndim == 2 else others).append(parameter)
+        for_muon = matrix_lr is not None and "layers." in name and parameter.ndim == 2
+        (matrices if for_muon else others).append(parameter)
     if not matrices and not others:
         raise ValueError("the model has no trainable parameter: set requires_grad on some")
-    muon = Muon(matrices, lr=matrix_lr, weight_decay=weight_decay) if matrices else None
+    muon = Muon(matrices, lr=matrix_lr or 0.0, weight_decay=weight_decay) if matrices else None
     betas = (0.9, 0.95)  # forgets old gradients sooner than the usual 0.999: our runs are short
     adamw = AdamW(others, lr=other_lr, betas=betas, weight_decay=0.0) if others else None
     return MuonAdamW(muon, adamw)

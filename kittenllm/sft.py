@@ -13,6 +13,10 @@ At 7 billion parameters: the same loss, and some ten thousand conversations are 
 2023, arXiv 2307.09288, section 3.1). With its 32,000 words the logits of one such step would fill
 33 GB in float32; fused kernels never store them (Hsu et al. 2024, arXiv 2410.10989).
 
+A step that does not fit into memory is read in parts, whose gradients add up (`tokens_per_pass`).
+The loss is a mean over all trained tokens of the step, so a part weighs as much as it has of them:
+the mean of the parts' means would be another loss, as many libraries found out late.
+
 Letters: B rows, T tokens in a row, V vocabulary, n trained tokens. Loss in nats per token.
 Read before: chat.py, batches.py, logprobs.py. Left out: dropout, evaluation during training (the
 chapter does it between two steps).
@@ -22,16 +26,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kittenllm import checks
 from kittenllm.batches import PackedRows, TokenStream
 from kittenllm.config import check_options, option
 from kittenllm.distributed import world
+from kittenllm.forward import LARGE_VOCABULARY, action_hidden
 from kittenllm.gpt import GPT
 from kittenllm.logprobs import pick_logprobs
 from kittenllm.optim import learning_rate_scale
-from kittenllm.training import Optimizer, Stopwatch, apply_gradients, rows_between
+from kittenllm.training import (
+    Means,
+    Optimizer,
+    Stopwatch,
+    apply_gradients,
+    loss_shares,
+    rows_between,
+)
 
 
 def sft_loss(logits: Tensor, tokens: Tensor, loss_mask: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -72,7 +85,11 @@ class SFTConfig:
     replay_fraction: float = option(
         0.25, "share of the rows that are pretraining text", low=0, below=1
     )
-    matrix_lr: float = option(2e-3, "Muon's rate, hidden matrices; usually 1e-3 to 5e-3", above=0)
+    matrix_lr: float | None = option(
+        2e-3,
+        "Muon's rate, hidden matrices; usually 1e-3 to 5e-3; none: AdamW there too",
+        above=0,
+    )
     other_lr: float = option(2e-3, "AdamW's rate, embeddings, norms; usually 1e-3 to 1e-2", above=0)
     warmup: float = option(0.02, "share of the steps with a rising rate", low=0, high=1)
     cooldown: float = option(0.5, "share of the steps with a falling rate", low=0, high=1)
@@ -112,6 +129,30 @@ def step_rows(
     return mixed, len(chats)
 
 
+def row_shares(loss_mask: Tensor, tokens_per_pass: int | None) -> list[tuple[Tensor, float]]:
+    """The rows of a step in parts of at most `tokens_per_pass` tokens, each with its share of the
+    trained tokens of all processes; None: all rows at once.  loss_mask (B, T)."""
+    rows, trained = torch.arange(len(loss_mask), device=loss_mask.device), loss_mask[:, 1:]
+    if tokens_per_pass is None:
+        return [(rows, world().weight(int(trained.sum())))]
+    return loss_shares(trained, rows, rows, "token", tokens_per_pass)
+
+
+def read_rows(gpt: GPT, rows: PackedRows, *, whole_rows: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, tokens and loss mask for `sft_loss`: of whole rows, (B, T, V), (B, T), (B, T), or of
+    what is trained and what is in front of it, side by side in one row: (1, n+1, V), (1, n+1),
+    (1, n+1). Both give the same loss.
+    """
+    if whole_rows:
+        return gpt(rows.tokens, document_ids=rows.document_ids), rows.tokens, rows.loss_mask
+    trained = rows.loss_mask[:, 1:]  # (B, T-1)
+    hidden = action_hidden(gpt, rows.tokens, trained, document_ids=rows.document_ids)  # (n, C)
+    produced = rows.tokens[:, 1:][trained]  # (n,)
+    logits = gpt.logits(F.pad(hidden, (0, 0, 0, 1)))  # (n+1, V) the last one produces nothing
+    counts = torch.ones_like(produced, dtype=torch.bool)
+    return logits[None], F.pad(produced, (1, 0))[None], F.pad(counts, (1, 0))[None]
+
+
 def train_sft(
     gpt: GPT,
     rows: PackedRows,
@@ -121,11 +162,13 @@ def train_sft(
     generator: torch.Generator,
     start_step: int = 0,
     replay: TokenStream | None = None,
+    tokens_per_pass: int | None = None,
 ) -> Iterator[dict[str, float]]:
     """Fine-tune on packed conversations; yields one dict of numbers per step.
 
     To go on after a stop, restore the model, the optimizer and the generator's state, and pass the
-    number of finished steps as `start_step`.
+    number of finished steps as `start_step`. tokens_per_pass: most tokens in memory at once; None
+    is all rows of a step.
 
     Keys: step, loss (nats per trained token, replay included), chat_loss (chats only), accuracy
     (see `sft_loss`), tokens (real ones in this step), trained_tokens, grad_norm, lr_scale, seconds,
@@ -134,6 +177,7 @@ def train_sft(
     Raises: ValueError if there are no rows.
     """
     checks.count("len(rows)", len(rows))
+    whole_rows = gpt.config.vocab_size < LARGE_VOCABULARY or replay is not None
     for step in range(start_step, config.steps):
         watch = Stopwatch()
         scale = learning_rate_scale(
@@ -142,26 +186,26 @@ def train_sft(
         optimizer.set_scale(scale)
         batch, chats = step_rows(rows, replay, step, config, generator)
         mine = world().shard(batch).to(gpt.device)  # all of them without torchrun
-        tokens, loss_mask = mine.tokens, mine.loss_mask  # (B, T), (B, T)
+        is_chat = world().shard(torch.arange(len(batch)) < chats).to(gpt.device)  # (B,)
+        means = Means("loss", "chat_loss", "accuracy")
 
-        logits = gpt(tokens, document_ids=mine.document_ids)  # (B, T, V)
-        loss, metrics = sft_loss(logits, tokens, loss_mask)
-        loss, metrics = world().average(loss, metrics, count=loss_mask[:, 1:].sum())
-        loss.backward()
+        for part, share in row_shares(mine.loss_mask, tokens_per_pass):
+            logits, tokens, loss_mask = read_rows(gpt, mine.select(part), whole_rows=whole_rows)
+            loss, metrics = sft_loss(logits, tokens, loss_mask)
+            (share * loss).backward()
+            counts = share > 0  # or other processes have more parts
+            means.add({"loss": loss, **metrics}, weight=int(loss_mask[:, 1:].sum()) * counts)
+            if chats < len(batch):  # once more without the replayed rows, only to be watched
+                loss_mask = loss_mask & is_chat[part][:, None]
+                with torch.no_grad():
+                    loss, _ = sft_loss(logits, tokens, loss_mask)
+            means.add({"chat_loss": loss}, weight=int(loss_mask[:, 1:].sum()) * counts)
         grad_norm = apply_gradients(gpt, optimizer, config.max_grad_norm)
-        chat_loss = loss
-        if chats < len(batch):  # once more without the replayed rows, only to be watched
-            is_chat = world().shard(torch.arange(len(batch)) < chats).to(gpt.device)  # (B,)
-            with torch.no_grad():
-                chat_mask = loss_mask & is_chat[:, None]  # (B, T)
-                chat_loss, _ = sft_loss(logits, tokens, chat_mask)
-                chat_loss, _ = world().average(chat_loss, {}, count=chat_mask[:, 1:].sum())
+        numbers = means.means()
         watch.lap("training")
         yield {
             "step": step,
-            "loss": loss.item(),
-            "chat_loss": chat_loss.item(),
-            "accuracy": metrics["accuracy"].item(),
+            **numbers,
             "tokens": int((batch.document_ids >= 0).sum()),
             "trained_tokens": int(batch.loss_mask[:, 1:].sum()),
             "grad_norm": grad_norm,

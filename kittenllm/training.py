@@ -8,7 +8,7 @@ Read before: nothing. Left out: loading in worker processes; the data fits into 
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from kittenllm import checks
 from kittenllm.distributed import whole, world
 from kittenllm.forward import rows_by_length
 
+Part = TypeVar("Part", Tensor, list[int])  # the numbers of some rows, or of some pairs
 BETWEEN_EPOCHS = 1_000_003  # large: the seeds 0, 1, 2, ... have no epoch in common
 
 
@@ -100,14 +101,18 @@ def loss_shares(
     """
     parts = rows_by_length(mask, useful, max_tokens=max_tokens)
     weight = world().weight(int(mask[rows].sum()) if normalize == "token" else len(rows))
-    shares = []
+    shares: list[tuple[Tensor, float]] = []
     for part in parts:
         if normalize == "token":
             shares.append((part, float(mask[part].sum() / mask[rows].sum()) * weight))
         else:
             shares.append((part, len(part) / len(rows) * weight))
-    most = max(world().each(len(parts)))  # others may have more parts: then go on with a row
-    return shares + [(rows[:1], 0.0)] * (most - len(parts))  # that counts nothing
+    return as_many(shares, rows[:1])
+
+
+def as_many(shares: list[tuple[Part, float]], filler: Part) -> list[tuple[Part, float]]:
+    """As many parts as the process that has most: those added here count nothing."""
+    return shares + [(filler, 0.0)] * (max(world().each(len(shares))) - len(shares))
 
 
 class Means:

@@ -159,7 +159,23 @@ def examples() -> dict[str, dict[str, Call]]:
             "breaks": Call((tokenizer, breaks), learnt=0),
         },
         "cache": {"plain": Call((), learnt=0)},
+        "mixed_reward": {"plain": Call((three_kinds(),), learnt=0)},
     }
+
+
+KINDS = (2, 4, 3)  # prompts of each kind
+
+
+def three_kinds() -> list[tuple[int, Callable]]:
+    """Rewards that tell their kind, the number they are asked about, and what they hear."""
+
+    def of_kind(kind: int) -> Callable:
+        def reward(number: int, reply: list[int], ended: bool) -> tuple[float, dict[str, float]]:
+            return 100.0 * kind + number, {"heard": 2.0 * len(reply) + ended}
+
+        return reward
+
+    return [(count, of_kind(kind)) for kind, count in enumerate(KINDS)]
 
 
 # ---------------------------------------------------------------------------- looking at one
@@ -199,8 +215,8 @@ def is_right(name: str, function: object, call: Call, part: str) -> bool:
 
 
 def wrong_part(mistake: Mistake, name: str, call: Call) -> Tensor:
-    """What the mistake gives; chats and caches are whole wrong answers, the others one part."""
-    if name in ("chat_mask", "cache"):
+    """What the mistake gives: a whole wrong answer, as in the first three, or one part."""
+    if name in ("chat_mask", "cache", "mixed_reward"):
         return parts_of(name, mistake.wrong, call)[mistake.part]
     return mistake.wrong(*call.inputs, **call.settings)
 
@@ -223,6 +239,8 @@ def parts_of(name: str, function: object, call: Call) -> dict[str, Tensor]:
     try:
         if name == "cache":
             return use_cache(function)
+        if name == "mixed_reward":
+            return ask_everybody(function(*call.inputs))
         result = function(*call.inputs, **call.settings)
         if name in METRICS:
             loss, metrics = result
@@ -264,6 +282,25 @@ def use_cache(cache_class: type) -> dict[str, Tensor]:
     return parts
 
 
+def ask_everybody(reward: Callable) -> dict[str, Tensor]:
+    """All prompts up and down, every other one with an end; then numbers that are of no kind."""
+    parts: dict[str, list[float]] = {"worth": [], "heard": [], "refused": []}
+    for number in (*range(sum(KINDS)), *reversed(range(sum(KINDS)))):
+        try:
+            worth, heard = reward(number, [7] * number, number % 2 == 0)
+        except (ValueError, LookupError):
+            worth, heard = NAN, {}
+        parts["worth"].append(worth)
+        parts["heard"].append(heard.get("heard", NAN))
+    for number in (-1, sum(KINDS)):
+        try:
+            reward(number, [7], True)
+            parts["refused"].append(0.0)
+        except Exception as error:
+            parts["refused"].append(float(isinstance(error, ValueError)))
+    return {name: torch.tensor(numbers).double() for name, numbers in parts.items()}
+
+
 # ------------------------------------------------------------------------ form, inputs, dtypes
 
 
@@ -295,6 +332,12 @@ def wrong_form(name: str, function: Callable, call: Call) -> str | None:
             return f"The result must have shape {shape}, it has {tuple(result.shape)}."
     if name == "chat_mask" and not isinstance(result, ChatTokens):
         return f"ChatTokens must come back, this is a {kind_of(result)}: return chat."
+    if name == "mixed_reward":
+        if not callable(result):
+            return f"A function must come back, this is a {kind_of(result)}: return reward."
+        verdict = result(0, [7], True)
+        if not isinstance(verdict, tuple | list) or len(verdict) != 2:
+            return "Worth and parts of the asked reward must come back, both: return its result."
     return None
 
 
@@ -358,7 +401,7 @@ def changed_input(function: Callable, calls: dict[str, Call]) -> str | None:
 
 def leaking_gradient(name: str, function: Callable, call: Call) -> str | None:
     """Does a gradient reach an input that is a fixed number?"""
-    if name in ("chat_mask", "cache", "token_logprobs", "gather", "mask"):
+    if name in ("chat_mask", "cache", "token_logprobs", "gather", "mask", "mixed_reward"):
         return None
 
     def leaf(x: object) -> object:
@@ -387,7 +430,7 @@ def is_float(x: object) -> bool:
 
 def float64_trouble(name: str, function: Callable, call: Call) -> str | None:
     """Right in float32, but not in float64."""
-    if name in ("chat_mask", "cache"):
+    if name in ("chat_mask", "cache", "mixed_reward"):
         return None
 
     def in_float64(x: object) -> object:

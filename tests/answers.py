@@ -1322,3 +1322,165 @@ class OneAfterTheOther(ByOneSlice):
 class Sorted(ByOneSlice):
     def keep(self, rows):
         super().keep(rows if rows.dtype == torch.bool else rows.sort().values)
+
+
+# -------------------------------------------------------------------------------- mixed_reward
+
+
+@right("mixed_reward")
+def with_a_flat_list(kinds):
+    owners = [(judge, own) for count, judge in kinds for own in range(count)]
+
+    def reward(number, reply, ended):
+        if not 0 <= number < len(owners):
+            raise ValueError(f"there is no prompt {number}, only {len(owners)} prompts")
+        judge, own = owners[number]
+        return judge(own, reply, ended)
+
+    return reward
+
+
+@right("mixed_reward")
+def by_counting_down(kinds):
+    def reward(number, reply, ended):
+        left = number
+        for count, judge in kinds:
+            if 0 <= left < count:
+                return judge(left, reply, ended)
+            left -= count
+        raise ValueError(f"no kind has prompt {number}")
+
+    return reward
+
+
+@wrong("mixed_reward", "counts its own prompts from 0")
+def number_of_the_whole_list(kinds):
+    owners = [judge for count, judge in kinds for _ in range(count)]
+    return lambda number, reply, ended: owners[number](number, reply, ended)
+
+
+@wrong("mixed_reward", "not how many there are of this kind")
+def minus_its_own_count(kinds):
+    def reward(number, reply, ended):
+        first = 0
+        for count, judge in kinds:
+            if first <= number < first + count:
+                return judge(number - count, reply, ended)
+            first += count
+        raise ValueError(f"prompt {number} is of no kind")
+
+    return reward
+
+
+@wrong("mixed_reward", "not <=")
+def one_too_many(kinds):
+    def reward(number, reply, ended):
+        first = 0
+        for count, judge in kinds:
+            if number <= first + count:
+                return judge(number - first, reply, ended)
+            first += count
+        raise ValueError(f"prompt {number} is of no kind")
+
+    return reward
+
+
+@wrong("mixed_reward", "first += count")
+def only_the_kind_before(kinds):
+    def reward(number, reply, ended):
+        first = 0
+        for count, judge in kinds:
+            if first <= number < first + count:
+                return judge(number - first, reply, ended)
+            first = count
+        raise ValueError(f"prompt {number} is of no kind")
+
+    return reward
+
+
+@wrong("mixed_reward", "asked before")
+def first_lives_outside(kinds):
+    first = 0
+
+    def reward(number, reply, ended):
+        nonlocal first
+        for count, judge in kinds:
+            if first <= number < first + count:
+                return judge(number - first, reply, ended)
+            first += count
+        raise ValueError(f"prompt {number} is of no kind")
+
+    return reward
+
+
+@wrong("mixed_reward", "last values")
+def made_in_a_loop(kinds):
+    owners, first = {}, 0
+    for count, judge in kinds:
+        for number in range(first, first + count):
+            owners[number] = lambda n, reply, ended: judge(n - first, reply, ended)  # noqa: B023
+        last, first = first, first + count
+    first = last
+
+    def reward(number, reply, ended):
+        if number not in owners:
+            raise ValueError(f"prompt {number} is of no kind")
+        return owners[number](number, reply, ended)
+
+    return reward
+
+
+@wrong("mixed_reward", "The first reward answers")
+def always_the_first(kinds):
+    def reward(number, reply, ended):
+        if not 0 <= number < sum(count for count, _ in kinds):
+            raise ValueError(f"prompt {number} is of no kind")
+        return kinds[0][1](number, reply, ended)
+
+    return reward
+
+
+@wrong("mixed_reward", "handed on as they came")
+def ended_forgotten(kinds):
+    judge = by_counting_down(kinds)
+    return lambda number, reply, ended: judge(number, reply, True)
+
+
+@wrong("mixed_reward", "must be refused")
+def nothing_for_nobody(kinds):
+    def reward(number, reply, ended):
+        try:
+            return by_counting_down(kinds)(number, reply, ended)
+        except ValueError:
+            return 0.0, {}
+
+    return reward
+
+
+@wrong("mixed_reward", "counts from the end")
+def from_the_end(kinds):
+    owners = [(judge, own) for count, judge in kinds for own in range(count)]
+
+    def reward(number, reply, ended):
+        if number >= len(owners):
+            raise ValueError(f"prompt {number} is of no kind")
+        judge, own = owners[number]
+        return judge(own, reply, ended)
+
+    return reward
+
+
+@wrong("mixed_reward", "Worth and parts")
+def worth_alone(kinds):
+    judge = by_counting_down(kinds)
+    return lambda number, reply, ended: judge(number, reply, ended)[0]
+
+
+@wrong("mixed_reward", "A function must come back")
+def called_at_once(kinds):
+    return by_counting_down(kinds)(0, [], True)
+
+
+@wrong("mixed_reward", "returns None")
+def inner_function_kept(kinds):
+    by_counting_down(kinds)

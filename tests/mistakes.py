@@ -355,6 +355,76 @@ def keep_with(order=None, valid: bool = True, rows_set: bool = True, one_by_one=
     return keep
 
 
+def one_reward(answer: Callable) -> Callable:
+    """A wrong mixed_reward: answer(kinds, number, reply, ended); no kind is a ValueError."""
+
+    def wrong(kinds):
+        def reward(number, reply, ended):
+            if not 0 <= number < sum(count for count, _ in kinds):
+                raise ValueError(f"prompt {number} is of no kind")
+            return answer(kinds, number, reply, ended)
+
+        return reward
+
+    return wrong
+
+
+def own_number(formula: Callable, inside: Callable | None = None, move: Callable | None = None):
+    """A wrong mixed_reward that walks along the kinds: formula(number, first, count) is the own
+    number, inside(number, first, count) whose prompt it is, move(first, count) the next first."""
+
+    def answer(kinds, number, reply, ended):
+        first = 0
+        for count, reward_of_kind in kinds:
+            own = first <= number < first + count
+            if inside(number, first, count) if inside else own:
+                return reward_of_kind(formula(number, first, count), reply, ended)
+            first = move(first, count) if move else first + count
+        raise ValueError("of no kind")
+
+    return one_reward(answer)
+
+
+def from_first(number: int, first: int, count: int) -> int:
+    return number - first
+
+
+def remembering(kinds):
+    """A wrong mixed_reward whose `first` lives outside of the inner function."""
+    first = 0
+
+    def reward(number, reply, ended):
+        nonlocal first
+        for count, reward_of_kind in kinds:
+            if first <= number < first + count:
+                return reward_of_kind(number - first, reply, ended)
+            first += count
+        raise ValueError("of no kind")
+
+    return reward
+
+
+def last_kind(kinds, number, reply, ended):
+    return kinds[-1][1](number - sum(count for count, _ in kinds[:-1]), reply, ended)
+
+
+def refusing(which: Callable[[int, int], bool]) -> Callable:
+    """A wrong mixed_reward that refuses other numbers: which(number, how many there are)."""
+
+    def wrong(kinds):
+        def reward(number, reply, ended):
+            if which(number, sum(count for count, _ in kinds)):
+                raise ValueError(f"prompt {number} is of no kind")
+            try:
+                return RIGHT["mixed_reward"](kinds)(number, reply, ended)
+            except ValueError:
+                return 0.0, {}
+
+        return reward
+
+    return wrong
+
+
 FLIPPED = (
     "The sign is flipped: chosen and rejected have changed places. A pair whose chosen reply is "
     "ahead must cost little, so it is chosen minus rejected inside the sigmoid."
@@ -1196,6 +1266,65 @@ MISTAKES: dict[str, list[Mistake]] = {
             "keep takes the first rows, whichever are asked for.",
             cache_with(keep=keep_with(lambda rows: torch.arange(len(rows)))),
             part="kept keys",
+        ),
+    ],
+    "mixed_reward": [
+        Mistake(
+            "Each reward counts its own prompts from 0: hand it the number less the number at "
+            "which its kind begins.",
+            own_number(lambda number, first, count: number),
+            part="worth",
+        ),
+        Mistake(
+            "What is subtracted is the number of prompts of earlier kinds, not how many there are "
+            "of this kind.",
+            own_number(lambda number, first, count: number - count),
+            part="worth",
+        ),
+        Mistake(
+            "A kind takes one prompt too many: it ends before first + count, so it is < and not "
+            "<=.",
+            own_number(from_first, lambda number, first, count: number <= first + count),
+            part="worth",
+        ),
+        Mistake(
+            "A kind begins behind all earlier ones, not behind the last one only: first += count.",
+            own_number(from_first, move=lambda first, count: count),
+            part="worth",
+        ),
+        Mistake(
+            "The reward depends on what was asked before. Begin with first = 0 within the inner "
+            "function, in every call.",
+            remembering,
+            part="worth",
+        ),
+        Mistake(
+            "The last reward answers for all prompts. A function that is made in a loop sees the "
+            "last values of the loop: look for the kind when it is called.",
+            one_reward(last_kind),
+            part="worth",
+        ),
+        Mistake(
+            "The first reward answers for all prompts, whatever kind they are of.",
+            one_reward(lambda kinds, *asked: kinds[0][1](*asked)),
+            part="worth",
+        ),
+        Mistake(
+            "Reply and ended must be handed on as they came: here a reply without an end counts as "
+            "ended.",
+            one_reward(lambda kinds, n, reply, _: RIGHT["mixed_reward"](kinds)(n, reply, True)),
+            part="heard",
+        ),
+        Mistake(
+            "A prompt of no kind must be refused: raise a ValueError that names its number.",
+            refusing(lambda number, prompts: False),
+            part="refused",
+        ),
+        Mistake(
+            "A negative number is of no kind, but Python counts from the end with it. Refuse it "
+            "with a ValueError.",
+            refusing(lambda number, prompts: number >= prompts),
+            part="refused",
         ),
     ],
 }

@@ -4,15 +4,19 @@ The tests of an exercise are collected once, in this process, and then run with 
 another in the place of the package's function.
 """
 
+import ast
+import inspect
 import json
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 import torch
 
 from chapters.check import text as check_text
+from chapters.check.hints_zh import HINTS_ZH
 from chapters.check.substitute import substituted
 from chapters.check.table import EXERCISES
 
@@ -123,29 +127,63 @@ def test_wrong_answers_fail_with_their_hint(name, reports):
         assert words in hint, function.__name__
 
 
+def said_about_the_form() -> set[str]:
+    """What the functions of advice.py return as text, with {} for what is filled in."""
+    functions = (advice.wrong_form, advice.wrong_loss, advice.changed_input)
+    functions += (advice.leaking_gradient, advice.float64_trouble)
+    found = set()
+    for function in functions:
+        for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))):
+            value = node.value if isinstance(node, ast.Return) else None
+            if isinstance(value, ast.JoinedStr):
+                pieces = [p.value if isinstance(p, ast.Constant) else "{}" for p in value.values]
+                found.add("".join(pieces))
+            elif isinstance(value, ast.Constant) and isinstance(value.value, str):
+                found.add(value.value)
+    return found
+
+
 def test_every_sentence_has_its_chinese():
-    """advice_zh.json knows what mistakes.py and text.py say, and nothing else."""
+    """advice_zh.json knows what mistakes.py, advice.py and text.py say, and nothing else."""
     path = ROOT / "chapters" / "check" / "advice_zh.json"
     known = json.loads(path.read_text(encoding="utf-8"))
     said = {one.sentence for of in mistakes.MISTAKES.values() for one in of}
     said |= {*check_text.CASE_HINTS.values(), *(text for _, text in check_text.MESSAGE_HINTS)}
-    assert said == set(known)
+    assert len(said_about_the_form()) >= 20
+    assert said | said_about_the_form() == set(known)
     for english, chinese in known.items():
         assert len(re.findall(r"[\u4e00-\u9fff]", chinese)) >= 5, english
+        assert english.count("{}") == chinese.count("{}"), english
         numbers = [re.findall(r"\d+", text) for text in (english, chinese)]
         assert set(numbers[0]) <= set(numbers[1]) | {"0", "1", "2"}, english
 
 
-@pytest.mark.parametrize("language", ["en", "zh"])
-def test_most_wrong_answers_get_their_hint_in_both_languages(language, reports):
-    """The hint is the mistake's own sentence, in the language that was asked for."""
-    told = 0
-    for name, function, _ in answers.WRONG:
-        grade = check_text.Grade(EXERCISES[name], Path("mine.py"), state="failed")
-        grade.failures, grade.language = reports[function].all("failed"), language
-        hint = " ".join(check_text.report_text(grade).split()).partition("Hint: ")[2]
-        told += bool(re.search(r"[\u4e00-\u9fff]", hint)) == (language == "zh")
-    assert told >= 0.8 * len(answers.WRONG) >= 60
+def test_names_and_shapes_are_carried_over():
+    told = check_text.in_language("The metric kl has shape (4, 5): take its mean.", "zh")
+    assert told == "指标 kl 的形状是 (4, 5)：取平均。"
+    told = check_text.in_language("The result must have shape (2,), it has (2, 1).", "zh")
+    assert told == "结果的形状应当是 (2,)，现在是 (2, 1)。"
+    assert check_text.in_language("Nobody says this.", "zh") == "Nobody says this."
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_wrong_answers_get_the_same_hint_in_chinese(name, reports):
+    """The Chinese of the sentence that the English hint is; of the exercise's first hint, where
+    nothing typical was found."""
+    for of, function, _ in answers.WRONG:
+        if of != name:
+            continue
+        hints = {}
+        for language in ("en", "zh"):
+            grade = check_text.Grade(EXERCISES[name], Path("mine.py"), state="failed")
+            grade.failures, grade.language = reports[function].all("failed"), language
+            report = check_text.report_text(grade).partition("Hint: ")[2]
+            hints[language] = "".join(report.partition("python -m")[0].split())
+        advice_found = check_text.fitting_hint(grade.failures[0])
+        chinese = check_text.in_language(advice_found, "zh") if advice_found else HINTS_ZH[name][0]
+        assert re.search(r"[\u4e00-\u9fff]", chinese), f"{function.__name__}: {advice_found}"
+        assert hints["zh"].startswith("".join(chinese.split())), function.__name__
+        assert not re.search(r"[\u4e00-\u9fff]", hints["en"])
 
 
 def test_there_are_many_wrong_answers():

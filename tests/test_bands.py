@@ -454,7 +454,10 @@ def test_the_documents_hold_what_the_file_holds():
         assert text.count("<!-- number:") == len(single)
     wanted = [f"{kind} {name}" for name in KEY_NUMBERS for kind in ("results", "rounding")]
     wanted += ["memory of real models", *(f"measured {run}" for run in REAL_RUNS)]
-    assert set(blocks) == {"results", "rounding", "results ch1_tools", "one_file", *wanted}
+    assert set(blocks) == {
+        *("conversation", "results", "rounding", "results ch1_tools", "one_file"),
+        *wanted,
+    }
 
 
 # ---------------------------------------------------------------------- the table and the real file

@@ -185,6 +185,7 @@ def test_keep_best_never_keeps_a_wrong_or_malformed_reply_and_counts_problems_no
         attempt(rng.choice("abcdef"), rng.randrange(1, 30), rng.random() < 0.5, rng.random() < 0.8)
         for _ in range(300)
     ]
+    attempts = [each._replace(text=f"{each.text}, number {i}") for i, each in enumerate(attempts)]
     for most in (1, 2, 5):
         kept = keep_best(attempts, most)
         assert all(each.right and each.form for each in kept)

@@ -921,7 +921,8 @@ class Chapter:
 
 
 # With --model another run begins: tests/test_real_models.py says where these arrive.
-REAL = dict.fromkeys(("model", "lora", "max_tokens", "model_batch", "model_lr"), "--model only")
+REAL_FLAGS = ("model", "lora", "max_tokens", "model_batch", "model_lr", "model_pass")
+REAL = dict.fromkeys(REAL_FLAGS, "--model only")
 REAL_STEPS = {**REAL, "model_steps": "--model only"}
 
 CHAPTERS = {
@@ -933,7 +934,7 @@ CHAPTERS = {
         run_language,
         LANGUAGE,
         LANGUAGE_ROWS,
-        {**REAL_STEPS, "model_exam": "--model only"},
+        {**REAL_STEPS, "model_exam": "--model only", "rehearsal": "--model only"},
     ),
     "ch2_reward_model": Chapter(
         ch2_reward_model.Settings, run_reward_model, REWARD_MODEL, REWARD_MODEL_ROWS

@@ -16,6 +16,7 @@ from kittenllm.dpo import (
     dpo_loss,
     ipo_loss,
     pair_logprobs,
+    pair_shares,
     preference_metrics,
     reference_logprobs,
     train_dpo,
@@ -328,6 +329,41 @@ def test_the_loop_uses_its_settings(tiny_gpt):
             generator=torch.Generator().manual_seed(0),
         )
         assert next(steps)["loss"] == pytest.approx(expected[0].item(), rel=1e-4)
+
+
+def test_a_part_of_the_pairs_weighs_as_many_pairs_as_it_has():
+    """Each pair counts two rows of its longer reply: 2 x 5, 2 x 3 and 2 x 4 tokens."""
+    lengths = [(2, 3, 1), (1, 1, 2), (1, 3, 2), (9, 9, 8)]
+    pairs = [PreferencePair([1] * p, [2] * c, [3] * r) for p, c, r in lengths]
+    assert pair_shares(pairs, [0, 1, 2], None) == [([0, 1, 2], 1.0)]
+    parts = pair_shares(pairs, [0, 1, 2], 16)  # 3 and 4 tokens together: 2 rows of 8
+    assert parts == [([1, 2], pytest.approx(2 / 3)), ([0], pytest.approx(1 / 3))]
+    assert [part for part, _ in pair_shares(pairs, [0, 1, 2], 1)] == [[1], [2], [0]]
+
+
+@pytest.mark.parametrize("loss", ["dpo", "ipo"])
+def test_gradients_of_parts_add_up_to_those_of_the_step(tiny_gpt, loss):
+    pairs, results = make_pairs(40), []
+    for tokens_per_pass in (None, 40, 1):
+        policy = copy.deepcopy(tiny_gpt).double()
+        steps = train_dpo(
+            policy,
+            pairs,
+            reference_logprobs(policy, pairs) + torch.tensor([0.0, 0.3]),  # no ties
+            config=DPOConfig(loss=loss, steps=4, pairs_per_step=7, max_grad_norm=1e6),
+            optimizer=make_optimizer(policy, matrix_lr=None, other_lr=1e-2),
+            generator=torch.Generator().manual_seed(0),
+            tokens_per_pass=tokens_per_pass,
+        )
+        results.append((list(steps), policy.state_dict()))
+    (numbers, weights), *others = results
+    for numbers_of_parts, weights_of_parts in others:
+        for one, other in zip(numbers, numbers_of_parts, strict=True):
+            assert one.keys() == other.keys()
+            for key in (key for key in one if "second" not in key):
+                assert other[key] == pytest.approx(one[key], rel=1e-6, abs=1e-9), key
+        for name, weight in weights.items():
+            assert_close(weights_of_parts[name], weight, rtol=1e-5, atol=1e-6)
 
 
 def test_a_resumed_run_is_bit_equal(tiny_gpt):

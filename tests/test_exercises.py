@@ -41,7 +41,7 @@ from kittenllm import ppo, sft
 ROOT = Path(__file__).parent.parent
 TO_WRITE = (
     "pick_logprobs masked_mean token_logprobs sft_loss encode_chat bradley_terry_loss gae "
-    "ppo_policy_loss dpo_loss ipo_loss orpo_loss group_advantages grpo_loss KVCache"
+    "ppo_policy_loss dpo_loss ipo_loss orpo_loss group_advantages grpo_loss KVCache mixed_reward"
 )
 
 names = pytest.mark.parametrize("name", EXERCISES)

@@ -852,12 +852,13 @@ def test_the_data_of_the_town_for_trl(tmp_path, capsys):
     assert "pairs" in capsys.readouterr().out
     chats = read_lines(tmp_path / "data" / "chats.jsonl")
     pairs = read_lines(tmp_path / "data" / "preferences.jsonl")
-    assert len(chats) > 1000 and len(pairs) > 100
+    polite = read_lines(tmp_path / "data" / "polite.jsonl")
+    assert len(chats) > 1000 and len(pairs) > 100 and len(polite) == 240
     for record in chats:
         assert record.keys() == {"messages"}
         check_messages_of_trl(record["messages"])
         assert record["messages"][-1]["role"] == "assistant"
-    for record in pairs:
+    for record in pairs + polite:
         assert record.keys() == {"prompt", "chosen", "rejected"}
         for part in record.values():
             check_messages_of_trl(part)

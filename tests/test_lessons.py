@@ -20,10 +20,11 @@ from chapters.bands.chinese import CELLS, in_chinese
 from chapters.bands.docs import NOT_MEASURED, span
 from chapters.bands.editions import behind, english_of, hash_of, marked, sections
 from chapters.bands.one_file import read as read_one_file
+from chapters.bands.real_models import ROWS as REAL_RUNS
 from chapters.bands.rows import TABLE
 from chapters.common.runner import CHAPTERS
 from chapters.report.glossary import FILES, read_glossary
-from chapters.report.html import tag
+from chapters.report.html import Both, tag
 from chapters.report.sentences import FIRST_TERMS
 from chapters.report.top import words_section
 from kittenllm import dpo, ppo
@@ -123,6 +124,8 @@ def counterpart(path: Path, link: str) -> str:
     """The link of a Chinese text to what an English text links to: its Chinese edition, or its
     picture with Chinese words, where there is one."""
     target, anchor = (link.split("#") + [""])[:2]
+    if not target:
+        return "#"  # a heading of the same page
     for suffix in (".md", ".svg"):
         other = target.removesuffix(suffix) + f".zh{suffix}"
         if target.endswith(suffix) and not re.match(r"[a-z]+:", target):
@@ -147,7 +150,8 @@ def test_both_editions_have_the_same_structure(path):
         assert code_blocks(chinese.body) == code_blocks(english.body), where
         wanted = [counterpart(path, link) for link in links(english.body)]
         given = [
-            f"{link.split('#')[0]}#" if ".zh.md#" in link else link for link in links(chinese.body)
+            f"{link.split('#')[0]}#" if ".zh.md#" in link or link.startswith("#") else link
+            for link in links(chinese.body)
         ]
         assert Counter(given) == Counter(wanted), where
         shapes = [
@@ -314,10 +318,10 @@ def test_both_glossaries_have_the_same_terms():
 
 def test_the_page_explains_the_terms_of_the_glossary():
     assert set(FIRST_TERMS) <= read_glossary().keys()
+    page, chinese = str(words_section()), read_glossary("zh")
     for term, meaning in read_glossary().items():
-        assert (
-            str(tag("dt", term)) in words_section() and str(tag("dd", meaning)) in words_section()
-        )
+        assert str(tag("span", term, lang="en")) in page
+        assert str(tag("dd", Both(meaning, chinese[term]))) in page
 
 
 PROGRAM_FILES = [*(ROOT / "kittenllm").rglob("*.py"), *(ROOT / "chapters").rglob("*.py")]
@@ -352,6 +356,7 @@ def test_every_label_of_the_tables_is_translated():
     labels |= {cell.strip() for cell in real_models.memory_table().splitlines()[0][1:-1].split("|")}
     labels = {label for label in labels if not re.match("DPO: |IPO: |ORPO: ", label)}
     labels |= {row.label.split(": ", 1)[1] for row in TABLE["ch4_preferences"][1:]}
+    labels |= {label for rows in REAL_RUNS.values() for label, _, _ in rows}
     assert labels - {"PPO: kind and right replies"} <= set(CELLS) | {"kind and right replies"}
 
 

@@ -192,6 +192,18 @@ def test_a_foreign_state_is_refused(tiny_gpt):
         optimizer.load_state_dict({"muon": optimizer.state_dict()["muon"]})
 
 
+def test_without_a_rate_for_muon_adamw_moves_the_matrices_too(tiny_gpt):
+    """As LoRA is usually trained. AdamW's first step moves each number by its rate."""
+    optimizer = make_optimizer(tiny_gpt, matrix_lr=None, other_lr=1e-3)
+    assert list(optimizer.parts) == ["adamw"]
+    before = [p.detach().clone() for p in tiny_gpt.parameters()]
+    for parameter in tiny_gpt.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    for old, new in zip(before, tiny_gpt.parameters(), strict=True):
+        torch.testing.assert_close(new, old - 1e-3)
+
+
 @pytest.mark.parametrize("wrong", ["matrix_lr", "other_lr", "weight_decay"])
 def test_negative_numbers_are_refused(tiny_gpt, wrong):
     numbers = {"matrix_lr": 0.1, "other_lr": 0.1, "weight_decay": 0.0, wrong: -0.5}

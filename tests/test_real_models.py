@@ -6,6 +6,9 @@ that need it are skipped elsewhere.
 
 import json
 import os
+import random
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,17 +16,38 @@ import torch
 
 from chapters.bands import __main__ as bands
 from chapters.bands import real_models as numbers
-from chapters.ch1_language import real_model
+from chapters.bands.chinese import in_chinese
+from chapters.ch1_language import real_model, rehearsal
 from chapters.ch1_language import story as ch1_language
 from chapters.ch1_sft import story as ch1_sft
+from chapters.ch4_preferences import real_model as ch4_real_model
 from chapters.ch4_preferences import story as ch4_preferences
 from chapters.ch5_reasoning import real_model as ch5_real_model
 from chapters.ch5_reasoning import story as ch5_reasoning
 from chapters.common import kitten as kittens
-from chapters.common.kitten import RealModel, Trained, add_detours, load_real, merged, perplexity
+from chapters.common.kitten import (
+    RealModel,
+    Trained,
+    add_detours,
+    load_real,
+    merged,
+    perplexity,
+    rates,
+)
+from chapters.common.pairs import LabelledPair
+from kittenllm.batches import pack
 from kittenllm.chat import chat_prompt
 from kittenllm.gpt import GPT
 from kittenllm.huggingface import load_folder, save_folder
+from kittenllm.kitten_town.everyday import (
+    FORMS,
+    KIND_OPENINGS,
+    TEXT_OPENINGS,
+    THINGS,
+    TIPS,
+    everyday_questions,
+    polite_pairs,
+)
 from kittenllm.lora import LoRALinear, add_lora
 from kittenllm.optim import make_optimizer
 from kittenllm.records import RecordError
@@ -308,6 +332,16 @@ def test_dpo_on_a_model_that_transformers_wrote(theirs, pairs, tmp_path, few_tok
     assert trained_names(folder / "model", theirs, kittens.fast_dtype(common.device))
 
 
+def test_the_reference_is_asked_about_every_pair_once_and_in_order(ours, capsys):
+    gpt, _ = load_folder(ours, device="cpu", dtype=torch.float32)
+    pairs = [LabelledPair(None, [1, n], [2] * (1 + n % 3), [3, n]) for n in range(45)]
+    whole = ch4_preferences.asked(gpt, pairs)
+    parts = ch4_real_model.asked_in_parts(ch4_preferences.asked, gpt, pairs)
+    assert parts.pairs == pairs and parts.ref_logprobs.shape == (45, 2)
+    torch.testing.assert_close(parts.ref_logprobs, whole.ref_logprobs, atol=1e-4, rtol=0)
+    assert "40 of 45" in capsys.readouterr().out
+
+
 @pytest.fixture
 def questions(tmp_path) -> Path:
     records = [{"question": f"{w}: 1+{n}?", "answer": f"#### {n + 1}"} for n, w in enumerate(WORDS)]
@@ -393,7 +427,8 @@ WIRING = {
     "--lora": ("3", "rank"),
     "--max-tokens": ("70", "row length"),
     "--model-batch": ("2", "rows_per_step"),
-    "--model-lr": ("0.02", "matrix_lr"),
+    "--model-lr": ("0.02", "other_lr"),
+    "--model-pass": ("99", "tokens_per_pass"),
     "--epochs": ("20", "steps"),
 }
 
@@ -405,9 +440,10 @@ def noted(ours, chats, tmp_path, few_tokens, monkeypatch):
     def run(line: str) -> dict:
         seen: dict = {}
 
-        def train(chapter, name, kitten, rows, config):
+        def train(chapter, name, kitten, rows, config, *, tokens_per_pass):
             ranks = {m.A.shape[0] for m in kitten.gpt.modules() if isinstance(m, LoRALinear)}
-            seen.update(rank=ranks, steps=config.steps, matrix_lr=config.matrix_lr)
+            seen.update(rank=ranks, steps=config.steps, tokens_per_pass=tokens_per_pass)
+            seen.update(matrix_lr=config.matrix_lr, other_lr=config.other_lr)
             seen.update({"row length": rows.tokens.shape[1], "rows_per_step": config.rows_per_step})
 
         monkeypatch.setattr(ch1_sft, "train", train)
@@ -426,6 +462,105 @@ def test_each_flag_arrives(noted):
         moved = {name for name in usual if usual[name] != changed[name]}
         allowed = {key, "steps"} if flag in ("--model-batch", "--max-tokens") else {key}
         assert key in moved and moved <= allowed, flag
+
+
+def test_lora_has_adamw_and_all_weights_have_muon():
+    assert rates(RealModel(lora=4, model_lr=0.02)) == {"matrix_lr": None, "other_lr": 0.02}
+    assert rates(RealModel(lora=0, model_lr=0.02)) == {"matrix_lr": 0.02, "other_lr": 0.002}
+
+
+def test_no_pass_of_dpo_reads_more_than_it_may(ours, pairs, tmp_path, few_tokens, monkeypatch):
+    """A step of four pairs in one pass, or pair after pair: two replies of 36 bytes each."""
+    read, right = [], GPT.hidden
+
+    def noting(self, tokens, **settings):
+        if torch.is_grad_enabled():
+            read.append(tokens.numel())
+        return right(self, tokens, **settings)
+
+    monkeypatch.setattr(GPT, "hidden", noting)
+    for limit, largest in (("1024", 400), ("100", 100)):
+        read.clear()
+        line = f"--model {ours} --preferences {pairs} --max-tokens 64 --model-pass {limit}"
+        settings, common = quick(ch4_preferences, tmp_path / limit, line)
+        summary = ch4_preferences.run(settings, common)
+        assert max(read) <= largest
+        assert len(read) == summary["steps"] * (1 if limit == "1024" else 4)
+
+
+# ----------------------------------------------------------------------------------- rehearsal
+
+
+def test_what_is_rehearsed_are_the_models_own_words(ours, tmp_path, few_tokens, monkeypatch):
+    """Two everyday questions with the likeliest answers, the same as the assistant, and a text."""
+    monkeypatch.setattr(rehearsal, "QUICK", (2, 1))
+    monkeypatch.setattr(rehearsal, "ANSWER_TOKENS", 5)
+    monkeypatch.setattr(rehearsal, "TEXT_TOKENS", 7)
+    own = load_real(RealModel(model=str(ours), lora=0), common_of(tmp_path))
+    assistant = real_model.with_system(own.tokenizer, "MeowScript")
+    first, second, again, _, text = rehearsal.own_words(own, assistant)
+    words = own.tokenizer.decode
+    for chat in (first, second):
+        said = [t for t, trained in zip(chat.tokens, chat.loss_mask, strict=True) if trained]
+        question = words(chat.tokens).partition("user\n")[2].partition("<|im_end|>")[0]
+        assert any(thing in question for thing in THINGS)
+        assert chat.tokens[-len(said) :] == said and 1 <= len(said) <= 5
+        assert words([t for t in said if t != 259]) == kittens.greedy_replies(own, [question], 5)[0]
+    replies = [[t for t, m in zip(c.tokens, c.loss_mask, strict=True) if m] for c in (first, again)]
+    assert replies[0] == replies[1]
+    assert "MeowScript" in words(again.tokens) and "MeowScript" not in words(first.tokens)
+    assert words(text.tokens).startswith("<|endoftext|>" + TEXT_OPENINGS[0])
+    opening = 1 + len(own.tokenizer.encode(TEXT_OPENINGS[0]))
+    assert text.loss_mask == [False] * opening + [True] * (len(text) - opening)
+    repeated = rehearsal.own_words(own, assistant)
+    assert [chat.tokens for chat in repeated[:2]] == [first.tokens, second.tokens]
+
+
+def test_no_rehearsed_question_asks_what_is_measured():
+    """Neither one of the twenty questions nor one of their answers."""
+    every = everyday_questions(len(FORMS) * len(THINGS), random.Random(0))
+    assert len(set(every)) == len(every) >= rehearsal.QUESTIONS
+    content = json.loads(kittens.GENERAL.read_text(encoding="utf-8"))
+    letters = [re.sub("[^a-z ]", "", question.lower()) for question in every]
+    for asked, answers in content["questions"]:
+        assert re.sub("[^a-z ]", "", asked.lower()) not in letters
+        assert not any(answer in question.split() for question in letters for answer in answers)
+    assert not any(opening in " ".join(content["text"]) for opening in TEXT_OPENINGS)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_the_share_of_rehearsal_in_the_rows(ours, tmp_path, few_tokens, monkeypatch, share):
+    """In tokens; and each piece comes once before any comes twice."""
+    monkeypatch.setattr(rehearsal, "ANSWER_TOKENS", 20)
+    seen = []
+
+    def keep(chats, **settings):
+        seen.extend(chats)
+        return pack(chats, **settings)
+
+    monkeypatch.setattr(kittens, "pack", keep)
+    line = f"--model {ours} {LANGUAGE_LINE} --rehearsal {share} --model-steps 25"
+    ch1_language.run(*quick(ch1_language, tmp_path / "runs", line))
+    text = lambda chat: TOKENIZER.decode(chat.tokens)  # noqa: E731
+    own = [chat for chat in seen if any(word in text(chat) for word in (*THINGS, *TEXT_OPENINGS))]
+    tokens = [sum(map(len, chats)) for chats in (own, seen)]
+    assert tokens[0] / tokens[1] == pytest.approx(share, abs=0.05)
+    if share:
+        counts = Counter(tuple(chat.tokens) for chat in own)
+        assert max(counts.values()) - min(counts.values()) <= 1 and len(counts) == 10
+
+
+def test_polite_pairs_can_be_told_apart_by_anybody(tmp_path):
+    records = polite_pairs(240, random.Random(0))
+    assert len({record["prompt"] for record in records}) == 240
+    for record in records:
+        assert len(record["chosen"].split()) < 20 < len(record["rejected"].split())
+        assert record["chosen"].startswith(KIND_OPENINGS)
+        (tip,) = [tip for tip in TIPS.values() if tip in record["chosen"]]
+        assert tip in record["rejected"]  # what is said is the same
+    assert polite_pairs(5, random.Random(1)) == polite_pairs(5, random.Random(1))
+    with pytest.raises(ValueError):
+        polite_pairs(241, random.Random(0))
 
 
 # ------------------------------------------------------------------------------- what fits where
@@ -502,6 +637,16 @@ def test_what_was_measured_becomes_a_table(tmp_path, monkeypatch):
     assert "| programs written right | 0 % | 97 ± 2 % |" in table
     assert "| perplexity of a plain text | 12.35 | – |" in table
     assert "| numbers trained, million |  | 4.88 |" in table
+    assert "| Smol, 一个线程 | 之前 | 之后 |" in in_chinese(table)
     assert numbers.measured_table("ch4_preferences_model") == numbers.NOT_MEASURED
+    write_summary(  # a comparison has other columns; what was measured before stays
+        tmp_path / "later" / "two_processes" / "summary.json",
+        {"config": {"model": "Tiny"}, "threads": 2, "round_s": 3.0, "gain": 1.25},
+    )
+    assert bands.main(["--real", str(tmp_path / "later")]) == 0
+    assert numbers.measured_table("ch1_language_model") == table
+    lines = numbers.measured_table("two_processes").splitlines()
+    assert lines[0].startswith("| Tiny, 2 threads | one process, two threads | two processes")
+    assert lines[2:] == ["| a round of GRPO, seconds | 3.00 | – |", "| times as fast |  | 1.25 |"]
     with pytest.raises(ValueError, match="no run with --model has finished"):
         numbers.collect(tmp_path / "empty")

@@ -440,7 +440,7 @@ def test_colours_of_tokens():
 
 def test_the_mask_as_tokens():
     view = Reader(mask_view([["<|im_start|>", False], ["user\n", False], [" Purr", True]]))
-    spans = [a["class"] for name, a in view.tags if name == "span"]
+    spans = [a["class"] for name, a in view.tags if name == "span" and "class" in a]
     assert spans[:3] == ["token read special", "token read", "token trained"]
     assert "1 of 3 tokens are trained" in view.text and "\u00b7Purr" in view.text
     assert mask_view(None) is None and mask_view([]) is None
@@ -452,10 +452,10 @@ def test_a_thought_is_one_line_for_each_attempt():
     made = thought(text)
     items = re.findall(r"<li>(.*?)</li>", made)
     assert items == ['a vs 1 <b class="bad">no</b>', 'b vs 1 <b class="good">yes</b>']
-    assert "2 attempts" in made and "<b>answer </b>b" in made
+    assert "2 attempts" in made and '<span translate="no">b</span>' in made
     cut_off = thought("<think>a vs 1 no wait b\n(wrong)")
     assert "cut off, no answer" in cut_off and cut_off.count("<li>") == 2
-    assert thought("<think>") == '<p class="said">&lt;think&gt;</p>'
+    assert thought("<think>") == '<p class="said" translate="no">&lt;think&gt;</p>'
 
 
 def test_the_two_problems_are_not_only_the_nice_ones():

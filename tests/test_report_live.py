@@ -13,21 +13,22 @@ import pytest
 import torch
 from browser import Browser, find_browser
 from byte_kitten import small_config
-from test_report import HOSTILE, Reader, write_stage
+from test_report import HOSTILE, LONG, Reader, write_stage
+from test_report_zh import NAMES
 
 from chapters.ch5_reasoning.groups import GroupLog, earlier_rounds, logged_rounds
 from chapters.ch5_reasoning.thinking import Exercise
 from chapters.common.kitten import Kitten as Thinker
 from chapters.report import live as report_live
 from chapters.report import page as report
-from chapters.report import selftest, sentences
+from chapters.report import selftest, sentences, sentences_zh
 from chapters.report.data import read_stage
 from chapters.report.drawings import LOOP, PATH, path_picture
 from chapters.report.life import KITTENS
 from chapters.report.live import Live, in_script
 from chapters.report.top import with_terms
 from chapters.report.views import life_table
-from chapters.report.weights import BASE, HALF, LETTERS, in_letters, packed
+from chapters.report.weights import HALF, LETTERS, LEVELS, in_letters, packed
 from kittenllm.gpt import GPT, GPTConfig
 from kittenllm.grpo import GRPOConfig, train_grpo
 from kittenllm.optim import make_optimizer
@@ -35,6 +36,7 @@ from kittenllm.ppo import gae, kl_shaped_rewards
 from kittenllm.runs.checkpoints import save_model
 from kittenllm.settings import Common
 
+PLANTED = set(re.findall(r"[A-Za-z]{2,}", HOSTILE)) | {LONG}  # in summaries and titles
 FEW = 10  # prompts of the selftest; the real page has a hundred
 
 
@@ -51,18 +53,24 @@ def small_gpt(tokenizer, seed: int) -> GPT:
 def unpacked(content: dict) -> dict[str, torch.Tensor]:
     """The reverse of `packed`, as worker.js does it."""
     codes = np.array([LETTERS.index(letter) for letter in content["letters"].encode()])
-    numbers = codes[::2] * BASE + codes[1::2] - HALF
+    words = codes.reshape(-1, 7) @ 88 ** np.arange(7)[::-1]
+    numbers = words[:, None] // LEVELS ** np.arange(3)[::-1] % LEVELS - HALF
     scales, weights, place = iter(content["scales"]), {}, 0
     for name, rows, columns in content["shapes"]:
-        matrix = numbers[place : place + rows * columns].reshape(rows, columns)
-        weights[name] = torch.tensor(matrix * np.array([[next(scales)] for _ in range(rows)]))
-        place += rows * columns
+        count = -(-rows * columns // 3)  # words; a matrix begins with a new one
+        matrix = numbers[place : place + count].reshape(-1)[: rows * columns]
+        row_scales = np.array([next(scales) for _ in range(rows)])
+        weights[name] = torch.tensor(matrix.reshape(rows, columns) * row_scales[:, None])
+        place += count
     return weights
 
 
 def test_letters_by_hand():
-    assert BASE == 88 and HALF == 3872
-    assert in_letters(np.array([-3872, 0, 3871])) == "!!R!~~"
+    assert len(LETTERS) == 88 and LEVELS == 2 * HALF + 1
+    assert LEVELS**3 <= 88**7 < (LEVELS + 2) ** 3  # all that fits, and 0 in the middle
+    assert in_letters(np.array([-HALF, -HALF, 1 - HALF])) == "!!!!!!#"
+    assert in_letters(np.array([-HALF, -HALF, 88 - HALF])) == "!!!!!#!"
+    assert in_letters(np.array([HALF, 0])) == in_letters(np.array([HALF, 0, 0]))
     assert not set(LETTERS.decode()) & set("\"&'<>\\ ")
 
 
@@ -74,7 +82,7 @@ def test_weights_as_letters_are_nearly_the_same(town_tokenizer):
     for name, weight in gpt.state_dict().items():
         rows = weight.reshape(-1, weight.shape[-1])
         error = (found[name] - rows).abs().amax(dim=1)
-        assert (error <= 0.502 * 1.001 * rows.abs().amax(dim=1) / (HALF - 1) + 1e-12).all(), name
+        assert (error <= 0.502 * 1.001 * rows.abs().amax(dim=1) / HALF + 1e-12).all(), name
 
 
 @pytest.mark.parametrize("biases, most, cause", [(True, 10**6, "bias"), (False, 999, "too large")])
@@ -235,7 +243,8 @@ def test_what_is_logged(tmp_path, town_tokenizer):
         rewards = [reply["reward"] for reply in group["replies"]]
         for reply in group["replies"]:
             assert reply["advantage"] == pytest.approx(reply["reward"] - np.mean(rewards), abs=2e-3)
-            assert len(reply["ids"]) == len(reply["change"])
+            assert len(reply["ids"]) == len(reply["change"]) == len(reply["logprobs"])
+            assert max(reply["logprobs"], default=0) <= 0
             assert {str(token) for token in reply["ids"]} <= content["pieces"].keys()
             moved += any(reply["change"])
             if reply["advantage"] > 0.4:
@@ -440,3 +449,70 @@ def test_print_is_short(browser, live_page):
     browser.open(live_page)
     pages = len(re.findall(rb"/Type\s*/Page\b", browser.printed()))
     assert 1 <= pages <= 14
+
+
+# -------------------------------------------------------------------------------- two languages
+
+# Texts that a reader sees: those of elements that are shown, but for what kittens say and code.
+SEEN = """[...document.querySelectorAll('body *')]
+  .filter((e) => e.checkVisibility() && !e.closest('script, [translate=no]'))
+  .flatMap((e) => [...e.childNodes].filter((n) => n.nodeType === 3).map((n) => n.data))
+  .join(" | ")"""
+SENTENCES = {  # one of each script and of each kind of part
+    "en": r"Talk to them|Ask|colours show|after .+ rounds|step \d+: training rows|random weights",
+    "zh": r"和它们聊聊|提问|颜色表示|\d+ 轮之后|步 \d+：训练文本|随机权重",
+}
+
+
+def sentences_seen(browser) -> dict[str, int]:
+    """How many of the sentences of each language a reader sees, with the pointer on a chart."""
+    browser.run(
+        "document.querySelector('.chart .hit rect')"
+        ".dispatchEvent(new PointerEvent('pointermove', { bubbles: true }))"
+    )
+    text = browser.run(SEEN)
+    return {
+        language: sum(bool(re.search(sentence, text)) for sentence in found.split("|"))
+        for language, found in SENTENCES.items()
+    }
+
+
+def test_the_switch_of_languages(browser, live_page):
+    browser.look(1280)
+    browser.open(live_page)
+    assert sentences_seen(browser) == {"en": 6, "zh": 0}
+    label = "document.querySelector('#talk textarea').placeholder"
+    english, title = browser.run(label), browser.run("document.title")
+    browser.run("document.getElementById('language').click()")
+    assert sentences_seen(browser) == {"en": 0, "zh": 6}
+    assert browser.run("document.documentElement.lang") == "zh"
+    assert browser.run(label) == sentences_zh.SCRIPT["box"]
+    assert browser.run("document.title") == sentences_zh.TITLE
+    browser.run("document.getElementById('language').click()")
+    assert sentences_seen(browser) == {"en": 6, "zh": 0}
+    assert (browser.run(label), browser.run("document.title")) == (english, title)
+
+
+def test_the_address_opens_the_page_in_chinese(browser, live_page):
+    browser.open(live_page, "#zh")
+    assert sentences_seen(browser) == {"en": 0, "zh": 6}
+    ask(browser, "Hello?")
+    browser.run("document.querySelectorAll('.reply .word')[0].click()")  # the ten likeliest
+    browser.run("document.querySelectorAll('details').forEach(fold => (fold.open = true))")
+    words = re.findall(r"[A-Za-z]{2,}", browser.run(SEEN))
+    foreign = browser.run("document.querySelectorAll('.said, .thoughts, .settings').length")
+    assert foreign > 0 and set(words) - NAMES - PLANTED == set()
+    said = browser.run("document.querySelector('.card .reply').textContent")
+    browser.run("document.getElementById('language').click()")  # in the middle of a talk
+    assert browser.run("document.querySelector('.card .reply').textContent") == said
+    assert browser.problems() == []
+
+
+def test_only_one_language_is_printed(browser, live_page):
+    browser.open(live_page, "#zh")
+    browser.tab("Emulation.setEmulatedMedia", media="print")
+    shown = browser.run(
+        "[...document.querySelectorAll('[lang=en]')].filter(e => e.checkVisibility()).length"
+    )
+    browser.tab("Emulation.setEmulatedMedia", media="")
+    assert shown == 0

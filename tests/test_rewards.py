@@ -11,6 +11,7 @@ import torch
 from kittenllm.grpo import group_advantages
 from kittenllm.rewards import (
     explained_variance,
+    mixed_reward,
     rollout_numbers,
     score_by_rule,
     zero_variance_share,
@@ -158,6 +159,83 @@ def test_the_judge_refuses_what_does_not_fit():
     parts = iter([{"right": 1.0}, {"format": 1.0}])
     with pytest.raises(ValueError, match="right.*format"):
         score_by_rule(make_rollout(), [0, 1], lambda *_: (0.0, next(parts)), group_size=2)
+
+
+def test_parts_are_averaged_over_the_replies_that_have_them():
+    """One prompt is of another kind: its two replies are no wrong answers of the first kind."""
+    parts = {0: [{"right": 1.0}, {"right": 0.0}], 1: [{"score": 3.0}, {"score": 5.0}]}
+    _, numbers = score_by_rule(
+        make_rollout(), [0, 1], lambda number, *_: (0.0, parts[number].pop()), group_size=2
+    )
+    assert numbers["right"] == 0.5 and numbers["score"] == 4.0
+
+
+# ------------------------------------------------------------------- prompts of several kinds
+
+WORTH = ([1.0, 2.0], [10.0, 20.0, 30.0, 40.0], [100.0, 200.0, 300.0])  # of 2, 4 and 3 prompts
+
+
+def worth_of(worth):
+    """The reward of one kind: looks up its own prompt, and says what it heard."""
+
+    def reward(number, reply, ended):
+        return worth[number], {"tokens": float(len(reply)), "ended": float(ended)}
+
+    return reward
+
+
+def three_kinds():
+    return [(len(worth), worth_of(worth)) for worth in WORTH]
+
+
+def test_mixed_reward_by_hand():
+    """Prompts 0 and 1 are of the first kind, 2 to 5 of the second, 6 to 8 of the third."""
+    reward = mixed_reward(three_kinds())
+    earned = [reward(number, [7], True)[0] for number in range(9)]
+    assert earned == [1.0, 2.0, 10.0, 20.0, 30.0, 40.0, 100.0, 200.0, 300.0]
+
+
+def test_mixed_reward_does_not_remember_what_was_asked_before():
+    reward = mixed_reward(three_kinds())
+    for number, worth in [(8, 300.0), (0, 1.0), (5, 40.0), (5, 40.0), (2, 10.0), (1, 2.0)] * 2:
+        assert reward(number, [7], True)[0] == worth
+
+
+@pytest.mark.parametrize("reply, ended", [([7, 8, 9], True), ([7], False), ([], True)])
+def test_mixed_reward_hands_the_reply_on_and_the_parts_back(reply, ended):
+    reward = mixed_reward(three_kinds())
+    parts = {"tokens": float(len(reply)), "ended": float(ended)}
+    assert tuple(reward(3, reply, ended)) == (20.0, parts)
+
+
+@pytest.mark.parametrize("number", [-1, 9, 10, 100])
+def test_mixed_reward_names_a_prompt_of_no_kind(number):
+    with pytest.raises(ValueError, match=f"{number}"):
+        mixed_reward(three_kinds())(number, [7], True)
+
+
+def test_mixed_reward_asks_the_judge_of_that_kind_alone():
+    """A reward model is slow: nobody asks it about a puzzle."""
+    asked = []
+    kinds = [
+        (2, lambda number, *_: asked.append(("puzzle", number)) or (1.0, {})),
+        (0, lambda number, *_: asked.append(("nobody", number)) or (1.0, {})),
+        (2, lambda number, *_: asked.append(("chat", number)) or (1.0, {})),
+    ]
+    reward = mixed_reward(kinds)
+    assert not asked
+    reward(3, [], True)
+    reward(0, [], True)
+    assert asked == [("chat", 1), ("puzzle", 0)]
+
+
+def test_mixed_reward_scores_a_batch_of_two_kinds():
+    """Two replies to prompt 1, a puzzle, and two to prompt 4, the third chat."""
+    rewards, numbers = score_by_rule(
+        make_rollout(), [1, 4], mixed_reward(three_kinds()), group_size=2
+    )
+    assert rewards.tolist() == [2.0, 2.0, 30.0, 30.0]
+    assert numbers["tokens"] == (2 + 1 + 0 + 2) / 4
 
 
 # ------------------------------------------------------------------------ numbers for the curves

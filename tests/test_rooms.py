@@ -21,8 +21,7 @@ ROOMS = {row.name for row in CHAPTERS} | {"common", "exercises"}
 ROOMS |= {"check", "report", "trace", "museum", "bands", "chat", "rank", "enumerable", "export"}
 ROOMS |= {"quiz", "sheets", "notebooks"}
 DOOR = {"__init__.py", "__main__.py", "chapters.py", "one_file.py", "real_models.md"}
-DOOR |= {"real_models.zh.md"}
-DOOR |= {"TEACHING.md", "TEACHING.zh.md"}
+DOOR |= {"TEACHING.md", "TEACHING.zh.md", "real_models.zh.md"}
 TEXTS = [*ROOT.glob("*.md"), ROOT / ".github" / "CONTRIBUTING.md", ROOT / "data" / "README.md"]
 TEXTS += sorted((ROOT / "chapters").rglob("*.md"))
 

@@ -5,6 +5,7 @@ A test that compares with a *wrong* version shows that the assertion can tell th
 
 import copy
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -18,7 +19,7 @@ from kittenllm.gpt import GPT
 from kittenllm.logprobs import masked_mean
 from kittenllm.optim import make_optimizer
 from kittenllm.pretrain import PretrainConfig, train_pretrain
-from kittenllm.sft import SFTConfig, sft_loss, step_rows, train_sft
+from kittenllm.sft import SFTConfig, read_rows, row_shares, sft_loss, step_rows, train_sft
 
 # Numbers are graded, not their types: a metric may be float32 where ours is float64.
 assert_close = partial(torch.testing.assert_close, check_dtype=False)
@@ -245,6 +246,118 @@ def test_the_loop_trains_on_what_sft_loss_returns(fresh_gpt, monkeypatch):
     asked.clear()
     first = next(loop)
     assert asked[0] and first["loss"] == pytest.approx(expected.item(), abs=1e-6)
+
+
+# --------------------------------------------------------------------------- a step in parts
+
+
+def test_a_part_weighs_as_many_tokens_as_it_trains():
+    """Rows with 1 and 3 trained tokens, whose mean losses are 4 and 2: the step's loss is
+    (1 * 4 + 3 * 2) / 4 = 2.5, and not (4 + 2) / 2 = 3. The first token of a row is never trained.
+    """
+    loss_mask = torch.tensor([[True, False, True, False], [False, True, True, True]])
+    assert [(rows.tolist(), share) for rows, share in row_shares(loss_mask, None)] == [([0, 1], 1)]
+    shares = {rows.item(): share for rows, share in row_shares(loss_mask, 4)}
+    assert shares == {0: 1 / 4, 1: 3 / 4}
+    assert shares[0] * 4.0 + shares[1] * 2.0 == 2.5
+    assert row_shares(torch.zeros(2, 4, dtype=torch.bool), 4) == []  # nothing to learn: no pass
+
+
+@pytest.fixture
+def passes(monkeypatch) -> list[int]:
+    """How many tokens each forward pass of a GPT has read."""
+    read, hidden = [], GPT.hidden
+
+    def noting(self, tokens, **settings):
+        read.append(tokens.numel())
+        return hidden(self, tokens, **settings)
+
+    monkeypatch.setattr(GPT, "hidden", noting)
+    return read
+
+
+def trained_in_parts(fresh_gpt, tokens_per_pass, replay):
+    """The numbers of four steps, and the weights after them."""
+    gpt = copy.deepcopy(fresh_gpt).double()
+    steps = train_sft(
+        gpt,
+        pack(conversations(40), row_length=32, pad_id=PAD),
+        config=SFTConfig(steps=4, rows_per_step=5, max_grad_norm=1e6),
+        optimizer=make_optimizer(gpt, matrix_lr=None, other_lr=1e-2),
+        generator=torch.Generator().manual_seed(0),
+        replay=TokenStream(torch.arange(3, 61).repeat(3)) if replay else None,
+        tokens_per_pass=tokens_per_pass,
+    )
+    return list(steps), gpt.state_dict()
+
+
+@pytest.mark.parametrize("replay", [False, True])
+@pytest.mark.parametrize("tokens_per_pass", [1, 70])
+def test_gradients_of_parts_add_up_to_those_of_the_step(fresh_gpt, passes, tokens_per_pass, replay):
+    """Row after row, or two rows at a time, the model learns what it learns from all at once."""
+    numbers, weights = trained_in_parts(fresh_gpt, None, replay)
+    assert set(passes) == {5 * 32}
+    passes.clear()
+    numbers_of_parts, weights_of_parts = trained_in_parts(fresh_gpt, tokens_per_pass, replay)
+    assert max(passes) == (32 if tokens_per_pass == 1 else 64)
+    for one, other in zip(numbers, numbers_of_parts, strict=True):
+        assert one.keys() == other.keys()
+        for key in one.keys() - {"seconds", "seconds_training"}:
+            assert other[key] == pytest.approx(one[key], rel=1e-6), key
+    for name, weight in weights.items():
+        assert_close(weights_of_parts[name], weight, rtol=1e-5, atol=1e-6)
+
+
+def test_the_mean_of_means_is_noticed(fresh_gpt, monkeypatch):
+    """Parts of one row each that weigh the same: the usual mistake ends somewhere else."""
+    _, weights = trained_in_parts(fresh_gpt, None, False)
+    right = sft.row_shares
+
+    def all_the_same(loss_mask, tokens_per_pass):
+        parts = right(loss_mask, tokens_per_pass)
+        return [(rows, 1 / len(parts)) for rows, _ in parts]
+
+    monkeypatch.setattr(sft, "row_shares", all_the_same)
+    _, wrong = trained_in_parts(fresh_gpt, 1, False)
+    apart = max(float((wrong[name] - weights[name]).abs().max()) for name in weights)
+    assert apart > 1e-3
+
+
+def test_logits_of_trained_places_alone_give_the_same_loss_and_gradient(fresh_gpt):
+    """With a large vocabulary no other logits are made."""
+    gpt = fresh_gpt.double()
+    rows = pack(conversations(12), row_length=32, pad_id=PAD)
+    results = []
+    for whole_rows in (True, False):
+        logits, tokens, loss_mask = read_rows(gpt, rows, whole_rows=whole_rows)
+        loss, metrics = sft_loss(logits, tokens, loss_mask)
+        gradients = torch.autograd.grad(loss, list(gpt.parameters()))
+        results.append((loss, metrics["accuracy"], int(loss_mask[:, 1:].sum()), *gradients))
+        made = logits.shape[:2]
+    for one, other in zip(*results, strict=True):
+        assert_close(one, other, rtol=1e-6, atol=1e-9)
+    assert made == (1, int(rows.loss_mask[:, 1:].sum()) + 1)
+    nothing = replace(rows, loss_mask=torch.zeros_like(rows.loss_mask))
+    loss, _ = sft_loss(*read_rows(gpt, nothing, whole_rows=False))
+    assert loss == 0
+
+
+def test_a_large_vocabulary_takes_that_way(fresh_gpt, monkeypatch):
+    ways, right = [], sft.read_rows
+
+    def noting(gpt, rows, *, whole_rows):
+        ways.append(whole_rows)
+        return right(gpt, rows, whole_rows=whole_rows)
+
+    monkeypatch.setattr(sft, "read_rows", noting)
+    trained_in_parts(fresh_gpt, None, False)
+    monkeypatch.setattr(sft, "LARGE_VOCABULARY", fresh_gpt.config.vocab_size)
+    trained_in_parts(fresh_gpt, None, False)
+    trained_in_parts(fresh_gpt, None, True)  # replayed rows are watched apart: as before
+    assert ways == 4 * [True] + 4 * [False] + 4 * [True]
+
+
+# ------------------------------------------------------------------------------ the loop
 
 
 def test_no_replay_without_a_stream():

@@ -1,10 +1,12 @@
 """The teacher's page: every number of a solution is computed again with the package's functions.
 
-A lesson's solution must hold the number as it is written there, so page and code cannot drift.
+A lesson's solution must hold the number as it is written there, so page and code cannot drift. The
+Chinese edition is held to the English one, part by part: the same numbers, commands and minutes.
 """
 
 import math
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,8 @@ from torch.testing import assert_close
 
 from chapters.check.table import EXERCISES
 from chapters.common.exam import pass_at_k
-from chapters.common.runner import CHAPTERS
+from chapters.common.runner import CHAPTERS, default_settings
+from chapters.sheets.lessons import EDITIONS, PARTS, lessons
 from kittenllm.dpo import dpo_loss, ipo_loss, preference_metrics
 from kittenllm.grpo import group_advantages, grpo_loss
 from kittenllm.kitten_town.countdown import Problem, check_answer
@@ -22,29 +25,38 @@ from kittenllm.logprobs import sequence_logprobs, token_logprobs
 from kittenllm.orpo import log_odds, orpo_loss
 from kittenllm.ppo import gae, kl_shaped_rewards, ppo_policy_loss
 from kittenllm.reward_model import bradley_terry_loss, ranking_to_pairs
+from kittenllm.settings import Common
 from kittenllm.sft import sft_loss
 from kittenllm.tokenizer import SMALLEST_VOCABULARY, Tokenizer, train_bpe
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "chapters" / "TEACHING.md").read_text(encoding="utf-8")
-LESSONS = dict(enumerate(re.split(r"^## Lesson \d: ", PAGE, flags=re.MULTILINE)[1:], start=1))
-PARTS = ("Goal", "Preparation", "Run", "Ask", "On paper", "Solution", "Homework")
+PAGES = {language: edition.text for language, edition in EDITIONS.items()}
+PAGE = PAGES["en"]
+LESSONS = {language: lessons(language) for language in EDITIONS}
+BLOCK = re.compile(r"<!-- numbers: .*?<!-- end -->", re.DOTALL)
+NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?")
 
 
-def solution(lesson: int) -> str:
-    """The text between "Solution" and "Homework" of a lesson, on one line."""
-    text = LESSONS[lesson].split("**Solution**")[1].split("**Homework.**")[0]
-    return " ".join(text.split())
+def solution(lesson: int, language: str = "en") -> str:
+    """The solution of a lesson, on one line."""
+    return " ".join(LESSONS[language][lesson - 1].parts["Solution"].split())
 
 
 def stands_in(lesson: int, *numbers: float, digits: int = 3) -> None:
-    """Each number, rounded, is written in the solution; 1.040 may stand there as 1.04."""
-    for number in map(float, numbers):
-        rounded = f"{number:.{digits}f}"
-        short = rounded.rstrip("0").rstrip(".")
-        written = f"(?:{re.escape(rounded)}|{re.escape(short)})"
-        found = re.search(rf"(?<![\d.]){written}(?!\.?\d)", solution(lesson))
-        assert found, f"lesson {lesson}: {rounded} ({number}) is not in the solution"
+    """Each number, rounded, is written in the solutions of both languages; 1.040 may stand there
+    as 1.04."""
+    for language in EDITIONS:
+        for number in map(float, numbers):
+            rounded = f"{number:.{digits}f}"
+            short = rounded.rstrip("0").rstrip(".")
+            written = f"(?:{re.escape(rounded)}|{re.escape(short)})"
+            found = re.search(rf"(?<![\d.]){written}(?!\.?\d)", solution(lesson, language))
+            assert found, f"lesson {lesson}, {language}: {rounded} ({number}) is not in it"
+
+
+def numbers_in(text: str) -> Counter:
+    """The numbers of a text, without those in the targets of links."""
+    return Counter(NUMBER.findall(re.sub(r"\]\([^)]*\)", "]", text)))
 
 
 def logits_with(probabilities: list[float], words: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
@@ -60,19 +72,55 @@ def logits_with(probabilities: list[float], words: int = 8) -> tuple[torch.Tenso
 # --------------------------------------------------------------------------------- the page's shape
 
 
-def test_six_lessons_with_all_their_parts():
-    assert list(LESSONS) == [1, 2, 3, 4, 5, 6]
-    for lesson, text in LESSONS.items():
-        for part in PARTS:
-            assert f"**{part}" in text, f"lesson {lesson} has no {part}"
-        places = [text.index(f"**{part}") for part in PARTS]
-        assert places == sorted(places)
+@pytest.mark.parametrize("language", EDITIONS)
+def test_six_lessons_with_all_their_parts_in_order(language):
+    assert [lesson.number for lesson in LESSONS[language]] == [1, 2, 3, 4, 5, 6]
+    for lesson in LESSONS[language]:
+        assert tuple(lesson.parts) == PARTS and all(lesson.parts.values())
 
 
-@pytest.mark.parametrize("lesson", range(1, 7))
-def test_a_lesson_has_45_minutes(lesson):
-    minutes = [int(number) for number in re.findall(r"^\| (\d+) \|", LESSONS[lesson], re.MULTILINE)]
+@pytest.mark.parametrize("language", EDITIONS)
+@pytest.mark.parametrize("number", range(1, 7))
+def test_a_lesson_has_45_minutes(language, number):
+    minutes = [step.minutes for step in LESSONS[language][number - 1].plan]
     assert len(minutes) >= 5 and sum(minutes) == 45
+
+
+@pytest.mark.parametrize("number", range(1, 7))
+def test_both_languages_have_the_same_lesson(number):
+    """Numbers, tasks, plan and commands, part by part; so a solution that is computed for one
+    language holds for the other."""
+    english, chinese = (LESSONS[language][number - 1] for language in EDITIONS)
+    for part in PARTS:
+        ours, theirs = (lesson.parts[part] for lesson in (english, chinese))
+        assert numbers_in(ours) == numbers_in(theirs), part
+        counted = [re.findall(r"^(\d+\.|\*) ", text, re.MULTILINE) for text in (ours, theirs)]
+        assert counted[0] == counted[1], f"{part}: tasks, questions"
+    steps = [[(step.minutes, step.who) for step in one.plan] for one in (english, chinese)]
+    assert steps[0] == steps[1]
+    for step, other in zip(english.plan, chinese.plan, strict=True):
+        assert numbers_in(step.what) == numbers_in(other.what), step.what
+    assert english.commands == chinese.commands and english.typed == chinese.typed
+    assert list(map(english.is_for_pupils, english.commands)) == list(
+        map(chinese.is_for_pupils, chinese.commands)
+    )
+    codes = [
+        Counter(re.findall(r"`([^`\n]+)`", "\n".join(lesson.parts.values())))
+        for lesson in (english, chinese)
+    ]
+    assert codes[0] == codes[1]
+
+
+def test_both_languages_begin_and_end_alike():
+    """The numbers and commands before the first lesson, and of the table at the end."""
+    outside = []
+    for language, page in PAGES.items():
+        first, *_, last = re.split(EDITIONS[language].heading, page, flags=re.MULTILINE)
+        text = BLOCK.sub("", first) + last.partition("\n## ")[2]
+        commands = re.findall(r"^    (python -m .*?)(?:  +#.*)?$", text, re.MULTILINE)
+        text = re.sub(r"<!-- en: .*? -->|^    .*$", "", text, flags=re.MULTILINE)
+        outside.append((numbers_in(text), commands))
+    assert outside[0] == outside[1] and len(outside[0][1]) == 7
 
 
 def test_what_is_to_be_run_exists():
@@ -94,18 +142,25 @@ def test_the_pictures_that_are_shown_are_drawn():
     files = (ROOT / "chapters").rglob("*.py")
     sources = "".join(path.read_text(encoding="utf-8") for path in files)
     shown = re.findall(r"`runs/(\w+)/(\w+\.\w+)`", PAGE)
-    names = {chapter.name for chapter in CHAPTERS}
+    names = {chapter.name for chapter in CHAPTERS} | {"enumerable"}
     for chapter, file in shown:
         assert chapter in names and file in sources + "summary.json"
     assert len(shown) >= 8
 
 
 def test_the_logarithms_and_sigmoids_of_the_introduction():
-    for number in (2, 3, 8):
-        assert f"log {number} = {math.log(number):.3f}" in PAGE
-    for x in (0, 0.5, 1, 3):
-        value = torch.tensor(float(x)).sigmoid().item()
-        assert f"s({x}) = {value:.3f}".rstrip("0") in PAGE
+    for page in PAGES.values():
+        for number in (2, 3, 8):
+            assert f"log {number} = {math.log(number):.3f}" in page
+        for x in (0, 0.5, 1, 3):
+            value = torch.tensor(float(x)).sigmoid().item()
+            assert f"s({x}) = {value:.3f}".rstrip("0") in page
+
+
+def test_the_loss_of_a_kitten_that_knows_nothing():
+    vocab_size = default_settings("ch0_base", Common()).vocab_size
+    asked = LESSONS["en"][0].parts["Ask"]
+    assert f"log {vocab_size} = {math.log(vocab_size):.3f}" in " ".join(asked.split())
 
 
 # ----------------------------------------------------------------------------------- the six papers
@@ -122,6 +177,7 @@ def test_lesson_1_tokens():
     assert tokens[2] == ["mimi", " ", "mimi", " ", "mimi"]
     assert tokens[3] == ["mimi", " mimi", " mimi"]
     assert "3 tokens now: `mimi`, ` mimi`, ` mimi`" in solution(1)
+    assert "3 个词元：`mimi`、` mimi`、` mimi`" in solution(1, "zh")
 
 
 def test_lesson_1_surprise():
@@ -161,7 +217,7 @@ def test_lesson_3():
     stands_in(3, (-if_a).exp(), (-if_b).exp(), if_a, if_b)
     assert_close(bradley_terry_loss(chosen + 10, rejected + 10)[0], if_a)
     pairs = len(ranking_to_pairs(["a", "b", "c", "d"]))
-    assert f"= {pairs} pairs" in solution(3)
+    assert f"= {pairs} pairs" in solution(3) and f"= {pairs} 对" in solution(3, "zh")
     best = [preference_probability(difference, 0.0) for difference in (0, 1, 3)]
     stands_in(3, *best, sum(best) / 3)
 
@@ -227,14 +283,15 @@ def test_lesson_5():
 
 
 def test_lesson_6_groups():
-    rewards = torch.tensor([0.1, 1.1, 0.1, 0.1])
+    form = default_settings("ch5_reasoning", Common()).format_weight
+    rewards = torch.tensor([form, 1 + form, form, form])
     plain = group_advantages(rewards, group_size=4, normalize_std=False)
     divided = group_advantages(rewards, group_size=4)
     assert_close(plain, torch.tensor([-0.25, 0.75, -0.25, -0.25]))
     assert_close(divided, torch.tensor([-0.5, 1.5, -0.5, -0.5]), atol=5e-4, rtol=0)
     assert "-0.25, 0.75, -0.25, -0.25" in solution(6) and "-0.5, 1.5, -0.5, -0.5" in solution(6)
-    stands_in(6, rewards.mean(), rewards.std())
-    assert group_advantages(torch.full((4,), 0.1), group_size=4).tolist() == [0.0] * 4
+    stands_in(6, *rewards, rewards.mean(), rewards.std())
+    assert group_advantages(torch.full((4,), form), group_size=4).tolist() == [0.0] * 4
 
 
 def test_lesson_6_lengths():

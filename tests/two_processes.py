@@ -117,15 +117,15 @@ def pretraining(gpt: GPT):
     return train_pretrain(gpt, stream(), config=config, **tools(gpt))
 
 
-def fine_tuning(gpt: GPT):
+def fine_tuning(gpt: GPT, **settings):
     config = SFTConfig(steps=STEPS, rows_per_step=5, replay_fraction=0.3)
-    return train_sft(gpt, packed(), config=config, replay=stream(), **tools(gpt))
+    return train_sft(gpt, packed(), config=config, replay=stream(), **settings, **tools(gpt))
 
 
-def preferences(gpt: GPT):
+def preferences(gpt: GPT, **settings):
     ref_logprobs = reference_logprobs(gpt, some_pairs())
     config = DPOConfig(steps=STEPS, pairs_per_step=10)
-    return train_dpo(gpt, some_pairs(), ref_logprobs, config=config, **tools(gpt))
+    return train_dpo(gpt, some_pairs(), ref_logprobs, config=config, **settings, **tools(gpt))
 
 
 def odds(gpt: GPT):
@@ -160,7 +160,9 @@ def rules(
 TRAININGS = {
     "pretraining": pretraining,
     "fine_tuning": fine_tuning,
+    "fine_tuning_in_parts": lambda gpt: fine_tuning(gpt, tokens_per_pass=20),
     "preferences": preferences,
+    "preferences_in_parts": lambda gpt: preferences(gpt, tokens_per_pass=50),
     "odds": odds,
     "rules": rules,
     "rules_reply": lambda gpt: rules(gpt, normalize="reply"),
@@ -168,6 +170,7 @@ TRAININGS = {
     "rules_prices": lambda gpt: rules(gpt, kl_coefs=[0.2 * (n % 4 == 0) for n in range(13)]),
 }
 SHARDED = ("pretraining", "fine_tuning", "preferences", "rules")
+SHARDED += ("fine_tuning_in_parts", "preferences_in_parts")
 
 
 def train(name: str) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:

@@ -166,6 +166,8 @@ def build_again(arguments: argparse.Namespace, output: Path) -> dict:
             kept |= rounding(arguments.runs, arguments.rounding) if arguments.rounding else {}
         if kept:
             content[part] = {name: kept[name] for name in (*KEY_NUMBERS, *TABLE) if name in kept}
+    if "conversation" in earlier:
+        content.setdefault("conversation", earlier["conversation"])
     content["alone"] = arguments.alone or earlier.get("alone", [])
     return content
 

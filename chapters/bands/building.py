@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean, median
 
+from chapters.bands import conversation
 from chapters.bands.curves import CURVES
 from chapters.bands.docs import shown_numbers
 from chapters.bands.file import FORMAT
@@ -48,6 +49,8 @@ def build(folders: Sequence[Path], only: Sequence[str] = tuple(KEY_NUMBERS)) -> 
     if not chapters:
         raise ValueError("no finished chapter in these folders; each must be a runs folder")
     content = {"format": FORMAT, "rule": RULE, "chapters": chapters}
+    if conversation.CHAPTERS[-1] in only and (said := conversation.of_lowest_seed(folders)):
+        content["conversation"] = said
     return {**content, "others": others} if others else content
 
 

@@ -84,27 +84,6 @@ CELLS = {
     "facts and sums: chat, PPO, Zero, cold start, R1": "事实与加法：聊天、PPO、Zero、冷启动、R1",
     "thoughts drawn, kept": "抽取的思考，留下的思考",
     # real_models.md
-    "model": "模型",
-    "weights, bfloat16": "权重，bfloat16",
-    "LoRA 16: weights, gradients, optimizer": "LoRA 16：权重、梯度、优化器",
-    "all weights, float32: the same": "全部权重，float32：同样三项",
-    "activations, LoRA, per 1,000 tokens": "激活值，LoRA，每 1,000 词元",
-    "KV cache per 1,000 tokens": "KV 缓存，每 1,000 词元",
-    "before": "之前",
-    "programs written right": "程序写对",
-    "what a program prints, right": "程序打印什么，说对",
-    "bugs mended": "改好的错误",
-    "lines explained": "解释对的代码行",
-    "general questions right": "常识题答对",
-    "the same, asked as the assistant": "同上，用助手的系统消息来问",
-    "perplexity of a plain text": "普通文本的困惑度",
-    "numbers trained, million": "受训的数，百万",
-    "tokens trained on": "训练用的词元数",
-    "training, seconds of processor time": "训练的处理器时间，秒",
-    "tokens per second of processor time": "处理器时间每秒词元数",
-    "memory at most, MB": "内存最多，MB",
-    "held-out pairs ordered right": "留出的回复对排对顺序",
-    "their margin, nats": "它们的分差，奈特",
     # rounding
     "moves by at most": "最多移动",
     "error by topic, most": "按话题的标准误差，最大",
@@ -118,12 +97,47 @@ CELLS = {
     "DPO: kind and right replies": "DPO：友善且正确的回复",
     "GRPO: puzzles solved": "GRPO：解出的谜题",
     "seconds of processor time": "处理器时间，秒",
+    # real_models.py
+    "model": "模型",
+    "weights, bfloat16": "权重，bfloat16",
+    "LoRA 16: weights, gradients, optimizer": "LoRA 16：权重、梯度、优化器",
+    "all weights, float32: the same": "全部权重，float32：同上",
+    "activations, LoRA, per 1,000 tokens": "激活值，LoRA，每 1,000 个词元",
+    "KV cache per 1,000 tokens": "KV 缓存，每 1,000 个词元",
+    "before": "之前",
+    "here": "这里",
+    "one process, two threads": "一个进程，两个线程",
+    "two processes, one thread": "两个进程，各一个线程",
+    "programs written right": "程序写对",
+    "what a program prints, right": "说对程序打印什么",
+    "bugs mended": "修好的错误",
+    "lines explained": "解释对的语句",
+    "general questions right": "常识问题答对",
+    "the same, asked as the assistant": "同上，以助手的身份提问",
+    "perplexity of a plain text": "一篇普通文字的困惑度",
+    "numbers trained, million": "训练的数，百万",
+    "tokens trained on": "训练用的词元",
+    "training, seconds of processor time": "训练，处理器时间，秒",
+    "tokens per second of processor time": "每秒处理器时间的词元数",
+    "memory at most, MB": "最多内存，MB",
+    "held-out pairs ordered right": "留出的回复对排对",
+    "their margin, nats": "它们的分差，奈特",
+    "margin of the pairs of a step, first and last": "一步里的回复对的分差，最初与最后",
+    "pairs trained on": "训练用的回复对",
+    "pairs held out": "留出的回复对",
+    "the reference reads all pairs, seconds": "参考模型读完所有回复对，秒",
+    "largest difference of a logit": "logit 的最大差别",
+    "greedy answers that are equal, of 20": "相同的贪心回答，共 20 个",
+    "a reply, tokens per second": "一条回复，每秒词元数",
+    "its first word, seconds": "它的第一个词，秒",
+    "LoRA 16, tokens trained per second": "LoRA 16，每秒训练的词元数",
+    "memory while loading, in sizes of the model: float32": "加载时的内存，以模型大小计：float32",
+    "the same, bfloat16": "同上，bfloat16",
+    "a round of GRPO, seconds": "一轮 GRPO，秒",
+    "times as fast": "快了几倍",
 }
 SENTENCES = (
-    (
-        r"Not measured yet: `(.*)` writes it\.",
-        r"还没有测量：运行 `\1` 就会写在这里。",
-    ),
+    (r"Not measured yet: (`.*`) writes it\.", r"还没有测量：\1 会写在这里。"),
     (
         r"Default settings, (.*?)\. ± is the standard error by topic: .*",
         r"默认设置，\1。± 是按话题计算的标准误差：换一批话题，这只小猫的数字会移动多少；"
@@ -179,7 +193,7 @@ def _cell(cell: str) -> str:
         method, label = "", CELLS[method + label]
     elif label in CELLS:
         method, label = method.replace(": ", "："), CELLS[label]
-    elif re.search(r"^seed \d|^[\d.]+ points|threads?$", label):
+    elif re.match(r"seed \d|[\d.]+ points|.*, (one thread|\d+ threads)$", label):
         label = _phrases(label)
     return f"{start}{method}{label}{end}"
 

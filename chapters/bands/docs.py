@@ -9,7 +9,7 @@ A document holds a block
 Names of blocks: `results` (all chapters), `results CHAPTER`, `rounding` (a table) and `rounding
 CHAPTER` (a sentence). A block that bands.json has no numbers for stays as it is. One more block,
 `one_file`, is written from one_file.json; `memory of real models` and `measured RUN` come from
-real_models.py. Inside a sentence or a cell of a table,
+real_models.py, `conversation` from conversation.py. Inside a sentence or a cell of a table,
 
     <!-- number: ch3_ppo gold_after -->1.76 to 1.97<!-- end -->
 
@@ -24,7 +24,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from chapters.bands import one_file, real_models
+from chapters.bands import conversation, one_file, real_models
 from chapters.bands.anchors import anchored, texts
 from chapters.bands.chinese import in_chinese
 from chapters.bands.editions import CHINESE, is_chinese
@@ -253,10 +253,13 @@ def filled(text: str, content: dict, *, chinese: bool = False) -> str:
     """A document with its blocks and single numbers written anew."""
 
     def write(found: re.Match) -> str:
-        inside = block(found[2], content)
-        if inside is None:
-            return found[0]
-        return f"{found[1]}{in_chinese(inside) if chinese else inside}\n{found[4]}"
+        if found[2] == "conversation":
+            said = content.get("conversation")
+            inside = said and conversation.block(said, "zh" if chinese else "en")
+        else:
+            inside = block(found[2], content)
+            inside = in_chinese(inside) if inside and chinese else inside
+        return f"{found[1]}{inside}\n{found[4]}" if inside else found[0]
 
     def write_number(found: re.Match) -> str:
         inside = span(found[2], found[3], content)

@@ -1,7 +1,9 @@
 """The numbers of chapters/real_models.md: what fits where, computed, and what was measured.
 
 `memory` computes what a model needs from its shape. `python -m chapters.bands --real RUNS_DIR`
-copies the numbers of the runs with --model that have finished there into real_models.json.
+copies the numbers of the runs with --model that have finished there, and of the comparisons of
+tests/bench/bench_real.py and tests/bench/bench_two_processes.py, into real_models.json; what is not
+there stays as it was.
 
 Used by docs.py and __main__.py. Left out: what torch itself needs (about 0.3 GB), and memory that
 is lost between tensors.
@@ -10,7 +12,6 @@ is lost between tensors.
 from pathlib import Path
 
 from chapters.bands.number import digits
-from chapters.bands.rounding import threads_text
 from kittenllm.gpt import GPTConfig
 from kittenllm.runs.checkpoints import layer_shapes
 from kittenllm.runs.json_files import damaged, read_json
@@ -94,7 +95,7 @@ def memory_table() -> str:
 
 # ------------------------------------------------------------------------------------ what was seen
 
-# of each run: the label, the key in its summary (before and after, or one), and the form
+# of each run: the label, the key in its summary (of both columns, or one), and the form
 ROWS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "ch1_language_model": (
         ("programs written right", "program_accuracy_before program_accuracy_after", "%"),
@@ -117,15 +118,38 @@ ROWS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "ch4_preferences_model": (
         ("held-out pairs ordered right", "unseen_accuracy", "%"),
         ("their margin, nats", "unseen_margin", "2"),
+        ("margin of the pairs of a step, first and last", "margin_first margin_last", "2"),
         ("general questions right", "general_right_before general_right_after", "%"),
         ("perplexity of a plain text", "perplexity_before perplexity_after", "2"),
+        ("pairs trained on", "pairs", "0"),
+        ("pairs held out", "watched", "0"),
+        ("the reference reads all pairs, seconds", "reference_seconds", "0"),
+        ("training, seconds of processor time", "train_processor_seconds", "0"),
+        ("memory at most, MB", "peak_rss_mb", "0"),
     ),
+    "real_comparisons": (
+        ("largest difference of a logit", "logit_difference", "6"),
+        ("greedy answers that are equal, of 20", "greedy_equal", "0"),
+        ("a reply, tokens per second", "chat_speed chat_speed_transformers", "1"),
+        ("its first word, seconds", "first_word_s", "2"),
+        ("LoRA 16, tokens trained per second", "training_speed training_speed_transformers", "0"),
+        ("memory while loading, in sizes of the model: float32", "load_memory", "2"),
+        ("the same, bfloat16", "load_memory_bfloat16", "2"),
+    ),
+    "two_processes": (
+        ("a round of GRPO, seconds", "round_s round_s_two_processes", "2"),
+        ("times as fast", "gain", "2"),
+    ),
+}
+COLUMNS = {  # where they are not before and after
+    "real_comparisons": ("here", "transformers, peft"),
+    "two_processes": ("one process, two threads", "two processes, one thread"),
 }
 
 
 def collect(runs: Path) -> dict:
-    """What real_models.json holds: of each finished run the name of its model, and its numbers with
-    their errors.  Raises: ValueError if none has finished."""
+    """What real_models.json shall hold: of each finished run the name of its model, and its numbers
+    with their errors; of the others what it holds.  Raises: ValueError if none has finished."""
     content: dict = {}
     for name, rows in ROWS.items():
         summary = read_summary(runs / name / "summary.json")
@@ -139,7 +163,7 @@ def collect(runs: Path) -> dict:
         content[name] = {"model": model, "threads": summary["threads"], "numbers": numbers}
     if not content:
         raise ValueError(f"{runs}: no run with --model has finished there: {', '.join(ROWS)}")
-    return content
+    return {**(read_json(FILE) or {}), **content}
 
 
 def error_key(key: str) -> str:
@@ -168,8 +192,9 @@ def measured_table(run: str) -> str:
     if content is None:
         return NOT_MEASURED
     try:
-        threads = threads_text(content["threads"])
-        lines = [f"| {content['model']}, {threads} | before | after |"]
+        first, second = COLUMNS.get(run, ("before", "after"))
+        threads = "one thread" if content["threads"] == 1 else f"{content['threads']} threads"
+        lines = [f"| {content['model']}, {threads} | {first} | {second} |"]
         lines.append("|---|---:|---:|")
         for label, keys, form in ROWS[run]:
             cells = [cell(*content["numbers"][key], form) for key in keys.split()]

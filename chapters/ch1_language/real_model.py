@@ -1,9 +1,10 @@
 """A MeowScript assistant made of a real open model: python -m chapters.ch1_language --model DIR
 
 The same exercises, the same loop and the same grading by running the code as in story.py. What can
-be measured in the town only is left out: there are no ordinary chats and no replay. What the model
-forgets is measured on what it could do before: the perplexity of a plain text, and twenty questions
-of general knowledge (chapters/common/general.json).
+be measured in the town only is left out: there are no ordinary chats and no replay. Instead the
+model rehearses its own words, see rehearsal.py. What it forgets is measured on what it could do
+before: the perplexity of a plain text, and twenty questions of general knowledge
+(chapters/common/general.json).
 
 Used by story.py, which hands over its exercises and its loop. The lesson is
 chapters/real_models.md.
@@ -15,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from chapters.ch1_language.exam import EXAM_SEED, KEYS, attempts_at
+from chapters.ch1_language.rehearsal import in_turn, own_words
 from chapters.common.kitten import (
     Kitten,
     RealModel,
@@ -25,13 +27,17 @@ from chapters.common.kitten import (
     mixed_rows,
     other_abilities,
     processor_time,
+    rates,
     real_run,
 )
 from chapters.common.samples import write_samples
+from kittenllm.batches import PackedRows
+from kittenllm.chat import ChatTokens
 from kittenllm.config import option
 from kittenllm.evaluation import rate
 from kittenllm.kitten_town.meow_tasks import held_out_tasks
-from kittenllm.settings import Common, new_generator
+from kittenllm.runs.run import Run
+from kittenllm.settings import Common, new_generator, new_random
 from kittenllm.sft import SFTConfig
 from kittenllm.tokenizer import Tokenizer
 
@@ -40,7 +46,8 @@ SYSTEM = "MeowScript"  # the assistant's system message; short, for it stands be
 MOST_TOKENS = 130  # of a reply; a real model writes each digit and sign as a token of its own
 SHOWN = 8  # exercises in samples.md
 # How often each kind is trained. A real model calculates already, and needs less practice.
-SHARES = {"write": 0.2, "output": 0.4, "repair": 0.25, "explain": 0.1, "practice": 0.05}
+# What a program prints is the hardest; programs are written well after a hundred exercises.
+SHARES = {"write": 0.12, "output": 0.5, "repair": 0.22, "explain": 0.1, "practice": 0.06}
 AT_ONCE = 20  # exercises in one batch: after each, the screen says how far the exam is
 
 
@@ -49,6 +56,9 @@ class RealLanguage(RealModel):
     """The settings of the real model, and of its exam."""
 
     model_exam: int = option(60, "with --model: held-out exercises of each kind", low=2)
+    rehearsal: float = option(
+        0.2, "with --model: share of the model's own words, in tokens", low=0, below=1
+    )
 
 
 def make_assistant(settings: RealLanguage, common: Common, make: Callable, train: Callable) -> dict:
@@ -65,26 +75,25 @@ def make_assistant(settings: RealLanguage, common: Common, make: Callable, train
     chapter.open()
     times: dict[str, float] = {}
     with chapter.timing("eval"):
-        few = max(2, settings.model_exam // 3)  # it has never seen the language
+        few = max(2, settings.model_exam // 6)  # it has never seen the language
         before = chapter.once("before", lambda: look(kitten, own, few))
 
-    # Data: exercises about taught programs, packed side by side into rows of `max_tokens`.
+    # Data: exercises about taught programs, and what it rehearses, in rows of `max_tokens`.
     config = SFTConfig(
         steps=settings.model_steps,
         rows_per_step=settings.model_batch,
         replay_fraction=0.0,
-        matrix_lr=settings.model_lr,
-        other_lr=settings.model_lr / 10,
+        **rates(settings),
     )
-    exercises = partial(make, shares=SHARES)
-    length = settings.max_tokens
-    rows = mixed_rows(exercises, kitten, config, chat_fraction=0.0, row_length=length)
+    with chapter.timing("sampling"):
+        rows = exercises_and_rehearsal(chapter, own, kitten, config, settings, make)
 
     # Loop: that of the story. Only the detours move.
     trained = add_detours(kitten, settings)
     generator = new_generator("cpu", common.seed, "ch1_language", "train")
     with processor_time(times, "train_processor_seconds"):
-        train(chapter, "train", kitten, rows, config, generator)
+        limit = settings.model_pass
+        train(chapter, "train", kitten, rows, config, generator, tokens_per_pass=limit)
     history = chapter.history("train", "tokens")
     kitten = merged(kitten)
     own = replace(own, gpt=kitten.gpt)
@@ -111,6 +120,33 @@ def make_assistant(settings: RealLanguage, common: Common, make: Callable, train
     keys["tokens_per_processor_second"] = keys["tokens"] / seconds if seconds else None
     print(table(keys))
     return finish_real(chapter, kitten, settings, keys)
+
+
+def exercises_and_rehearsal(
+    chapter: Run,
+    own: Kitten,
+    assistant: Kitten,
+    config: SFTConfig,
+    settings: RealLanguage,
+    make: Callable,
+) -> PackedRows:
+    """The rows of all steps. What is rehearsed is said once, before any training, and kept."""
+    kept = []
+    if settings.rehearsal > 0:
+        words = chapter.once(
+            "rehearsal",
+            lambda: [[w.tokens, w.loss_mask] for w in own_words(own, assistant.tokenizer)],
+        )
+        kept = [ChatTokens(*both) for both in words if len(both[0]) <= settings.max_tokens]
+    turns = in_turn(kept, new_random(own.common.seed, "rehearsal", "order"))
+    return mixed_rows(
+        partial(make, shares=SHARES),
+        assistant,
+        config,
+        chat_fraction=settings.rehearsal if kept else 0.0,
+        make_ordinary=lambda tokenizer, rng: next(turns),
+        row_length=settings.max_tokens,
+    )
 
 
 def with_system(tokenizer: Tokenizer, system: str) -> Tokenizer:

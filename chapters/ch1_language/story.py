@@ -61,7 +61,7 @@ class Settings:
     lora_lr: float = option(4e-3, "learning rate of LoRA's two thin matrices", above=0)
     lora_alpha: float = option(32.0, "how loud LoRA's detours are", above=0)
     real: RealLanguage = nested(
-        RealLanguage(max_tokens=256, model_steps=120, model_batch=3), extra=True
+        RealLanguage(max_tokens=256, model_steps=240, model_batch=2), extra=True
     )
 
     def __post_init__(self):
@@ -130,6 +130,8 @@ def train(
     rows: PackedRows,
     config: SFTConfig,
     generator: torch.Generator,
+    *,
+    tokens_per_pass: int | None = None,
 ) -> MuonAdamW:
     """The loop of chapter 1, for whatever weights may move; returns the optimizer."""
     stage, optimizer = sft_stage(chapter, name, kitten.gpt, config, generator)
@@ -141,6 +143,7 @@ def train(
         generator=generator,
         start_step=stage.step,
         replay=kitten.texts.train if kitten.texts else None,
+        tokens_per_pass=tokens_per_pass,
     )
     for _ in stage.follow(training, show=("chat_loss",)):
         pass

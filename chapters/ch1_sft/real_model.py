@@ -21,6 +21,7 @@ from chapters.common.kitten import (
     load_real,
     merged,
     other_abilities,
+    rates,
     real_run,
 )
 from chapters.common.samples import write_samples
@@ -67,11 +68,10 @@ def fine_tune(
         steps=max(1, round(story.epochs * len(rows) / settings.model_batch)),
         rows_per_step=settings.model_batch,
         replay_fraction=0.0,
-        matrix_lr=settings.model_lr,
-        other_lr=settings.model_lr / 10,
+        **rates(settings),
     )
     trained = add_detours(kitten, settings)
-    train(chapter, "train", kitten, rows, config)
+    train(chapter, "train", kitten, rows, config, tokens_per_pass=settings.model_pass)
     kitten = merged(kitten)
 
     # Look: is a conversation that it never saw less of a surprise?

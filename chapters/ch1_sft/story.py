@@ -139,7 +139,15 @@ def run(settings: Settings, common: Common) -> dict:
 # ---------------------------------------------------------------------------------------- the loop
 
 
-def train(chapter: Run, name: str, kitten: Kitten, rows: PackedRows, config: SFTConfig) -> None:
+def train(
+    chapter: Run,
+    name: str,
+    kitten: Kitten,
+    rows: PackedRows,
+    config: SFTConfig,
+    *,
+    tokens_per_pass: int | None = None,
+) -> None:
     """Fine-tune, and look ten times on the way how much of the pretraining text is forgotten."""
     generator = new_generator("cpu", kitten.common.seed, "ch1_sft", "train")
     stage, optimizer = sft_stage(chapter, name, kitten.gpt, config, generator)
@@ -151,6 +159,7 @@ def train(chapter: Run, name: str, kitten: Kitten, rows: PackedRows, config: SFT
         generator=generator,
         start_step=stage.step,
         replay=kitten.texts.train if kitten.texts else None,
+        tokens_per_pass=tokens_per_pass,
     )
     watch_every = max(1, config.steps // 10)
     for metrics in stage.follow(training, show=("chat_loss", "base_bits_per_byte")):

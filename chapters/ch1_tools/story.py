@@ -32,7 +32,7 @@ from kittenllm.tokenizer import Tokenizer
 EXAMS = ("calculator", "search", "plan", "long plan")
 FIXED_REQUESTS = {"calculator": 3, "search": 3, "plan": 3}
 # Shares of the conversations about tools. Plans are the longest, and have three shapes.
-SKILL_SHARES = {"calculator": 0.32, "search": 0.38, "plan": 0.3}
+SKILL_SHARES = {"calculator": 0.25, "search": 0.45, "plan": 0.3}
 DIRECT_SHARES = {"calculator": 0.54, "search": 0.46}
 # in one step: answers given at once are short, three rows hold nearly as many as eight with calls
 DIRECT_ROWS = 3
@@ -43,11 +43,11 @@ class Settings:
     """What can be changed on the command line."""
 
     sft: SFTConfig = nested(  # with calls, and then with answers given at once
-        SFTConfig(steps=310, rows_per_step=8, replay_fraction=0.17, matrix_lr=3e-3, other_lr=5e-3),
+        SFTConfig(steps=380, rows_per_step=8, replay_fraction=0.17, matrix_lr=3e-3, other_lr=3e-3),
         hidden="warmup cooldown max_grad_norm",
     )
     chat_fraction: float = option(
-        0.28, "share of the conversations that need no tool, in tokens", low=0, below=1
+        0.38, "share of the conversations that need no tool, in tokens", low=0, below=1
     )
 
     def __post_init__(self):

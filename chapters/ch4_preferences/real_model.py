@@ -14,6 +14,8 @@ Used by story.py, which hands over its loop. The lesson is chapters/real_models.
 from collections.abc import Callable
 from dataclasses import replace
 
+import torch
+
 from chapters.common.kitten import (
     Kitten,
     RealModel,
@@ -23,17 +25,22 @@ from chapters.common.kitten import (
     load_real,
     merged,
     other_abilities,
+    processor_time,
+    rates,
     real_run,
 )
 from chapters.common.pairs import LabelledPair, file_pairs, pairs_view, split_pairs
 from chapters.common.samples import write_samples
 from kittenllm.data_file import DataFile
+from kittenllm.gpt import GPT
 from kittenllm.records import load_preferences, report_problems
 from kittenllm.settings import Common, main_values
 
 LEFT_OUT = "left out, since only kittens know the town: gold score, safety, tone, IPO and ORPO"
+ASKED_AT_ONCE = 20  # pairs; after them the screen says how far the reference is
 SHOWN, REPLY_TOKENS = 5, 60  # samples, and how long they may be
 WATCHED = 40  # held-out pairs, at most: each look reads them all
+LOOKS = 4  # at the held-out pairs during the training, beside the first and the last step
 
 
 def prefer(story, common: Common, file: DataFile | None, ask: Callable, learn: Callable) -> dict:
@@ -63,19 +70,20 @@ def prefer(story, common: Common, file: DataFile | None, ask: Callable, learn: C
     questions = asked_alone(file, watched, kitten)
     with chapter.timing("eval"):
         before = chapter.once("before", lambda: look(kitten, questions))
-    print("the reference reads all pairs once ...", flush=True)
-    read, unseen = ask(kitten.gpt, learnt), ask(kitten.gpt, watched)
+    read, unseen = (asked_in_parts(ask, kitten.gpt, some) for some in (learnt, watched))
 
     # Loop: that of the story.
     config = replace(
         story.dpo,
         steps=max(1, round(story.epochs * len(learnt) / settings.model_batch)),
         pairs_per_step=settings.model_batch,
-        matrix_lr=settings.model_lr,
-        other_lr=settings.model_lr / 10,
+        **rates(settings),
     )
     trained = add_detours(kitten, settings)
-    learn(chapter, "dpo", kitten.gpt, read, unseen, config)
+    times: dict[str, float] = {}
+    with processor_time(times, "train_processor_seconds"):
+        limit = settings.model_pass
+        learn(chapter, "dpo", kitten.gpt, read, unseen, config, looks=LOOKS, tokens_per_pass=limit)
     kitten = merged(kitten)
 
     # Look: of two replies that nobody trained on, has the better one gained more?
@@ -89,6 +97,11 @@ def prefer(story, common: Common, file: DataFile | None, ask: Callable, learn: C
     keys |= {f"{key}_after": value for key, value in after.items()}
     last = chapter.last_entry("dpo", "unseen_accuracy", "unseen_margin")
     keys |= {key: value for key, value in last.items() if key.startswith("unseen_")}
+    history = chapter.history("dpo", "margin", "accuracy")
+    keys |= {"margin_first": history[0]["margin"], "margin_last": history[-1]["margin"]}
+    whole = chapter.restored["dpo"] == 0  # else an earlier start has used some of the time
+    keys["train_processor_seconds"] = times["train_processor_seconds"] if whole else None
+    keys["reference_seconds"] = read.seconds + unseen.seconds
     keys |= {"trained_parameters": trained, "steps": config.steps}
     keys |= {"pairs": len(learnt), "watched": len(watched)}
     error = keys["unseen_accuracy_stderr"]
@@ -97,6 +110,21 @@ def prefer(story, common: Common, file: DataFile | None, ask: Callable, learn: C
         f"{'n/a' if error is None else f'{error:.1%}'}, margin {keys['unseen_margin']:+.2f} nats"
     )
     return finish_real(chapter, kitten, settings, keys)
+
+
+def asked_in_parts(ask: Callable, reference: GPT, pairs: list[LabelledPair]):
+    """What `ask` returns for all pairs, made in parts: it takes minutes, and somebody waits."""
+    parts = []
+    for first in range(0, len(pairs), ASKED_AT_ONCE):
+        parts.append(ask(reference, pairs[first : first + ASKED_AT_ONCE]))
+        done = min(first + ASKED_AT_ONCE, len(pairs))
+        print(f"the reference has read {done} of {len(pairs)} pairs", flush=True)
+    return replace(
+        parts[0],
+        pairs=pairs,
+        ref_logprobs=torch.cat([part.ref_logprobs for part in parts]),
+        seconds=sum(part.seconds for part in parts),
+    )
 
 
 def asked_alone(file: DataFile, watched: list[LabelledPair], kitten: Kitten) -> list[str]:

@@ -97,7 +97,7 @@ class Settings:
         hidden="steps warmup cooldown max_grad_norm",
         pairs_per_step="pairs_per_step",
     )
-    real: RealModel = nested(RealModel(256, model_lr=3e-4), hidden="model_steps", extra=True)
+    real: RealModel = nested(RealModel(256, model_lr=2e-4), hidden="model_steps", extra=True)
     frontier: bool = option(False, "compare gold score and KL of all methods (minutes)", extra=True)
     explored: FrontierSettings = nested(FrontierSettings(), extra=True)
 
@@ -263,35 +263,25 @@ def learn(
     learnt: AskedPairs,
     unseen: AskedPairs,
     config: DPOConfig | ORPOConfig,
+    *,
+    looks: int = WATCH_TIMES,
+    tokens_per_pass: int | None = None,
 ) -> GPT:
     """Train the policy, a copy of the reference, as a stage of the run, and return it; unseen pairs
-    are watched meanwhile."""
+    are watched meanwhile, `looks` times."""
     pairs = [pair.preference for pair in learnt.pairs]
     optimizer = make_optimizer(policy, matrix_lr=config.matrix_lr, other_lr=config.other_lr)
     # All methods see the same pairs in the same order.
     generator = new_generator("cpu", chapter.common.seed, "ch4_preferences", "order")
     objects = {"policy": Trained(policy), "optimizer": optimizer, "generator": generator}
     stage = chapter.stage(name, total=config.steps, objects=objects)
+    tools = {"optimizer": optimizer, "generator": generator, "start_step": stage.step}
     if isinstance(config, DPOConfig):
-        training = train_dpo(
-            policy,
-            pairs,
-            learnt.ref_logprobs,
-            config=config,
-            optimizer=optimizer,
-            generator=generator,
-            start_step=stage.step,
-        )
+        kept, limit = learnt.ref_logprobs, tokens_per_pass
+        training = train_dpo(policy, pairs, kept, config=config, tokens_per_pass=limit, **tools)
     else:
-        training = train_orpo(
-            policy,
-            pairs,
-            config=config,
-            optimizer=optimizer,
-            generator=generator,
-            start_step=stage.step,
-        )
-    watch_every = max(1, config.steps // WATCH_TIMES)
+        training = train_orpo(policy, pairs, config=config, **tools)
+    watch_every = max(1, config.steps // looks)
     for metrics in stage.follow(training, show=("loss", "accuracy", "unseen_accuracy")):
         done = metrics["step"] + 1
         if done % watch_every == 0 or done in (1, config.steps):

@@ -4,7 +4,10 @@ One idea: to look is not to touch. The log listens to the reward function, which
 before the update, and asks the policy for the log-probs of these replies before and after it. No
 random number is drawn and no training step is different.
 
-Used by story.py; the report shows groups.json.
+A reply is {"reward", "advantage", "right", "ended", "ids", "logprobs", "change"}: the last two in
+hundredths of a nat for each token, before the update and what it added.
+
+Used by story.py; the report shows groups.json, chapters.export writes it for another program.
 """
 
 from collections.abc import Sequence
@@ -80,10 +83,11 @@ class GroupLog:
         ).tolist()
         replies = []
         for row, (number, reply, ended, worth, right) in enumerate(self.seen):
-            change = self.logprobs(number, reply) - self.before[row]
+            before, after = self.before[row], self.logprobs(number, reply)
             numbers = {"reward": round(worth, 3), "advantage": round(advantages[row], 3)}
             numbers |= {"right": right == 1.0, "ended": ended, "ids": list(reply)}
-            replies.append({**numbers, "change": [round(100 * c) for c in change.tolist()]})
+            numbers |= {"logprobs": hundredths(before), "change": hundredths(after - before)}
+            replies.append(numbers)
         problems = [self.practice[number].text for number, *_ in self.seen[::size]]
         starts = range(0, len(replies), size)
         return [
@@ -100,6 +104,11 @@ class GroupLog:
         if not reply:
             return torch.zeros(0)
         return frozen_logprobs(gpt, tokens, mask)[mask].cpu()
+
+
+def hundredths(nats: torch.Tensor) -> list[int]:
+    """Log-probs as whole hundredths of a nat: exact enough to look at, and short."""
+    return [round(100 * number) for number in nats.tolist()]
 
 
 def logged_rounds(steps: int) -> set[int]:

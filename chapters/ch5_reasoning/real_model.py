@@ -22,6 +22,7 @@ from chapters.common.kitten import (
     load_real,
     merged,
     other_abilities,
+    rates,
     real_run,
 )
 from chapters.common.samples import write_samples
@@ -38,7 +39,6 @@ ORDER = " Think step by step. Then write #### and the number, and nothing else."
 MARK = "####"
 MOST_HELD_OUT = 40  # problems of the exam
 AT_ONCE = 10  # of them in one batch
-TOKENS_PER_PASS = 1024  # in memory at once: the gradients of several passes add up to one step
 
 
 def practise(
@@ -71,9 +71,8 @@ def practise(
         recipe.grpo,
         steps=settings.model_steps,
         prompts_per_step=settings.model_batch,
-        tokens_per_pass=TOKENS_PER_PASS,
-        matrix_lr=settings.model_lr,
-        other_lr=settings.model_lr / 10,
+        tokens_per_pass=settings.model_pass,
+        **rates(settings),
     )
     trained = add_detours(kitten, settings)
     task = Task("questions", practice, [], [])

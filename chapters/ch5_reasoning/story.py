@@ -79,7 +79,7 @@ class Settings:
     )
     questions: str = option("", "train on the word problems of this file (question, answer)")
     strict: bool = option(False, "stop at the first bad record of that file")
-    real: RealModel = nested(RealModel(max_tokens=384, model_steps=30, model_lr=3e-4), extra=True)
+    real: RealModel = nested(RealModel(max_tokens=384, model_steps=30, model_lr=2e-4), extra=True)
     provenance: bool = option(
         False, 'three kittens that read 0, 1 and 10 % "wait" (minutes)', extra=True
     )

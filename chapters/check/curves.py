@@ -56,6 +56,7 @@ CURVES = {
     "orpo": Curve("ch4_preferences", "orpo", "nll"),
     "group_advantages": Curve("ch5_reasoning", "grpo", "grad_norm"),
     "grpo": Curve("ch5_reasoning", "grpo", "grad_norm"),
+    "mixed_reward": Curve("ch6_r1", "grpo", "reward"),
 }
 
 

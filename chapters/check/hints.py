@@ -216,4 +216,21 @@ HINTS: dict[str, tuple[str, str, str]] = {
             max_tokens=max_tokens)
         The metrics: masked_mean, inside torch.no_grad().""",
     ),
+    "mixed_reward": (
+        """You return a function, and it is this inner function that gets a number. It walks along
+        the kinds and keeps count: at which number does this kind begin, and is the wanted prompt
+        one of its own?""",
+        """A `def` inside a `def` sees the variables of the outer one: here `kinds`. The inner one
+        begins with first = 0. A kind owns the numbers first .. first + count - 1, and its own
+        number is the distance from first. If it is not this kind, first grows by count.""",
+        """def reward(number, reply, ended):
+            first = 0
+            for count, reward_of_kind in kinds:
+                if first <= number < first + count:
+                    return reward_of_kind(number - first,
+                        reply, ended)
+                first += count
+            raise ValueError(f"prompt {number} is of no kind")
+        return reward""",
+    ),
 }

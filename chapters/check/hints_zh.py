@@ -120,7 +120,7 @@ HINTS_ZH: dict[str, tuple[str, str, str]] = {
         returns = advantages + values（掩码外为 0）。""",
     ),
     "ppo": (
-        """每个词元有两个候选：ratio * A，以及把比率限制在 1 - eps 和 1 + eps 之间的同一个式子。
+        """每个词元有两个候选：ratio * A，以及把概率比限制在 1 - eps 和 1 + eps 之间的同一个式子。
         取更差的，也就是更小的那个，不管 A 的符号。最后加负号，因为损失要变小。""",
         """ratio = exp(logprobs - old_logprobs)。在 exp 之前给差值套上 torch.where(mask, ...,
         0.0)。.clamp(1 - clip_eps, 1 + clip_eps) 截断，torch.minimum 比较。kittenllm.logprobs 的
@@ -135,7 +135,7 @@ HINTS_ZH: dict[str, tuple[str, str, str]] = {
         approx_kl：ratio - 1 - log_ratio 的带掩码平均""",
     ),
     "dpo": (
-        """还是 Bradley-Terry 的损失，-log sigmoid(margin)。新的只是奖励从哪里来：每个回答的 beta
+        """还是 Bradley-Terry 的损失，-log sigmoid(margin)。新的只是奖励从哪里来：每条回复的 beta
         * (log p - log ref)。""",
         """成对相减：策略的差（chosen - rejected）减去参考模型的差。F.logsigmoid 是安全的
         log(sigmoid)。参考模型不训练：.detach()。有标签平滑时，损失是 -logsigmoid(margin) 和
@@ -158,8 +158,8 @@ HINTS_ZH: dict[str, tuple[str, str, str]] = {
         return losses.mean(), metrics""",
     ),
     "orpo": (
-        """两部分。第一部分是监督微调：被选中回答的平均对数概率，加负号。第二部分又是
-        Bradley-Terry，用对数赔率（log-odds）代替奖励。""",
+        """两部分。第一部分是监督微调：优选回复的平均对数概率，加负号。第二部分又是
+        Bradley-Terry，用对数几率（log-odds）代替奖励。""",
         """log(p / (1 - p)) = log p - log(1 - p)，而 log(1 - p) 就是 log1mexp(log p)，已经导入。
         p = 1 时它是负无穷：先用 .clamp(max=-1e-7) 把 log p 压到 0 以下一点（float64 用 -2.2e-16
         就够，半精度用自己的 eps）。""",
@@ -173,7 +173,7 @@ HINTS_ZH: dict[str, tuple[str, str, str]] = {
         每个指标：.detach()，再取平均。""",
     ),
     "group_advantages": (
-        """同一个提示的回答排在一起：把长长一行奖励折成表格，每组一行。平均和标准差沿着行来算。""",
+        """同一个提示的回复排在一起：把长长一行奖励折成表格，每组一行。平均和标准差沿着行来算。""",
         """rewards.view(-1, group_size) 得到表格 (N/G, G)。mean 和 std 要 dim=1 和 keepdim=True，
         这样才能从表格中减去。torch 的 std 本来就除以 G - 1。奖励全相等：(groups == groups[:,
         :1]).all(dim=1, keepdim=True)。""",
@@ -185,12 +185,12 @@ HINTS_ZH: dict[str, tuple[str, str, str]] = {
         torch.where(all_equal, 0.0, advantages).flatten()""",
     ),
     "grpo": (
-        """从你的 PPO 损失开始。有三处变化：每个回答一个优势（它的所有词元共用）、单独的上界、每
+        """从你的 PPO 损失开始。有三处变化：每条回复一个优势（它的所有词元共用）、单独的上界、每
         个词元的 KL 项。最后才取平均。""",
         """advantages[:, None] 是 (N, 1)，会扩展到所有词元。设 log r = ref_logprobs - logprobs，
         k3 就是 exp(log r) - 1 - log r；相减之前两个都用 torch.where 加掩码。三种平均可以用
         kittenllm.logprobs 的 average(token_losses, mask, normalize=..., max_tokens=...)，也可以
-        自己写：小心没有词元的回答。""",
+        自己写：小心没有词元的回复。""",
         """A = advantages.detach()[:, None]
         upper = 1 + clip_eps_high
         clipped = ratio.clamp(1 - clip_eps, upper) * A
@@ -200,5 +200,23 @@ HINTS_ZH: dict[str, tuple[str, str, str]] = {
         loss = average(losses, mask, normalize=normalize,
             max_tokens=max_tokens)
         指标：masked_mean，放在 torch.no_grad() 里。""",
+    ),
+    "mixed_reward": (
+        """要返回的是一个函数，拿到编号的是里面的这个函数。它沿着各类提示走，边走边数：这一类从哪
+        个编号开始？要找的提示是不是这一类的？""",
+        """写在 def 里面的 def 看得见外面的变量：这里是 kinds。里面的函数一开始让 first = 0。一类提
+        示占有编号 first 到 first + count - 1，它自己的编号就是离 first 的距离。不是这一类，first 就
+        加上 count。""",
+        """def reward(number, reply, ended):
+            first = 0
+            for count, reward_of_kind in kinds:
+                if first <= number < first + count:
+                    return reward_of_kind(number - first,
+                        reply, ended)
+                first += count
+            raise ValueError(f"prompt {number} is of no kind")
+        return reward
+
+        最后一行在外面的函数里""",
     ),
 }

@@ -236,6 +236,15 @@ EXERCISES = {
                 ("test_contract.py", "one_empty_row"),
             ),
         ),
+        Exercise(
+            name="mixed_reward",
+            function="mixed_reward",
+            module="rewards",
+            file="r1.py",
+            chapter="ch6_r1",
+            title="R1: one reward for prompts of several kinds",
+            tests=(("test_rewards.py", "mixed_reward"),),
+        ),
     )
 }
 

@@ -1,6 +1,7 @@
 """What `python -m chapters.check` says: for a beginner, in 60 columns, without a traceback."""
 
 import json
+import re
 import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -245,12 +246,19 @@ def advice_lines(grade: Grade) -> list[str]:
 def in_language(advice: str, language: str) -> str:
     """What is said about a mistake, in the reader's language; English where there is no other.
 
-    advice_zh.json holds the Chinese of every sentence above and of tests/mistakes.py.
+    advice_zh.json holds the Chinese of every sentence above, of tests/mistakes.py and of
+    tests/advice.py. A {} in a sentence stands for a name, a type or a shape.
     """
     if language == "en":
         return advice
     known = json.loads((ROOT / "chapters" / "check" / "advice_zh.json").read_text("utf-8"))
-    return known.get(advice, advice)
+    if advice in known:
+        return known[advice]
+    for english, chinese in known.items():
+        pattern = "(.+?)".join(map(re.escape, english.split("{}")))
+        if "{}" in english and (found := re.fullmatch(pattern, advice)):
+            return chinese.format(*found.groups())
+    return advice
 
 
 def fitting_hint(failure: dict) -> str | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from kittenllm import chat, dpo, forward, gpt, grpo, logprobs, orpo, ppo, reward_model, sft
+from kittenllm import chat, dpo, forward, gpt, grpo, logprobs, orpo, ppo, reward_model, rewards, sft
 from kittenllm.batches import pad_rows
 from kittenllm.optim import make_optimizer
 from kittenllm.pairs import PreferencePair
@@ -267,6 +267,7 @@ def train_orpo() -> Story:
 # ------------------------------------------------------------------ reinforcement learning
 
 PROMPTS = [[3, 4, token] for token in range(5, 35)] + [[6, token] for token in range(5, 15)]
+LOW_PROMPTS = 30  # the first ones, where prompts are of two kinds
 
 
 def train_ppo() -> Story:
@@ -302,14 +303,22 @@ def train_ppo() -> Story:
     return story, [Outcome("share of such tokens", scores[0], sum(scores[-3:]) / 3, 0.8)]
 
 
-def train_grpo() -> Story:
-    """GRPO with the same rule."""
+def low_tokens(prompt_number: int, reply: list[int], ended: bool) -> tuple[float, dict]:
+    """The same as a rule of GRPO."""
+    worth = sum(token < 30 for token in reply) / max(1, len(reply))
+    return worth, {"low": worth}
+
+
+def high_tokens(prompt_number: int, reply: list[int], ended: bool) -> tuple[float, dict]:
+    """The opposite taste. Raises: IndexError for a number that is none of its own prompts."""
+    PROMPTS[LOW_PROMPTS:][prompt_number]
+    worth = sum(token >= 30 for token in reply) / max(1, len(reply))
+    return worth, {"high": worth}
+
+
+def grpo_steps(rule: rewards.Reward) -> list[dict]:
+    """What a short training with GRPO reports of each round."""
     policy = tiny_gpt()
-
-    def low_tokens(prompt_number: int, reply: list[int], ended: bool):
-        worth = sum(token < 30 for token in reply) / max(1, len(reply))
-        return worth, {"low": worth}
-
     config = grpo.GRPOConfig(
         steps=30,
         prompts_per_step=8,
@@ -322,14 +331,31 @@ def train_grpo() -> Story:
     steps = grpo.train_grpo(
         policy,
         PROMPTS,
-        low_tokens,
+        rule,
         config=config,
         optimizer=optimizer_of(policy, config.matrix_lr),
         generator=torch.Generator().manual_seed(0),
     )
-    rewards = [step["reward"] for step in steps]
+    return list(steps)
+
+
+def train_grpo() -> Story:
+    """GRPO with the same rule."""
+    earned = [step["reward"] for step in grpo_steps(low_tokens)]
     story = "GRPO, 30 rounds of 8 groups; a token below 30 is worth a point"
-    return story, [Outcome("share of such tokens", rewards[0], sum(rewards[-3:]) / 3, 0.8)]
+    return story, [Outcome("share of such tokens", earned[0], sum(earned[-3:]) / 3, 0.8)]
+
+
+def train_mixed() -> Story:
+    """GRPO on prompts of two kinds, whose judges want opposite things."""
+    kinds = [(LOW_PROMPTS, low_tokens), (len(PROMPTS) - LOW_PROMPTS, high_tokens)]
+    steps = grpo_steps(rewards.mixed_reward(kinds))
+    story = "GRPO; 30 prompts want tokens below 30, the other 10 want tokens from 30 on"
+    outcomes = []
+    for part, what in (("low", "below 30, where wanted"), ("high", "from 30 on, where wanted")):
+        shares = [step[part] for step in steps if part in step]  # a round may have one kind only
+        outcomes.append(Outcome(f"share {what}", shares[0], sum(shares[-3:]) / 3, 0.7))
+    return story, outcomes
 
 
 TRAININGS: dict[str, Callable[[], Story]] = {
@@ -347,4 +373,5 @@ TRAININGS: dict[str, Callable[[], Story]] = {
     "orpo": train_orpo,
     "group_advantages": train_grpo,
     "grpo": train_grpo,
+    "mixed_reward": train_mixed,
 }

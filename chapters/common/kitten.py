@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -179,7 +180,10 @@ class RealModel:
     model_steps: int = option(100, "with --model: optimizer steps", low=1)
     model_batch: int = option(4, "with --model: rows, pairs or questions in one step", low=1)
     model_lr: float = option(
-        3e-3, "with --model: Muon's rate; a tenth of it is good for all weights", above=0
+        1e-3, "with --model: AdamW's rate for LoRA; with --lora 0 Muon's, and take a tenth", above=0
+    )
+    model_pass: int = option(
+        1024, "with --model: most tokens in memory at once; gradients add up to one step", low=16
     )
 
     def __post_init__(self):
@@ -252,6 +256,14 @@ def load_real(settings: RealModel, common: Common) -> Kitten:
         raise ValueError(f"--max-tokens {settings.max_tokens}: this model reads {limit} tokens")
     print(f"{settings.model}: {gpt.parameter_count / 1e6:.1f} M weights in {dtype}")
     return Kitten(gpt, tokenizer, common)
+
+
+def rates(settings: RealModel) -> dict[str, Any]:
+    """What a config is told. LoRA: AdamW, so that the rates of other people's recipes hold; all
+    weights: Muon, with AdamW at a tenth for embeddings and norms."""
+    if settings.lora:
+        return {"matrix_lr": None, "other_lr": settings.model_lr}
+    return {"matrix_lr": settings.model_lr, "other_lr": settings.model_lr / 10}
 
 
 def add_detours(kitten: Kitten, settings: RealModel) -> int:

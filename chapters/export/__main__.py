@@ -5,7 +5,11 @@ and a model card with the numbers that its chapter has measured. transformers lo
 stands on transformers. python -m chapters.chat --model my_kitten talks to it.
 
 --data DIR writes the chats and the preferences of the town, or of --chats FILE and --preferences
-FILE, as JSONL that TRL takes as it is.
+FILE, as JSONL that TRL takes as it is; and polite.jsonl, pairs of polite and rude replies to
+everyday questions, for a real model.
+
+python -m chapters.export ch5_reasoning --unipo run.json writes a training with GRPO, token by
+token, for UniPO, the visualiser of policy optimisation (poloclub/unipo on GitHub).
 
 What is in the folder already stays: give the name of a new one.
 """
@@ -18,6 +22,7 @@ from chapters.bands.docs import cell, shown_numbers
 from chapters.bands.rows import TABLE
 from chapters.common.runner import exit_code, find_chapter
 from chapters.export.data import export_data
+from chapters.export.unipo import export_unipo
 from kittenllm.door import Parser, path_argument
 from kittenllm.gpt import GPT
 from kittenllm.huggingface import check_free, save_folder
@@ -119,18 +124,24 @@ def export(argv=None) -> None:
     data.add_argument("--data", type=path_argument, metavar="DIR", help="its new folder")
     data.add_argument("--chats", type=path_argument, metavar="FILE", help="yours, not the town's")
     data.add_argument("--preferences", type=path_argument, metavar="FILE", help="likewise")
+    look = parser.add_argument_group("a training for UniPO")
+    look.add_argument("--unipo", type=path_argument, metavar="FILE", help="a new JSON file")
     arguments = parser.parse_args(argv)
-    if bool(arguments.chapter) != bool(arguments.to):
+    if bool(arguments.chapter) != bool(arguments.to or arguments.unipo):
         parser.error("give a chapter and --to DIR, or --data DIR")
     if not arguments.data and (not arguments.chapter or arguments.chats or arguments.preferences):
         parser.error("give a chapter and --to DIR, or --data DIR")
+    if arguments.unipo and arguments.chapter != "ch5_reasoning":
+        parser.error("--unipo shows the training of ch5_reasoning: give that chapter")
     for folder in (arguments.to, arguments.data):
         if folder:
             check_free(folder)
     if arguments.data:
         export_data(arguments.data, arguments.chats, arguments.preferences)
-    if arguments.chapter:
+    if arguments.to:
         export_kitten(arguments)
+    if arguments.unipo:
+        export_training(arguments)
 
 
 def export_kitten(arguments: argparse.Namespace) -> None:
@@ -141,6 +152,16 @@ def export_kitten(arguments: argparse.Namespace) -> None:
     save_folder(arguments.to, gpt, tokenizer, card=text, chats=chats)
     print(f"{arguments.to}: {gpt.parameter_count / 1e6:.2f} M parameters, for transformers")
     print(f"talk to it: python -m chapters.chat --model {arguments.to}")
+
+
+def export_training(arguments: argparse.Namespace) -> None:
+    """Write the file for UniPO."""
+    folder = Common(runs=arguments.runs, quick=arguments.quick).folder(arguments.chapter)
+    content = export_unipo(arguments.unipo, folder)
+    entries = content["entries"]
+    shown = sum("prompts" in entry for entry in entries)
+    print(f"{arguments.unipo}: {len(entries)} rounds of GRPO, {shown} of them with their replies")
+    print("put it into data/ of poloclub/unipo and run its scripts/build_data.py")
 
 
 def main(argv=None) -> int:

@@ -2,6 +2,7 @@
 
     chats.jsonl         {"messages": [{"role": "user", "content": ...}, ...]}      for SFTTrainer
     preferences.jsonl   {"prompt": [...], "chosen": [...], "rejected": [...]}      for DPOTrainer
+    polite.jsonl        the same, about manners, for a model that has never been in the town
 
 Each of the three is a list of messages, so that TRL puts the chat template of the model around
 them: conversational data, in its words. The chats went through the data work of chapter 1. The
@@ -17,9 +18,12 @@ from pathlib import Path
 
 from kittenllm.cleaning import clean
 from kittenllm.kitten_town import DATA
+from kittenllm.kitten_town.everyday import polite_pairs
 from kittenllm.records import load_chats, load_preferences, report_problems
 from kittenllm.runs.checkpoints import write_text_atomic
 from kittenllm.settings import new_random
+
+POLITE_PAIRS = 240  # of them, 40 are for measuring
 
 
 def chat_lines(records: Sequence[dict]) -> tuple[list[dict], int]:
@@ -47,13 +51,18 @@ def preference_lines(records: Sequence[dict]) -> list[dict]:
     ]
 
 
+def as_record(pair: dict[str, str]) -> dict:
+    """A pair whose prompt is one question, as `load_preferences` gives it."""
+    return {**pair, "prompt": [{"role": "user", "content": pair["prompt"]}]}
+
+
 def plain(message: dict) -> dict[str, str]:
     """A message with its role and its words, and nothing else."""
     return {"role": message["role"], "content": message["content"]}
 
 
 def export_data(folder: Path, chats: Path | None, preferences: Path | None) -> None:
-    """Write both files into a new folder; without files of the user's, those of the town.
+    """Write the files into a new folder; without files of the user's, those of the town.
 
     Raises: RecordError for a file without a usable record, before anything is written.
     """
@@ -67,6 +76,8 @@ def export_data(folder: Path, chats: Path | None, preferences: Path | None) -> N
     folder.mkdir(parents=True, exist_ok=True)
     write_lines(folder / "chats.jsonl", lines)
     write_lines(folder / "preferences.jsonl", preference_lines(pairs))
+    polite = polite_pairs(POLITE_PAIRS, new_random(0, "export", "polite"))
+    write_lines(folder / "polite.jsonl", preference_lines([as_record(pair) for pair in polite]))
     count = sum(len(found) for found in dropped.values())
     print(f"{folder}: {len(lines)} chats ({count} dropped by the data work), {len(pairs)} pairs")
     if left_out:

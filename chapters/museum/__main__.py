@@ -18,7 +18,7 @@ import torch
 
 from chapters.common.runner import exit_code
 from chapters.common.terminal import wrap
-from chapters.museum import hall_chat, hall_grpo, hall_pairs, hall_ppo
+from chapters.museum import hall_chat, hall_grpo, hall_mixture, hall_pairs, hall_ppo
 from chapters.museum.best import best_text, entered
 from chapters.museum.exhibits import (
     Exhibit,
@@ -38,6 +38,7 @@ HALLS = {
     "Hall 2: from a reward to the wrong lesson": hall_ppo.EXHIBITS,
     "Hall 3: compared with each other": hall_grpo.EXHIBITS,
     "Hall 4: this one is better": hall_pairs.EXHIBITS,
+    "Hall 5: two kinds in one batch": hall_mixture.EXHIBITS,
 }
 EXHIBITS: dict[str, Exhibit] = {e.name: e for hall in HALLS.values() for e in hall}
 FIRST_TRY, SECOND_TRY = 2, 1  # points in the hunt

@@ -11,10 +11,11 @@ import math
 from dataclasses import dataclass, field
 
 from chapters.report.html import Markup, is_number, join, note, shown, tag
+from chapters.report.languages import Both, both, listed
 
 WIDTH, HEIGHT = 360, 200
 WIDE = (640, 340)  # the frontier
-LEFT, RIGHT, TOP, BOTTOM = 58, 10, 10, 40  # margins of the drawing area
+LEFT, RIGHT, TOP, BOTTOM = 68, 10, 10, 40  # margins of the drawing area
 MOST_POINTS = 120  # of a line; more are averaged
 MOST_STRIPS = 60
 LOOKS = 7  # colours and dashes in the style sheet
@@ -66,9 +67,9 @@ def line_chart(chart: Chart, shade: Shade | None = None) -> Markup:
     """One chart with its legend and, below it, its last values."""
     lines = {name: thinned(*line) for name, line in chart.lines.items()}
     lines = {name: line for name, line in lines.items() if line[0]}
-    title = tag("h4", chart.title)
+    title = tag("h4", both(chart.title))
     if not lines:
-        return tag("figure", title, note("nothing was measured here"), class_="chart")
+        return tag("figure", title, note(both("nothing was measured here")), class_="chart")
     levels = {name: value for name, value in chart.levels.items() if is_number(value)}
     heights = [*levels.values(), *(shade[1] + shade[2] if shade else [])]
     frame = frame_of(list(lines.values()), heights)
@@ -79,9 +80,11 @@ def line_chart(chart: Chart, shade: Shade | None = None) -> Markup:
         points = [(frame.x(x), frame.y(y)) for x, y in zip(xs, ys, strict=True)]
         parts.append(drawn_line(points, looks[name]))
     parts.append(strips(chart.x_label, frame, lines))
-    last = "at the end: " + ", ".join(f"{name} {shown(ys[-1])}" for name, (_, ys) in lines.items())
-    picture = svg(f"{chart.title}; {last}", *parts)
-    caption = tag("p", last, class_="readout", data_rest=last)
+    last = both(
+        "at the end: {values}", values=listed(value_of(n, ys[-1]) for n, (_, ys) in lines.items())
+    )
+    picture = svg(listed([both(chart.title), last], "; ", "；"), *parts)
+    caption = tag("p", last, class_="readout")
     return tag("figure", title, picture, legend(looks, levels, shade), caption, class_="chart")
 
 
@@ -102,13 +105,20 @@ def frontier(
         placed = [(frame.x(x), frame.y(y)) for x, y, _ in points]
         parts.append(drawn_line(placed, looks[name], dots=False))
         for (x, y), point in zip(placed, points, strict=True):
-            text = f"{name} {point[2]}: {x_label} {shown(point[0])}, {y_label} {shown(point[1])}"
+            values = listed([value_of(x_label, point[0]), value_of(y_label, point[1])])
+            text = both("{place}: {values}", place=f"{name} {point[2]}", values=values)
             dot = tag("circle", cx=x, cy=y, r=4, class_=f"dot {looks[name]}")
             parts.append(tag("g", tag("title", text), dot, class_="hit point"))
-    rest = "point at a dot, or tap it, to see whose it is"
-    picture = svg(f"{y_label} against {x_label}", *parts, size=WIDE)
-    caption = tag("p", rest, class_="readout", data_rest=rest)
+    rest = both("point at a dot, or tap it, to see whose it is")
+    description = both("{y} against {x}", y=both(y_label), x=both(x_label))
+    picture = svg(description, *parts, size=WIDE)
+    caption = tag("p", rest, class_="readout")
     return tag("figure", picture, legend(looks, levels), caption, class_="chart wide")
+
+
+def value_of(name: str, value: float) -> Both:
+    """A name and its number, as in "loss 0.35"."""
+    return both("{name} {value}", name=both(name), value=shown(value))
 
 
 def thinned(xs: list, ys: list) -> tuple[list[float], list[float]]:
@@ -170,11 +180,13 @@ def axes(frame: Frame, x_label: str, y_label: str) -> Markup:
         x = frame.x(value)
         parts.append(tag("text", tick_text(value), x=x, y=bottom + 16, class_="tick middle"))
     middle = (LEFT + frame.width - RIGHT) / 2
-    parts.append(tag("text", x_label, x=middle, y=frame.height - 5, class_="tick middle"))
+    parts.append(tag("text", both(x_label), x=middle, y=frame.height - 5, class_="tick middle"))
     if y_label:
         centre = (TOP + bottom) / 2
         turn = f"rotate(-90 10 {centre})"
-        parts.append(tag("text", y_label, x=10, y=centre, transform=turn, class_="tick middle"))
+        parts.append(
+            tag("text", both(y_label), x=10, y=centre, transform=turn, class_="tick middle")
+        )
     return join(*parts)
 
 
@@ -217,8 +229,9 @@ def strips(x_label: str, frame: Frame, lines: dict[str, tuple[list, list]]) -> M
         values = []
         for name, (xs, ys) in lines.items():
             nearest = min(range(len(xs)), key=lambda i, xs=xs: abs(xs[i] - place))
-            values.append(f"{name} {shown(ys[nearest])}")
-        text = f"{x_label} {place:.0f}: " + ", ".join(values)
+            values.append(value_of(name, ys[nearest]))
+        at = both("{name} {value}", name=both(x_label), value=f"{place:.0f}")
+        text = both("{place}: {values}", place=at, values=listed(values))
         width = round(max(right - left, 0.5), 1)
         box = tag(
             "rect",
@@ -239,9 +252,12 @@ def legend(
     """Which line is which; a single line needs none."""
     if len(looks) + len(levels) + (shade is not None) < 2:
         return None
-    entries = [(name, f"line {look}") for name, look in looks.items()]
-    entries += [(f"{name} ({shown(value)})", "level") for name, value in levels.items()]
-    entries += [("reference runs", "band")] if shade else []
+    entries = [(both(name), f"line {look}") for name, look in looks.items()]
+    entries += [
+        (both("{name} ({value})", name=both(name), value=shown(value)), "level")
+        for name, value in levels.items()
+    ]
+    entries += [(both("reference runs"), "band")] if shade else []
     items = []
     for name, look in entries:
         swatch = tag("line", x1=0, x2=26, y1=5, y2=5, class_=look)

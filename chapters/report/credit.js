@@ -50,7 +50,7 @@ function startCredit(box, content) {
     const output = make("output");
     input.addEventListener("input", draw);
     sliders[key] = { input, output };
-    return make("label", {}, `${SAY[key]} `, input, " ", output);
+    return make("label", {}, SAY[key], " ", input, " ", output);
   };
   const choices = (label, names, choose) => {
     const buttons = names.map((name, place) => {
@@ -79,11 +79,9 @@ function startCredit(box, content) {
     for (const [key, { input }] of Object.entries(sliders)) {
       input.parentNode.hidden = !used[method].includes(key);
     }
-    question.textContent = filled(SAY.score_of, {
-      question: safe(reply.question),
-      score: reply.score.toFixed(2),
-    });
-    explain.textContent = SAY.explain[method];
+    const asked = make("span", { translate: "no" }, safe(reply.question));
+    tell(question, asked, " ", filled(SAY.score_of, { score: reply.score.toFixed(2) }));
+    tell(explain, SAY.explain[method]);
     const credit = creditOf(reply, method, now);
     const columns = [credit.rewards, credit.guesses, credit.deltas, credit.advantages];
     const looks = columns.map(heats);
@@ -92,7 +90,7 @@ function startCredit(box, content) {
         const cells = columns.map((column, i) =>
           make("td", { class: looks[i][t] }, column[t] === null ? "\u2013" : signed(column[t])),
         );
-        return make("tr", {}, make("th", { scope: "row" }, seen(token)), ...cells);
+        return make("tr", {}, make("th", { scope: "row", translate: "no" }, seen(token)), ...cells);
       }),
     );
   }

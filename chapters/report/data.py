@@ -12,6 +12,7 @@ from pathlib import Path
 
 from chapters.common.samples import read_samples
 from chapters.report.html import Markup, is_number, tag
+from chapters.report.languages import both, read_back, reported
 from kittenllm.plots import moving_average
 from kittenllm.runs.json_files import DamagedFile, read_metrics, unread_lines
 from kittenllm.runs.run import read_summary
@@ -72,11 +73,11 @@ def read_stage(name: str, title: str, folder: Path) -> Stage:
         state = "unfinished" if summary is None else "finished"
     except DamagedFile as error:
         summary, state = None, "broken"
-        notes.append(str(error))
+        notes.append(reported(error))
     history = read_history(folder / "metrics.jsonl", notes)
     samples = read_samples(folder)
     if not samples and (folder / "samples.json").exists():
-        notes.append("samples.json cannot be read, so its replies are left out")
+        notes.append(both("samples.json cannot be read, so its replies are left out"))
     return Stage(name, title, folder, state, summary or {}, history, samples, notes)
 
 
@@ -85,10 +86,10 @@ def read_history(path: Path, notes: list[str]) -> list[dict]:
     try:
         entries, bad = read_metrics(path)
     except DamagedFile as error:
-        notes.append(str(error))
+        notes.append(reported(error))
         return []
     if bad:
-        notes.append(unread_lines(path.name, bad))
+        notes.append(read_back(unread_lines(path.name, bad)))
     return entries
 
 
@@ -101,5 +102,5 @@ def picture(path: Path) -> Markup | None:
     if not content.startswith(b"\x89PNG") or len(content) > LARGEST_PICTURE:
         return None
     address = Markup("data:image/png;base64," + base64.b64encode(content).decode())
-    name = path.stem.replace("_", " ")
+    name = both(path.stem.replace("_", " "))
     return tag("figure", tag("img", src=address, alt=name), tag("figcaption", name), class_="png")

@@ -1,25 +1,42 @@
 // What all scripts of the page share: its data, its words, elements made of text, and the kittens.
 // Texts of people, models and files only ever become text nodes, never markup.
+// A sentence of the page is {en, zh}: both go into the page, and the style sheet shows one of them.
 "use strict";
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
-const SAY = DATA.words; // all sentences that scripts show, so that another language can be put in
+const SAY = DATA.words; // all sentences that scripts show
 const TOKENIZERS = DATA.tokenizers.map((state) => new Tokenizer(state));
 
-// make("button", {class: "small", onclick: go}, "Go") -> an element; strings become text
+// make("button", {class: "small", onclick: go}, SAY.ask) -> an element; strings become text
 function make(name, settings = {}, ...children) {
   const element = document.createElement(name);
   for (const [key, value] of Object.entries(settings)) {
     if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
+    else if (value?.zh) setBoth(element, key, value);
     else if (value !== false) element.setAttribute(key, value === true ? "" : value);
   }
-  element.append(...children);
+  tell(element, ...children);
   return element;
 }
 
-// "{n} tokens", {n: 3} -> "3 tokens"
-function filled(sentence, values) {
-  return sentence.replace(/\{(\w+)\}/g, (_, key) => String(values[key]));
+// What an element says from now on: texts, elements, and sentences in both languages.
+function tell(element, ...children) {
+  const spoken = ({ en, zh }) =>
+    en === zh ? [en] : [make("span", { lang: "en" }, en), make("span", { lang: "zh" }, zh)];
+  element.replaceChildren(...children.flatMap((child) => (child.zh ? spoken(child) : [child])));
+}
+
+// An attribute in the language of the page; the other language waits beside it (see language.js).
+function setBoth(element, attribute, { en, zh }) {
+  const [now, later] = document.documentElement.lang === "zh" ? [zh, en] : [en, zh];
+  element.setAttribute(attribute, now);
+  element.setAttribute(`data-other-${attribute}`, later);
+}
+
+// {en: "{n} tokens", ...}, {n: 3} -> {en: "3 tokens", ...}
+function filled({ en, zh }, values) {
+  const fill = (text) => text.replace(/\{(\w+)\}/g, (_, key) => String(values[key]));
+  return { en: fill(en), zh: fill(zh) };
 }
 
 // Control, invisible and direction-changing characters as escapes.

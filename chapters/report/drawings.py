@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from chapters.report.data import Stage
 from chapters.report.html import Markup, join, tag
+from chapters.report.languages import both, listed
 
 WIDTH = 400
 BOX_WIDTH, BOX_HEIGHT = 126, 46
@@ -69,8 +70,10 @@ def path_picture(stages: dict[str, Stage]) -> Markup:
     """From random weights to R1; boxes of stages on the page are links."""
     boxes = [drawn_box(box, there=box.stage in stages or not box.stage) for box in PATH.values()]
     arrows = [drawn_arrow(PATH[a], PATH[b], text) for a, b, text in PATH_ARROWS]
-    words = "the path: " + ", ".join(f"{box.title} ({box.text})" for box in PATH.values())
-    return drawing(words, 435, *arrows, *boxes)
+    named = [
+        both("{name} ({value})", name=both(b.title), value=both(b.text)) for b in PATH.values()
+    ]
+    return drawing(both("the path: {boxes}", boxes=listed(named)), 435, *arrows, *boxes)
 
 
 def loop_picture() -> Markup:
@@ -82,7 +85,7 @@ def loop_picture() -> Markup:
         "leaving it, the value model its guesses; together they are the advantage of every token, "
         "and the policy is updated"
     )
-    return drawing(words, 260, *arrows, *boxes)
+    return drawing(both(words), 260, *arrows, *boxes)
 
 
 def drawing(description: str, height: int, *parts: Markup) -> Markup:
@@ -96,8 +99,8 @@ def drawn_box(box: Box, *, there: bool = True) -> Markup:
     look = "box" if there else "box absent"
     parts = (
         tag("rect", x=left, y=top, width=box.width, height=BOX_HEIGHT, rx=9, class_=look),
-        tag("text", box.title, x=box.x, y=box.y - 3, class_="box-title"),
-        tag("text", box.text, x=box.x, y=box.y + 13, class_="box-text"),
+        tag("text", both(box.title), x=box.x, y=box.y - 3, class_="box-title"),
+        tag("text", both(box.text), x=box.x, y=box.y + 13, class_="box-text"),
     )
     return tag("a", *parts, href=f"#{box.stage}") if box.stage and there else tag("g", *parts)
 
@@ -118,7 +121,7 @@ def drawn_arrow(start: Box, end: Box, text: str) -> Markup:
     ]
     if text:
         x, y = round((x1 + x2) / 2), round((y1 + y2) / 2) - 5
-        parts.append(tag("text", text, x=x, y=y, class_="arrow-text"))
+        parts.append(tag("text", both(text), x=x, y=y, class_="arrow-text"))
     return join(*parts)
 
 

@@ -8,12 +8,13 @@ function startGroups(box, { pieces, rounds }) {
   const groups = make("div");
   const slider = make("input", { type: "range", min: 0, max: rounds.length - 1, step: 1, value: 0 });
 
-  const reply = ({ reward, advantage, right, ended, ids, change }) => {
+  const reply = ({ reward, advantage, right, ended, ids, logprobs, change }) => {
     const verdict = right ? SAY.right : ended ? SAY.wrong : SAY.cut_off;
     const words = ids.map((id, t) => {
       const level = Math.max(-5, Math.min(5, Math.round((5 * change[t]) / FULL_COLOUR)));
       const look = level === 0 ? "" : `${level > 0 ? "p" : "n"}${Math.abs(level)}`;
-      const title = `log p ${signed(change[t] / 100)}`;
+      const before = logprobs ? `${signed(logprobs[t] / 100)} ` : ""; // older runs did not log it
+      const title = `log p ${before}${signed(change[t] / 100)}`;
       return make("span", { class: `moved ${look}`, title }, safe(pieces[id] ?? `${id}`));
     });
     const numbers = { reward: reward.toFixed(1), advantage: signed(advantage), n: ids.length };
@@ -24,9 +25,10 @@ function startGroups(box, { pieces, rounds }) {
         "summary",
         {},
         make("span", { class: right ? "good verdict" : "bad verdict" }, verdict),
-        ` ${filled(SAY.reply_line, numbers)}`,
+        " ",
+        filled(SAY.reply_line, numbers),
       ),
-      make("p", { class: "thoughts" }, ...words),
+      make("p", { class: "thoughts", translate: "no" }, ...words),
     );
   };
   const group = ({ prompt, replies }) => {
@@ -37,12 +39,13 @@ function startGroups(box, { pieces, rounds }) {
     const shown = replies.map(reply);
     const best = rewards.indexOf(Math.max(...rewards));
     if (!silent) shown[best].open = true;
-    const title = make("p", { class: "asked" }, safe(prompt), make("span", { class: "small" }, `  ${line}`));
+    const asked = make("span", { translate: "no" }, safe(prompt));
+    const title = make("p", { class: "asked" }, asked, make("span", { class: "small" }, "  ", line));
     return make("div", { class: silent ? "group silent" : "group" }, title, ...shown);
   };
   const draw = () => {
     const { step, groups: found } = rounds[Number(slider.value)];
-    output.textContent = filled(SAY.step_of, { step });
+    tell(output, filled(SAY.step_of, { step }));
     groups.replaceChildren(...found.map(group));
   };
   slider.addEventListener("input", draw);
@@ -52,13 +55,14 @@ function startGroups(box, { pieces, rounds }) {
 
 // Is the file of the run what this view needs?
 function areGroups(content) {
-  const good = ({ reward, advantage, ids, change }) =>
+  const good = ({ reward, advantage, ids, logprobs, change }) =>
     Number.isFinite(reward) &&
     Number.isFinite(advantage) &&
     Array.isArray(ids) &&
     Array.isArray(change) &&
     ids.length === change.length &&
-    change.every(Number.isFinite);
+    change.every(Number.isFinite) &&
+    (!logprobs || (logprobs.length === ids.length && logprobs.every?.(Number.isFinite)));
   const round = ({ step, groups }) =>
     Number.isFinite(step) &&
     Array.isArray(groups) &&

@@ -10,6 +10,7 @@ Used by page.py and its parts. Left out: templates, and everything that a browse
 import html
 
 from chapters.common.terminal import safe_text
+from chapters.report.languages import Both, both
 from kittenllm.runs.json_files import is_number
 
 EMPTY_TAGS = {"br", "img", "meta", "link", "circle", "line", "rect", "path", "polyline", "polygon"}
@@ -34,22 +35,39 @@ def tag(tag_name: str, *children: object, **attributes: object) -> Markup:
     '<p class="note">1 &lt; 2 <b>yes</b></p>'
 
     `class_` and `for_` lose their underscore, `data_x` becomes data-x; True is an attribute without
-    a value; None and False leave the attribute, or the child, out.
+    a value; None and False leave the attribute, or the child, out. Of an attribute in two languages
+    the Chinese one waits in data-other-..., where the page's script finds it.
     """
+    if tag_name == "title" and in_two_languages(children[0]):  # it holds nothing but plain text
+        attributes = {"data_other": children[0].zh, **attributes}
+        children = (str(children[0]),)
     opened = f"<{tag_name}"
     for name, value in attributes.items():
         if value is None or value is False:
             continue
-        opened += " " + name.rstrip("_").replace("_", "-")
-        opened += "" if value is True else f'="{escaped(value)}"'
+        name = name.rstrip("_").replace("_", "-")
+        opened += f" {name}" if value is True else f' {name}="{escaped(value)}"'
+        if in_two_languages(value):
+            opened += f' data-other-{name}="{escaped(value.zh)}"'
     if tag_name in EMPTY_TAGS:
         return Markup(opened + "/>")  # the slash: inside an SVG it is needed
-    return Markup(f"{opened}>{join(*children)}</{tag_name}>")
+    inside = join(*children, span="tspan" if tag_name == "text" else "span")
+    return Markup(f"{opened}>{inside}</{tag_name}>")
 
 
-def join(*children: object) -> Markup:
-    """Texts and Markup one after the other."""
-    return Markup("".join(escaped(child) for child in children if child is not None))
+def join(*children: object, span: str = "span") -> Markup:
+    """Texts and Markup one after the other; a text in two languages becomes two spans."""
+    parts = []
+    for child in children:
+        if in_two_languages(child):
+            parts.append(tag(span, str(child), lang="en") + tag(span, child.zh, lang="zh"))
+        elif child is not None:
+            parts.append(escaped(child))
+    return Markup("".join(parts))
+
+
+def in_two_languages(text: object) -> bool:
+    return isinstance(text, Both) and text.zh != str(text)
 
 
 def table(heads: list[object], rows: list[list[object]], *, class_: str = "") -> Markup:
@@ -100,4 +118,6 @@ def minutes(seconds: object) -> str:
     """A time in words: "41 s", "12.3 min"."""
     if not is_number(seconds):
         return NOTHING
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+    if seconds < 100:
+        return both("{n} s", n=f"{seconds:.0f}")
+    return both("{n} min", n=f"{seconds / 60:.1f}")

@@ -7,6 +7,7 @@ piece whose numbers are not there is left out or replaced by a sentence.
 from chapters.report.charts import Chart, charts, frontier
 from chapters.report.data import Stage, picture
 from chapters.report.html import Markup, fold, is_number, join, note, shown, table, tag
+from chapters.report.languages import both, read_back
 from chapters.report.numbers import (
     before_after,
     change_table,
@@ -14,7 +15,12 @@ from chapters.report.numbers import (
     number_tiles,
     pictures,
 )
-from chapters.report.sentences import GROUPS_ABOUT, GROUPS_MISSING
+from chapters.report.sentences import (
+    FRONTIER_ABOUT,
+    FRONTIER_MISSING,
+    GROUPS_ABOUT,
+    GROUPS_MISSING,
+)
 from chapters.report.views import credit_view, measures_list, thinking_view
 from kittenllm.runs.json_files import read_json_if_possible
 
@@ -61,7 +67,7 @@ def ppo_section(stage: Stage, life: dict) -> list[Markup | None]:
             ],
             curve_shades(stage),
         ),
-        tag("h4", "One score for a sentence, a credit for every token"),
+        tag("h4", both("One score for a sentence, a credit for every token")),
         credit_part(stage),
         overoptimisation(stage),
     ]
@@ -72,11 +78,11 @@ def credit_part(stage: Stage) -> Markup:
     view = credit_view(read_json_if_possible(stage.folder / "token_credit.json"))
     if view is not None:
         static = tag("div", view, id="credit-static")
-        meanings = fold("What the numbers say", measures_list())
+        meanings = fold(both("What the numbers say"), measures_list())
         return join(tag("div", id="credit-box"), static, meanings)
     figure = picture(stage.folder / "token_credit.png")
-    hint = "token_credit.json, which holds the numbers behind this picture, cannot be read"
-    return join(figure, note(hint)) if figure else note("the token credit was not drawn")
+    hint = both("token_credit.json, which holds the numbers behind this picture, cannot be read")
+    return join(figure, note(hint)) if figure else note(both("the token credit was not drawn"))
 
 
 def overoptimisation(stage: Stage) -> Markup | None:
@@ -90,16 +96,16 @@ def overoptimisation(stage: Stage) -> Markup | None:
         "reward model then": "proxy_at_peak",
         "reward model at the end": "proxy_last",
     }
-    rows = [[label, shown(numbers.get(key))] for label, key in words.items()]
+    rows = [[both(label), shown(numbers.get(key))] for label, key in words.items()]
     turned = numbers.get("turned") is True
     happened = "the score rises, the kitten gets worse" if turned else "not clearly worse this time"
-    title = f"A judge that saw too little, and no leash: {happened}"
+    title = both("A judge that saw too little, and no leash: {what}", what=both(happened))
     figure = picture(stage.folder / "overoptimisation.png")
     return fold(title, table(["", ""], rows, class_="numbers"), figure, open_=True)
 
 
 def preference_section(stage: Stage, life: dict) -> list[Markup | None]:
-    heads = ["held-out questions", *(name.upper() for name in METHODS)]
+    heads = [both("held-out questions"), *(name.upper() for name in METHODS)]
     rows = []
     for label, kind, key in (
         ("gold score before", "number", "gold_before"),
@@ -118,22 +124,25 @@ def preference_section(stage: Stage, life: dict) -> list[Markup | None]:
     ):
         keys = [f"{name}.{key}" for name in METHODS]
         cells = [shown(stage.value(k), kind, stage.value(f"{k}_stderr")) for k in keys]
-        rows.append([label, *cells])
+        rows.append([both(label), *cells])
 
     def line(name: str, key: str, start: float) -> tuple[list, list]:
         return stage.curve(key, name, start=start)
 
     found = []
     for name in METHODS:
-        both = {part: line(name, f"unseen_{part}", 0.0) for part in ("chosen", "rejected")}
-        found.append(Chart(f"{name.upper()}: log p of a reply", both, "change, nats"))
+        lines = {part: line(name, f"unseen_{part}", 0.0) for part in ("chosen", "rejected")}
+        title = both("{method}: log p of a reply", method=name.upper())
+        found.append(Chart(title, lines, "change, nats"))
     margins = {name.upper(): line(name, "unseen_margin", 0.0) for name in METHODS}
     right = {name.upper(): line(name, "unseen_accuracy", 0.5) for name in METHODS}
     found.append(Chart("Margin: chosen - rejected", margins, "nats"))
     found.append(Chart("Accuracy on unseen pairs", right, "share"))
-    best = f"The best possible replies have a gold score of {shown(stage.value('gold_best'))}."
+    best = both(
+        "The best possible replies have a gold score of {n}.", n=shown(stage.value("gold_best"))
+    )
     parts = [table(heads, rows, class_="numbers"), tag("p", best, class_="small"), charts(found)]
-    return [*parts, tag("h4", "The frontier: gain against distance"), frontier_part(stage)]
+    return [*parts, tag("h4", both("The frontier: gain against distance")), frontier_part(stage)]
 
 
 def frontier_part(stage: Stage) -> Markup:
@@ -151,20 +160,18 @@ def frontier_part(stage: Stage) -> Markup:
         if good:
             groups[str(method)] = good
     if not groups:
-        return note(
-            "Not run. python -m chapters.ch4_preferences --frontier compares DPO, IPO, ORPO, PPO "
-            "and best-of-n: what each gains for how far it goes. It takes some minutes."
-        )
+        return note(both(FRONTIER_MISSING))
     levels = {"chat": stage.value("dpo.gold_before"), "best possible": stage.value("gold_best")}
-    words = "Higher is better, further left is cheaper: a kitten that stayed closer to its start."
+    words = both(FRONTIER_ABOUT)
     drawn = frontier(groups, "KL, nats per reply", "gold score", levels)
     rows = [
         [method, label, shown(kl), shown(gold)]
         for method, points in groups.items()
         for kl, gold, label in points
     ]
-    grid = table(["method", "setting", "KL", "gold score"], rows, class_="numbers")
-    return join(tag("p", words, class_="small"), drawn, fold("All points as a table", grid))
+    heads = [both("method"), both("setting"), "KL", both("gold score")]
+    grid = table(heads, rows, class_="numbers")
+    return join(tag("p", words, class_="small"), drawn, fold(both("All points as a table"), grid))
 
 
 def reasoning_section(stage: Stage, life: dict) -> list[Markup | None]:
@@ -177,7 +184,8 @@ def reasoning_section(stage: Stage, life: dict) -> list[Markup | None]:
     rows.append(("tokens per reply", "number", *before_after("tokens")))
     rows.append(('"wait" per reply', "number", *before_after("waits")))
     warnings = stage.value("warnings")
-    warned = [note(text, "warning") for text in warnings] if isinstance(warnings, list) else []
+    told = warnings if isinstance(warnings, list) else []
+    warned = [note(read_back(str(text)), "warning") for text in told]
     return [
         number_tiles(
             stage,
@@ -189,7 +197,7 @@ def reasoning_section(stage: Stage, life: dict) -> list[Markup | None]:
             ],
         ),
         change_table(stage, rows),
-        tag("h4", "The growth of thinking"),
+        tag("h4", both("The growth of thinking")),
         charts(
             [
                 Chart(
@@ -214,12 +222,12 @@ def reasoning_section(stage: Stage, life: dict) -> list[Markup | None]:
             ],
             curve_shades(stage),
         ),
-        tag("h4", "Replies judge their siblings"),
-        tag("p", GROUPS_ABOUT),
-        tag("div", note(GROUPS_MISSING), id="groups-box"),
-        tag("h4", "Two problems, all that was thought about them"),
-        thinking_view(stage) or note("no problems were kept"),
-        fold("Warnings while it trained", *warned) if warned else None,
+        tag("h4", both("Replies judge their siblings")),
+        tag("p", both(GROUPS_ABOUT)),
+        tag("div", note(both(GROUPS_MISSING)), id="groups-box"),
+        tag("h4", both("Two problems, all that was thought about them")),
+        thinking_view(stage) or note(both("no problems were kept")),
+        fold(both("Warnings while it trained"), *warned) if warned else None,
         pictures(stage, ("lengths",), "How long right and wrong replies are"),
         pictures(stage, ("provenance", "normalisations", "budget", "votes"), "The experiments"),
     ]

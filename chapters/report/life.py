@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chapters.report.data import Stage
+from chapters.report.languages import both, reported
 from chapters.report.selftest import exam_of
 from kittenllm.chat import chat_prompt, encode_chat, text_prompt
+from kittenllm.data_file import DataFile, read_data_file
 from kittenllm.evaluation import Reply, fixed_questions, sample_replies
 from kittenllm.gpt import GPT
 from kittenllm.kitten_town import DATA
@@ -34,6 +36,7 @@ from kittenllm.tokenizer import Tokenizer
 FORMAT = 2  # of report_replies.json
 PUZZLES = 2
 PUZZLE_TOKENS = 192
+LOOKED_AT = 1000  # lines of the file of conversations
 MASK_TOKENS = (40, 110)  # a conversation that is worth looking at, and fits on a screen
 
 
@@ -74,7 +77,7 @@ def ask_everyone(folder: Path, stages: dict[str, Stage]) -> tuple[dict, list[str
         if kept and not (type(kept.get("format")) is int and type(kept.get("kittens")) is dict):
             raise damaged(path, "no replies of kittens")
     except DamagedFile as error:
-        notes.append(str(error))
+        notes.append(reported(error))
         kept, writable = {}, False  # what cannot be read is not written over
     if kept.get("format") != FORMAT or not isinstance(kept.get("kittens"), dict):
         kept = {"format": FORMAT, "kittens": {}, "mask": None}
@@ -93,14 +96,16 @@ def ask_everyone(folder: Path, stages: dict[str, Stage]) -> tuple[dict, list[str
             replies = answers_of(gpt, tokenizer, kitten)
             exam = exam_of(gpt, tokenizer, kitten.bare, kitten.answers)
         except (CheckpointError, RecordError, ValueError, RuntimeError, OSError) as error:
-            notes.append(f"the {kitten.name} kitten could not be asked: {error}")
+            sentence = "the {name} kitten could not be asked: {error}"
+            notes.append(both(sentence, name=both(kitten.name), error=error))
             continue
         if kitten.stage == "ch1_sft":
             try:
                 kept["mask"] = masked_conversation(stage, tokenizer)
             except RecordError as error:  # the user's file has moved; the kitten needs it no more
                 kept["mask"] = None
-                notes.append(f"the conversation with its mask cannot be shown: {error}")
+                sentence = "the conversation with its mask cannot be shown: {error}"
+                notes.append(both(sentence, error=error))
         kittens[kitten.stage] = {"fingerprint": mark, "replies": replies, "exam": exam}
         changed = True
     content = {"format": FORMAT, "kittens": kittens, "mask": kept.get("mask")}
@@ -187,7 +192,10 @@ def masked_conversation(stage: Stage, tokenizer: Tokenizer) -> list[list]:
     path = str(stage.value("config.chats") or "") or str(DATA / "chats_raw.jsonl")
     if not Path(path).is_file():  # a pipe would be waited for
         raise RecordError(f"{path}: there is no such file any more")
-    records, _ = load_chats(path)
+    file = read_data_file(path)
+    if file.content.lstrip().startswith(b"{"):  # a record a line: the first ones are enough
+        file = DataFile(file.path, b"\n".join(file.content.split(b"\n")[:LOOKED_AT]))
+    records, _ = load_chats(file)
     shortest, longest = MASK_TOKENS
     best = None
     for record in records:

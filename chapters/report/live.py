@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from chapters.report import sentences
 from chapters.report.data import Stage
 from chapters.report.html import Markup, join, tag
+from chapters.report.languages import both, in_both
 from chapters.report.life import KITTENS, Kitten
 from chapters.report.weights import can_be_packed, packed
 from kittenllm.evaluation import fixed_questions
@@ -22,8 +23,8 @@ from kittenllm.runs.checkpoints import CheckpointError, load_model, plain_number
 from kittenllm.runs.json_files import read_json_if_possible
 from kittenllm.tokenizer import Tokenizer
 
-MOST_LETTERS = 9_600_000  # of all weights together: the page stays below 12 MB
-LARGEST_FILE = 500_000  # bytes; larger ones are not put into the page
+MOST_LETTERS = 10_400_000  # of all weights together: the page stays below 12 MB
+LARGEST_FILE = 400_000  # letters, without line breaks; larger ones are not put into the page
 LONGEST_BARE = 60  # tokens of a kitten that never stops
 LONGEST = 192
 BUTTONS = (0, 1, 3, 4, 5, 7, 8, 10, 12)  # nine of the thirteen fixed questions
@@ -47,7 +48,7 @@ class Live:
         if not cause and taken + len(weights) > MOST_LETTERS:
             cause = "it is too large for a page"
         if cause:
-            self.notes.append(f"the {kitten.name} kitten cannot talk here: {cause}")
+            self.refuse(kitten, both(cause))
             return
         state = {"tokens": tokenizer.to_state()["tokens"], "special": list(tokenizer.special_ids)}
         if state not in self.tokenizers:
@@ -56,7 +57,7 @@ class Live:
         self.kittens.append(
             {
                 "stage": kitten.stage,
-                "name": kitten.name,
+                "name": in_both(kitten.name),
                 "bare": kitten.bare,
                 "answers": kitten.answers,
                 "most": LONGEST_BARE if kitten.stage == "ch0_base" else LONGEST,
@@ -66,6 +67,11 @@ class Live:
                 "exam": exam,
             }
         )
+
+    def refuse(self, kitten: Kitten, cause: object) -> None:
+        """Say why a kitten is not there."""
+        sentence = "the {name} kitten cannot talk here: {cause}"
+        self.notes.append(both(sentence, name=both(kitten.name), cause=cause))
 
 
 def live_kittens(stages: dict[str, Stage], life: dict) -> Live:
@@ -80,7 +86,7 @@ def live_kittens(stages: dict[str, Stage], life: dict) -> Live:
         try:
             gpt, tokenizer, _ = load_model(stage.folder / str(stage.summary["model"]))
         except (CheckpointError, ValueError, RuntimeError, OSError) as error:
-            live.notes.append(f"the {kitten.name} kitten cannot talk here: {error}")
+            live.refuse(kitten, error)
             continue
         live.add(kitten, gpt, tokenizer, exam if isinstance(exam, list) else [])
     return live
@@ -91,7 +97,7 @@ def data_blocks(stages: dict[str, Stage], live: Live) -> Markup:
     questions = [question.text for question in fixed_questions(build_town())]
     problems = [orders[0].prompt for orders in exam_problems()]
     data = {
-        "words": sentences.SCRIPT,
+        "words": in_both(sentences.SCRIPT),
         "kittens": live.kittens,
         "tokenizers": live.tokenizers,
         "questions": [sentences.FIRST_QUESTION, *(questions[place] for place in BUTTONS)],
@@ -108,12 +114,8 @@ def file_of(stages: dict[str, Stage], stage: str, name: str) -> dict:
     """What a stage wrote for the scripts; {} if there is nothing, or if it is too large."""
     if stage not in stages:
         return {}
-    path = stages[stage].folder / name
-    try:
-        large = path.stat().st_size > LARGEST_FILE
-    except OSError:
-        return {}
-    return {} if large else plain_numbers(read_json_if_possible(path))
+    content = plain_numbers(read_json_if_possible(stages[stage].folder / name))
+    return content if len(in_script(content)) <= LARGEST_FILE else {}
 
 
 def block(name: str, content: str) -> Markup:

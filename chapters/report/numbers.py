@@ -10,6 +10,7 @@ from chapters.bands import verdicts as bands
 from chapters.report.charts import band_strip, way
 from chapters.report.data import Stage, picture
 from chapters.report.html import Markup, fold, is_number, note, shown, table, tag
+from chapters.report.languages import Both, both, listed, read_back
 
 Row = tuple[str, str, str]  # label, kind of number, key of summary.json
 
@@ -21,7 +22,7 @@ def number_tiles(stage: Stage, rows: list[Row]) -> Markup:
         value, error = stage.value(key), stage.value(f"{key}_stderr")
         number, _, plus_minus = shown(value, kind, error).partition(" \u00b1")
         small = tag("small", f" \u00b1{plus_minus}") if plus_minus else None
-        tiles.append(tag("div", tag("b", number, small), tag("span", label), class_="tile"))
+        tiles.append(tag("div", tag("b", number, small), tag("span", both(label)), class_="tile"))
     return tag("div", *tiles, class_="tiles")
 
 
@@ -34,8 +35,9 @@ def change_table(stage: Stage, rows: list[tuple[str, str, str, str]]) -> Markup:
             shown(value, kind, stage.value(f"{key}_stderr"))
             for value, key in ((before, before_key), (after, after_key))
         ]
-        lines.append([label, *cells, way(before, after) if kind == "rate" else ""])
-    return table(["", "before", "after", "0 to 100 %"], lines, class_="numbers")
+        lines.append([both(label), *cells, way(before, after) if kind == "rate" else ""])
+    heads = ["", both("before"), both("after"), both("0 to 100 %")]
+    return table(heads, lines, class_="numbers")
 
 
 def before_after(stem: str) -> tuple[str, str]:
@@ -47,7 +49,7 @@ def pictures(stage: Stage, names: tuple[str, ...], title: str) -> Markup | None:
     """Some PNG pictures of the chapter behind a fold; those that are not there are left out."""
     found = [picture(stage.folder / f"{name}.png") for name in names]
     found = [figure for figure in found if figure is not None]
-    return fold(title, tag("div", *found, class_="pngs")) if found else None
+    return fold(both(title), tag("div", *found, class_="pngs")) if found else None
 
 
 def bands_view(stage: Stage) -> Markup | None:
@@ -55,18 +57,32 @@ def bands_view(stage: Stage) -> Markup | None:
     try:
         verdicts = bands.verdicts(stage.name, stage.summary)
     except (KeyError, TypeError, ValueError, AttributeError):
-        return note("summary.json lacks what the reference bands are compared with")
+        return note(both("summary.json lacks what the reference bands are compared with"))
     if not verdicts:
         return None
     rows = []
     for verdict in verdicts:
         strip = band_strip(verdict.low, verdict.high, verdict.value, verdict.inside)
         name = verdict.key.replace("_", " ").replace(".", " ")
-        rows.append([name, bands.shown(verdict.value), strip, verdict.text])
+        name = tag("span", name, translate="no")
+        rows.append([name, bands.shown(verdict.value), strip, in_words(verdict.text)])
     inside = sum(verdict.inside for verdict in verdicts)
-    title = f"Beside the reference runs: {inside} of {len(rows)} numbers inside their band"
-    grid = table(["", "this run", "band", ""], rows, class_="numbers bands")
+    title = both(
+        "Beside the reference runs: {inside} of {all} numbers inside their band",
+        inside=inside,
+        all=len(rows),
+    )
+    grid = table(["", both("this run"), both("band"), ""], rows, class_="numbers bands")
     return fold(title, grid, open_=inside < len(rows))
+
+
+def in_words(verdict: str) -> Both:
+    """The sentence of a verdict; of its likely causes each is translated by itself."""
+    place, _, causes = verdict.partition(" Likely: ")
+    if not causes:
+        return read_back(verdict)
+    each = listed(map(read_back, causes.removesuffix(".").split("; ")), "; ", "；")
+    return both("{place} Likely: {causes}.", place=read_back(place), causes=each)
 
 
 def curve_shades(stage: Stage) -> dict[str, tuple[list, list, list]]:

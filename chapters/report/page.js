@@ -8,14 +8,16 @@ for (const chart of document.querySelectorAll(".chart")) {
   const readout = chart.querySelector(".readout");
   const rule = chart.querySelector(".rule");
   if (!readout) continue;
+  const texts = new Map();
+  const values = [...readout.childNodes]; // what it says while nothing is pointed at
   const point = (event) => {
     const hit = event.target.closest(".hit");
     if (!hit) return;
     const title = hit.querySelector("title");
     const box = hit.querySelector("rect");
-    if (title) hit.dataset.text = title.textContent;
+    if (title) texts.set(hit, { en: title.textContent, zh: title.dataset.other ?? title.textContent });
     if (title) title.remove(); // or the browser would show it a second time
-    readout.textContent = hit.dataset.text;
+    tell(readout, texts.get(hit));
     chart.classList.add("pointed");
     if (rule && box) {
       rule.setAttribute("x1", box.dataset.x);
@@ -23,7 +25,7 @@ for (const chart of document.querySelectorAll(".chart")) {
     }
   };
   const rest = () => {
-    readout.textContent = readout.dataset.rest;
+    readout.replaceChildren(...values);
     chart.classList.remove("pointed");
   };
   chart.addEventListener("pointermove", point);
@@ -38,30 +40,29 @@ for (const box of document.querySelectorAll(".creditbox")) {
   const row = box.querySelector(".tokens");
   const readout = box.querySelector(".readout");
   const tokens = [...row.querySelectorAll(".credit")];
-  const names = row.dataset.names.split("|");
-  const tell = (event) => {
+  const { names: english, otherDataNames: chinese = english } = row.dataset;
+  const names = { en: english.split("|"), zh: chinese.split("|") };
+  const numbers = new Map();
+  const point = (event) => {
     const token = event.target.closest(".credit");
     if (!token) return;
     for (const other of tokens) other.classList.toggle("chosen", other === token);
-    readout.textContent = `${token.textContent}   ${token.dataset.title.replaceAll("\n", ",  ")}`;
+    const word = make("span", { translate: "no" }, token.textContent);
+    tell(readout, word, "   ", numbers.get(token));
     readout.classList.add("active");
   };
   for (const token of tokens) {
-    token.dataset.title = token.title;
+    const line = (text) => text.replaceAll("\n", ",  ");
+    numbers.set(token, { en: line(token.title), zh: line(token.dataset.otherTitle ?? token.title) });
     token.removeAttribute("title");
+    delete token.dataset.otherTitle;
   }
-  for (const kind of ["pointerover", "focusin", "click"]) row.addEventListener(kind, tell);
-  const choices = document.createElement("p");
-  choices.className = "choices";
-  choices.append("colours show: ");
-  const buttons = names.map((name, place) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = name;
-    button.addEventListener("click", () => colour(place));
-    choices.append(button);
-    return button;
+  for (const kind of ["pointerover", "focusin", "click"]) row.addEventListener(kind, point);
+  const buttons = names.en.map((en, place) => {
+    const look = () => colour(place);
+    return make("button", { type: "button", onclick: look }, { en, zh: names.zh[place] });
   });
+  const choices = make("p", { class: "choices" }, make("span", {}, SAY.colours), ...buttons);
   const colour = (place) => {
     buttons.forEach((button, other) => button.setAttribute("aria-pressed", String(other === place)));
     for (const token of tokens) {

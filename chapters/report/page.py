@@ -16,14 +16,22 @@ from chapters.common.runner import CHAPTERS, exit_code
 from chapters.report.charts import bar
 from chapters.report.data import Stage, read_stage
 from chapters.report.html import Markup, fold, is_number, join, minutes, note, shown, table, tag
+from chapters.report.languages import Both, both, listed, reported
 from chapters.report.life import KITTENS, ask_everyone
 from chapters.report.live import Live, data_blocks, live_kittens
 from chapters.report.numbers import bands_view
-from chapters.report.sentences import NO_SCRIPT, PIECES_ABOUT, TALK_ABOUT, TITLE
+from chapters.report.sentences import (
+    LIFE_ABOUT,
+    NO_SCRIPT,
+    NOBODY,
+    PIECES_ABOUT,
+    STORIES,
+    TALK_ABOUT,
+    TITLE,
+)
 from chapters.report.stages import SECTIONS, other_section
 from chapters.report.top import navigation, start_section, top, with_terms, words_section
 from chapters.report.views import life_table, samples_fold
-from chapters.report.words import STORIES
 from kittenllm.door import Parser, path_argument
 from kittenllm.runs.checkpoints import CheckpointError, write_text_atomic
 from kittenllm.settings import Common
@@ -31,7 +39,7 @@ from kittenllm.settings import Common
 HERE = Path(__file__).resolve().parent
 FILE = "report.html"
 STYLES = ("page.css", "live.css")
-SCRIPTS = ("gpt", "dom", "talk", "pieces", "credit", "groups", "page", "selftest")
+SCRIPTS = ("gpt", "dom", "talk", "pieces", "credit", "groups", "page", "language", "selftest")
 
 
 def write_report(folder: Path) -> Path:
@@ -49,7 +57,7 @@ def write_report(folder: Path) -> Path:
     try:
         life, notes = ask_everyone(folder, stages)
     except CheckpointError as error:
-        life, notes = {"kittens": {}, "mask": None}, [str(error)]
+        life, notes = {"kittens": {}, "mask": None}, [reported(error)]
     path = folder / FILE
     live = live_kittens(stages, life)
     write_text_atomic(path, page(stages, life, notes, live))
@@ -76,7 +84,10 @@ def page(
             guarded("time and memory", lambda: cost_section(stages)),
             words_section(),
         ),
-        tag("footer", "Made by python -m chapters.report. Every number was measured in this run."),
+        tag(
+            "footer",
+            both("Made by python -m chapters.report. Every number was measured in this run."),
+        ),
         data_blocks(stages, live),
         tag("script", worker_source(), type="text/plain", id="worker.js"),
         *(tag("script", Markup(script), id=f"{name}.js") for name, script in scripts.items()),
@@ -91,7 +102,7 @@ def page(
         tag("meta", http_equiv="Content-Security-Policy", content=Markup(policy)),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
-        tag("title", TITLE),
+        tag("title", both(TITLE)),
         tag("style", Markup(style)),
     ]
     document = tag("html", tag("head", *head), tag("body", *body), lang="en")
@@ -113,7 +124,11 @@ def guarded(name: str, make) -> Markup:
     try:
         return make()
     except Exception as error:  # noqa: BLE001 (one broken file must not cost the whole page)
-        text = f"{name}: this part could not be drawn ({type(error).__name__}: {error})"
+        text = both(
+            "{name}: this part could not be drawn ({error})",
+            name=name,
+            error=f"{type(error).__name__}: {error}",
+        )
         return tag("section", note(text, "warning"))
 
 
@@ -122,11 +137,10 @@ def guarded(name: str, make) -> Markup:
 
 def talk_section(live: Live) -> Markup:
     """The box in which all kittens answer; a script fills it."""
-    nobody = "No kitten can be asked yet: no stage has finished, or its model.pt is missing."
     return tag(
         "section",
-        tag("h2", "Talk to them"),
-        tag("div", note(NO_SCRIPT) if live.kittens else note(nobody), id="talk-box"),
+        tag("h2", both("Talk to them")),
+        tag("div", note(both(NO_SCRIPT if live.kittens else NOBODY)), id="talk-box"),
         tag("p", with_terms(TALK_ABOUT), class_="small"),
         *(note(text, "warning") for text in live.notes),
         id="talk",
@@ -137,9 +151,9 @@ def pieces_section(live: Live) -> Markup:
     """How text becomes tokens; a script fills the box."""
     return tag(
         "section",
-        tag("h2", "How text becomes tokens"),
+        tag("h2", both("How text becomes tokens")),
         tag("p", with_terms(PIECES_ABOUT)),
-        tag("div", note(NO_SCRIPT) if live.kittens else None, id="pieces-box"),
+        tag("div", note(both(NO_SCRIPT)) if live.kittens else None, id="pieces-box"),
         id="pieces",
     )
 
@@ -147,24 +161,16 @@ def pieces_section(live: Live) -> Markup:
 def life_section(life: dict, notes: list[str]) -> Markup:
     """The same prompts after every stage, each to the kittens that it is for."""
     questions, puzzles = life_table(life, "questions"), life_table(life, "puzzles")
-    bare = " and ".join(kitten.name for kitten in KITTENS if kitten.bare)
-    about = (
-        "All kittens answer greedily, without dice. The judge of Kitten Town marks every answer "
-        f"and reads all of it. {bare} get the bare text and go on with it, the others get the chat "
-        "template. A kitten is only asked what it is for: Zero has practised nothing but puzzles, "
-        "and chat, PPO and DPO no puzzle at all."
-    )
-    nobody = "No kitten can be asked yet: no stage has finished, or its model.pt is missing."
+    bare = listed((both(kitten.name) for kitten in KITTENS if kitten.bare), " and ", "和 ")
+    riddles = both("Two number puzzles: use each number once and reach the target")
     return tag(
         "section",
-        tag("h2", "The same thirteen questions after every stage"),
-        tag("p", "Nothing is picked: the questions were fixed before any kitten was born."),
-        questions if questions is not None else (note(nobody) if puzzles is None else None),
-        tag("h4", "Two number puzzles: use each number once and reach the target")
-        if puzzles is not None
-        else None,
+        tag("h2", both("The same thirteen questions after every stage")),
+        tag("p", both("Nothing is picked: the questions were fixed before any kitten was born.")),
+        questions if questions is not None else (note(both(NOBODY)) if puzzles is None else None),
+        tag("h4", riddles) if puzzles is not None else None,
         puzzles,
-        tag("p", about, class_="small"),
+        tag("p", both(LIFE_ABOUT, bare=bare), class_="small"),
         *(note(text, "warning") for text in notes),
         id="life",
     )
@@ -173,7 +179,7 @@ def life_section(life: dict, notes: list[str]) -> Markup:
 def chapter_section(stage: Stage, life: dict) -> Markup:
     """One chapter: story, numbers, curves, samples, cost."""
     number, title = stage.name[2], stage.title[:1].upper() + stage.title[1:]
-    heading = tag("h2", tag("span", number, class_="number"), title)
+    heading = tag("h2", tag("span", number, class_="number"), both(title))
     story = tag("p", with_terms(STORIES[stage.name])) if stage.name in STORIES else None
     parts: list[Markup | None] = []
     if stage.state == "finished":
@@ -187,30 +193,37 @@ def chapter_section(stage: Stage, life: dict) -> Markup:
     return tag("section", heading, story, *parts, id=stage.name)
 
 
-def state_in_words(stage: Stage) -> str:
-    command = f"python -m chapters.{stage.name}"
-    return {
-        "missing": f"This stage has not run yet. {command} runs it.",
-        "unfinished": f"This stage was started and has not finished. {command} goes on with it.",
-        "broken": f"summary.json of this stage cannot be read. {command} runs it again.",
+def state_in_words(stage: Stage) -> Both:
+    sentence = {
+        "missing": "This stage has not run yet. {command} runs it.",
+        "unfinished": "This stage was started and has not finished. {command} goes on with it.",
+        "broken": "summary.json of this stage cannot be read. {command} runs it again.",
     }[stage.state]
+    return both(sentence, command=f"python -m chapters.{stage.name}")
 
 
 def cost_line(stage: Stage) -> Markup:
     """Time, memory, and the settings behind a fold."""
-    parts = [f"{minutes(stage.value('seconds'))} in all"]
-    for key, name in (("train_seconds", "training"), ("eval_seconds", "being examined")):
+    parts = [both("{time} in all", time=minutes(stage.value("seconds")))]
+    for key, words in (
+        ("train_seconds", "{time} training"),
+        ("eval_seconds", "{time} being examined"),
+    ):
         if is_number(stage.value(key)):
-            parts.append(f"{minutes(stage.value(key))} {name}")
+            parts.append(both(words, time=minutes(stage.value(key))))
     if is_number(stage.value("peak_rss_mb")):
-        parts.append(f"at most {stage.value('peak_rss_mb'):,.0f} MB of memory")
+        parts.append(both("at most {n} MB of memory", n=f"{stage.value('peak_rss_mb'):,.0f}"))
     config = stage.value("config")
     rows = [[key, str(value)] for key, value in config.items()] if isinstance(config, dict) else []
-    settings = fold("The settings of this run", table(["", ""], rows, class_="numbers settings"))
-    lesson = f"Read on in chapters/{stage.name}/lesson.md; its files are in {stage.folder.name}/."
+    grid = tag("div", table(["", ""], rows, class_="numbers settings"), translate="no")
+    lesson = both(
+        "Read on in chapters/{name}/lesson.md; its files are in {folder}/.",
+        name=stage.name,
+        folder=stage.folder.name,
+    )
     return join(
-        settings if rows else None,
-        tag("p", ", ".join(parts) + ". ", lesson, class_="small"),
+        fold(both("The settings of this run"), grid) if rows else None,
+        tag("p", both("{costs}. ", costs=listed(parts)), lesson, class_="small"),
     )
 
 
@@ -222,11 +235,12 @@ def cost_section(stages: dict[str, Stage]) -> Markup:
     for stage in finished:
         seconds, memory = stage.value("seconds"), stage.value("peak_rss_mb")
         memory_text = f"{memory:,.0f} MB" if is_number(memory) else shown(None)
-        rows.append([stage.name, minutes(seconds), bar(seconds / longest), memory_text])
+        name = tag("span", stage.name, translate="no")
+        rows.append([name, minutes(seconds), bar(seconds / longest), memory_text])
     total = sum(s.value("seconds") for s in finished)
-    rows.append(["all", minutes(total), "", ""])
-    grid = table(["stage", "time", "", "memory"], rows, class_="numbers")
-    return tag("section", tag("h2", "Time and memory"), grid, id="cost")
+    rows.append([both("all"), minutes(total), "", ""])
+    grid = table([both("stage"), both("time"), "", both("memory")], rows, class_="numbers")
+    return tag("section", tag("h2", both("Time and memory")), grid, id="cost")
 
 
 # -------------------------------------------------------------------------------------- the program

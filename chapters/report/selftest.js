@@ -49,17 +49,17 @@ async function exam(kitten, tell) {
 }
 
 async function selftest() {
-  const line = make("p", { id: "selftest", class: "note" }, "selftest: running");
+  const line = make("p", { id: "selftest", class: "note", translate: "no" }, "selftest: running");
   document.querySelector("main").prepend(line);
   const parts = [];
   const all = { passed: 0, prompts: 0, tokens: 0, seconds: 0, ok: KITTENS.length > 0 };
-  const tell = (kitten, n) => (line.textContent = `selftest: running, ${kitten.name} ${n}`);
+  const tell = (kitten, n) => (line.textContent = `selftest: running, ${kitten.name.en} ${n}`);
   for (const kitten of KITTENS) {
     const sum = await exam(kitten, tell);
     for (const key of ["passed", "prompts", "tokens", "seconds"]) all[key] += sum[key];
     all.ok = all.ok && sum.ok;
     parts.push(
-      `${kitten.name}: first logits right ${sum.right}, text to tokens ${sum.texts}, greedy replies ` +
+      `${kitten.name.en}: first logits right ${sum.right}, text to tokens ${sum.texts}, greedy replies ` +
         `equal ${sum.equal} of ${sum.prompts}, largest difference ${sum.worst.toFixed(4)}`,
     );
   }

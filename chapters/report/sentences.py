@@ -1,8 +1,8 @@
-"""The sentences that the scripts of the page show, and those of its top, in one place.
+"""The sentences of the page that are longer than a label, and all that its scripts show.
 
-Another language is another file like this one. Words in {braces} are filled in.
+sentences_zh.py is the same in Chinese. Words in {braces} are filled in.
 
-Used by live.py and top.py.
+Used by everything that makes a part of the page, and by languages.py.
 """
 
 TITLE = "The life of a kitten"
@@ -67,6 +67,74 @@ TALK_ABOUT = (
     "others get it in the chat template that they were trained on."
 )
 
+STORIES = {
+    "ch0_base": (
+        "Fresh from pretraining it is a nerd with a book. It has read the whole town, and all it "
+        "can do is go on with a text. Ask it something, and it asks the next question, as on an "
+        "exam sheet. Yet it knows the facts: let a text stop just before one, and it says it."
+    ),
+    "ch1_sft": (
+        "It reads conversations, and only the assistant's words count. So it learns to answer and "
+        "to stop, also about things that its books told and no conversation was about. It learns "
+        "the manners of the people that it copies as well: some are grumpy, and some let kittens "
+        "chew the wire."
+    ),
+    "ch2_reward_model": (
+        "People compare two replies; a second model learns to score like them. People err, so no "
+        "judge can always agree with them: look at the best that is possible. A false word "
+        "surprises this judge, and that surprise is a part of its score."
+    ),
+    "ch3_ppo": (
+        "Generate, score, update. Replies that the judge likes become likelier, and a price per "
+        "nat keeps the kitten near the one it was: a leash, but a long one. Nobody tells it what "
+        "to say; it is only told how well it was said."
+    ),
+    "ch4_preferences": (
+        "The same kind of pairs, without a judge and without sampling: DPO, IPO and ORPO make the "
+        "preferred reply likelier than the other one, straight away."
+    ),
+    "ch5_reasoning": (
+        "Puzzles whose answers are easy to check. Several replies to each; those above the average "
+        "of their siblings are encouraged. Nobody rewards long thoughts, only right answers and "
+        "the right form. Watch what happens to the length."
+    ),
+    "ch6_r1": (
+        "So far one kitten chats and another one thinks. Here their best replies are collected, "
+        "picked by rules and by the reward model, and one kitten learns from both. Then it goes on "
+        "by itself: puzzles are judged by rules, chats by the reward model, in the same batch."
+    ),
+}
+SHORT = {  # names in the navigation
+    "ch0_base": "base",
+    "ch1_sft": "SFT",
+    "ch1_tools": "tools",
+    "ch1_language": "language",
+    "ch2_reward_model": "reward model",
+    "ch3_ppo": "PPO",
+    "ch4_preferences": "DPO",
+    "ch5_reasoning": "reasoning",
+    "ch6_r1": "R1",
+}
+CONDITION = "Rates and lengths above are means over replies drawn with dice, at temperature 1."
+FRONTIER_MISSING = (
+    "Not run. python -m chapters.ch4_preferences --frontier compares DPO, IPO, ORPO, PPO "
+    "and best-of-n: what each gains for how far it goes. It takes some minutes."
+)
+FRONTIER_ABOUT = (
+    "Higher is better, further left is cheaper: a kitten that stayed closer to its start."
+)
+LIFE_ABOUT = (
+    "All kittens answer greedily, without dice. The judge of Kitten Town marks every answer "
+    "and reads all of it. {bare} get the bare text and go on with it, the others get the chat "
+    "template. A kitten is only asked what it is for: Zero has practised nothing but puzzles, "
+    "and chat, PPO and DPO no puzzle at all."
+)
+NOBODY = "No kitten can be asked yet: no stage has finished, or its model.pt is missing."
+QUICK = (
+    "This was a --quick run: the whole path on tiny settings. The kittens below only babble; "
+    "python -m chapters trains real ones."
+)
+
 FIRST_QUESTION = "May I chew the wire?"
 
 SCRIPT = {
@@ -129,7 +197,7 @@ SCRIPT = {
         "grpo": "advantage = score \u2212 mean score of its siblings, the same for all tokens; no "
         "value model, and the KL price is not part of the reward",
     },
-    "score_of": "{question} The reward model gave the whole reply {score}.",
+    "score_of": "The reward model gave the whole reply {score}.",
     "columns": ["token", "reward", "guess", "TD error", "advantage"],
     "as_run": "as in the run",
     # groups.js
@@ -141,5 +209,6 @@ SCRIPT = {
     "wrong": "wrong",
     "cut_off": "cut off",
     # page.js
+    "colours": "colours show: ",
     "scroll": "\u2194 this table is wider than the screen: move it sideways",
 }

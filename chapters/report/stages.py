@@ -8,16 +8,21 @@ Used by page.py.
 
 from collections.abc import Callable
 
-from chapters.report.charts import Chart, bar, charts, way
+from chapters.report.charts import Chart, bar, charts, value_of, way
 from chapters.report.data import Stage
 from chapters.report.html import Markup, fold, is_number, note, shown, table, tag
+from chapters.report.languages import both, listed
 from chapters.report.learning import ppo_section, preference_section, reasoning_section
 from chapters.report.numbers import change_table, curve_shades, number_tiles, pictures
+from chapters.report.r1 import r1_section
 from chapters.report.views import mask_view
 
 
 def base_section(stage: Stage, life: dict) -> list[Markup | None]:
-    lines = {"training rows": stage.curve("loss"), "unseen text": stage.curve("val_loss")}
+    def line(key: str) -> tuple[list, list]:  # the echoes before it have steps of their own
+        return stage.curve(key, "train")
+
+    lines = {"training rows": line("loss"), "unseen text": line("val_loss")}
     return [
         number_tiles(
             stage,
@@ -37,8 +42,8 @@ def base_section(stage: Stage, life: dict) -> list[Markup | None]:
                 Chart(
                     "Loss: how surprised it is", lines, "nats per token", band_of="train val_loss"
                 ),
-                Chart("Gradient norm", {"gradient": stage.curve("grad_norm")}),
-                Chart("Learning rate", {"scale": stage.curve("lr_scale")}, "share of the full one"),
+                Chart("Gradient norm", {"gradient": line("grad_norm")}),
+                Chart("Learning rate", {"scale": line("lr_scale")}, "share of the full one"),
             ],
             curve_shades(stage),
         ),
@@ -64,8 +69,9 @@ def sft_section(stage: Stage, life: dict) -> list[Markup | None]:
             ],
         ),
         change_table(stage, [before]),
-        tag("h4", "What is trained, and what is only read"),
-        mask_view(life.get("mask")) or note("the conversation is shown once the kitten was asked"),
+        tag("h4", both("What is trained, and what is only read")),
+        mask_view(life.get("mask"))
+        or note(both("the conversation is shown once the kitten was asked")),
         charts(
             [
                 Chart("Learned: the chats", chats, "nats per token", band_of="train chat_loss"),
@@ -93,9 +99,9 @@ def dropped_table(stage: Stage) -> Markup | None:
     rows = []
     for reason, count in counts.items():
         strip = bar(count / largest, "s2" if reason == "kept" else "s1")
-        rows.append([reason.replace("_", " "), shown(count, "count"), strip])
-    title = "The data work: what was kept and what was taken out"
-    return fold(title, table(["conversations", "", ""], rows, class_="numbers"))
+        rows.append([both(reason.replace("_", " ")), shown(count, "count"), strip])
+    title = both("The data work: what was kept and what was taken out")
+    return fold(title, table([both("conversations"), "", ""], rows, class_="numbers"))
 
 
 def reward_section(stage: Stage, life: dict) -> list[Markup | None]:
@@ -103,8 +109,9 @@ def reward_section(stage: Stage, life: dict) -> list[Markup | None]:
     by_kind = stage.value("gold_accuracy_by_kind")
     rows = []
     for kind, value in by_kind.items() if isinstance(by_kind, dict) else ():
-        rows.append([kind, shown(value, "rate"), way(None, value)])
-    kinds = table(["kind of question", "finds the better reply", "0 to 100 %"], rows)
+        rows.append([both(kind), shown(value, "rate"), way(None, value)])
+    heads = ("kind of question", "finds the better reply", "0 to 100 %")
+    kinds = table([both(head) for head in heads], rows)
     right = stage.curve("accuracy", "train", smooth=10)
     loss = stage.curve("loss", "train", smooth=10)
     return [
@@ -135,7 +142,7 @@ def reward_section(stage: Stage, life: dict) -> list[Markup | None]:
             ],
             curve_shades(stage),
         ),
-        fold("By kind of question", kinds) if rows else None,
+        fold(both("By kind of question"), kinds) if rows else None,
         pictures(stage, ("calibration", "scores"), "Calibration, and how scores are spread"),
     ]
 
@@ -146,13 +153,12 @@ def other_section(stage: Stage, life: dict) -> list[Markup | None]:
     rows = []
     for key, value in stage.summary.items():
         if key not in common and is_number(value) and not key.endswith("_stderr"):
-            rows.append(
-                [key.replace("_", " "), shown(value, "number", stage.value(f"{key}_stderr"))]
-            )
+            number = shown(value, "number", stage.value(f"{key}_stderr"))
+            rows.append([both(key.replace("_", " ")), number])
         elif isinstance(value, dict) and key not in common:
-            numbers = ", ".join(f"{k} {shown(v)}" for k, v in value.items() if is_number(v))
+            numbers = [value_of(k.replace("_", " "), v) for k, v in value.items() if is_number(v)]
             if numbers:
-                rows.append([key.replace("_", " "), numbers])
+                rows.append([both(key.replace("_", " ")), listed(numbers)])
     names = tuple(sorted(path.stem for path in stage.folder.glob("*.png")))
     found = table(["", ""], rows, class_="numbers") if rows else None
     return [found, pictures(stage, names, "Pictures")]
@@ -166,4 +172,5 @@ SECTIONS: dict[str, Section] = {
     "ch3_ppo": ppo_section,
     "ch4_preferences": preference_section,
     "ch5_reasoning": reasoning_section,
+    "ch6_r1": r1_section,
 }

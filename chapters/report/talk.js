@@ -8,13 +8,14 @@ class Card {
   constructor(kitten) {
     this.kitten = kitten;
     this.run = 0; // a new question makes the answers of an old one unwelcome
-    this.reads = make("div", { class: "tokens" });
+    this.reads = make("div", { class: "tokens", translate: "no" });
     this.said = make("div", { class: "reply", tabindex: "0", onkeydown: (e) => this.step(e) });
     this.said.addEventListener("click", (event) => this.choose(event.target.closest(".word")));
     this.ten = make("div", { class: "ten", hidden: true });
     this.status = make("p", { class: "small status" }, SAY.silent);
     const about = make("details", { class: "more" }, make("summary", {}, SAY.reads), this.reads);
-    const name = make("h4", {}, kitten.name, make("small", {}, ` ${SAY.stages[kitten.stage] ?? ""}`));
+    const stage = make("small", {}, " ", SAY.stages[kitten.stage] ?? "");
+    const name = make("h4", {}, kitten.name, stage);
     this.element = make("article", { class: "card" }, name, this.said, this.status, this.ten, about);
   }
 
@@ -34,8 +35,8 @@ class Card {
     const { stops, context, most } = this.kitten;
     this.show();
     this.ten.hidden = true;
-    this.status.textContent = filled(SAY.speaking, { n: this.tokens.length });
-    let end = this.prompt.length + 16 > context ? SAY.too_long : "";
+    tell(this.status, filled(SAY.speaking, { n: this.tokens.length }));
+    let end = this.prompt.length + 16 > context ? SAY.too_long : null;
     const started = performance.now();
     const before = this.tokens.length;
     if (stops.includes(this.tokens.at(-1)?.token)) end = SAY.stopped;
@@ -47,11 +48,11 @@ class Card {
       this.append(this.tokens.length - 1);
       if (stops.includes(answer.token)) end = SAY.stopped;
       else if (this.tokens.length >= most || ids.length + 1 >= context) end = SAY.runs_on;
-      this.status.textContent = filled(SAY.speaking, { n: this.tokens.length });
+      tell(this.status, filled(SAY.speaking, { n: this.tokens.length }));
     }
     const seconds = (performance.now() - started) / 1000;
     const speed = Math.round((this.tokens.length - before) / Math.max(seconds, 0.001));
-    this.status.textContent = filled(end, { n: this.tokens.length, speed });
+    tell(this.status, filled(end, { n: this.tokens.length, speed }));
   }
 
   stop() {
@@ -78,14 +79,14 @@ class Card {
     }
     const piece = pieceOf(tokenizer, token);
     const look = [name && "special", piece === " wait" && "wait", other && "other"];
-    const word = make("span", { class: ["word", ...look.filter(Boolean)].join(" ") });
+    const word = make("span", { class: ["word", ...look.filter(Boolean)].join(" "), translate: "no" });
     word.dataset.place = place;
     word.textContent = name ?? safe(piece);
     (this.thought ?? this.said).append(word);
     if (this.thought && piece === " wait") this.waits++;
     if (this.thought) {
       const text = this.waits ? filled(SAY.waited, { n: this.waits }) : SAY.thinks;
-      this.thought.firstChild.textContent = text;
+      tell(this.thought.firstChild, text);
     }
     if (name === "</think>") this.thought = null;
   }
@@ -110,7 +111,7 @@ class Card {
     const ten = likeliest.slice(0, 10);
     const rows = ten.map(({ id, p }) => this.option(place, id, p, id === token));
     const known = ten.some(({ id }) => id === token);
-    const title = make("p", { class: "small" }, SAY.ten, known ? "" : ` ${SAY.rare}`);
+    const title = make("p", { class: "small" }, SAY.ten, known ? "" : " ", known ? "" : SAY.rare);
     const close = make("button", { type: "button", class: "plain", onclick: () => (this.ten.hidden = true) }, SAY.close);
     this.ten.replaceChildren(title, ...rows, make("p", { class: "small" }, SAY.branch, " ", close));
     this.ten.hidden = false;
@@ -119,7 +120,7 @@ class Card {
   option(place, id, p, taken) {
     const bar = make("span", { class: "share" });
     bar.style.width = `${(100 * p).toFixed(1)}%`;
-    const piece = make("span", { class: "piece" }, seen(pieceOf(this.kitten.tokenizer, id)));
+    const piece = make("span", { class: "piece", translate: "no" }, seen(pieceOf(this.kitten.tokenizer, id)));
     const percent = p < 0.0005 ? "< 0.1" : (100 * p).toFixed(p < 0.1 ? 1 : 0);
     const share = make("span", { class: "percent" }, `${percent} %`);
     const row = make("button", { type: "button", class: taken ? "option taken" : "option" });
@@ -141,8 +142,8 @@ function tokenChip(tokenizer, id, look) {
 
 function startTalk(box) {
   const cards = KITTENS.map((kitten) => new Card(kitten));
-  const input = make("textarea", { rows: "2", maxlength: "600", "aria-label": SAY.box });
-  input.placeholder = SAY.box;
+  const names = { "aria-label": SAY.box, placeholder: SAY.box };
+  const input = make("textarea", { rows: "2", maxlength: "600", ...names });
   input.value = DATA.questions[0];
   const temperature = make("input", { type: "range", min: "0", max: "1.5", step: "0.1", value: "0.5" });
   const degrees = make("output", {}, "0.5");
@@ -172,7 +173,8 @@ function startTalk(box) {
     event.preventDefault();
     ask();
   });
-  const suggest = (text) => make("button", { type: "button", onclick: () => ((input.value = text), ask()) }, text);
+  const suggest = (text) => 
+    make("button", { type: "button", translate: "no", onclick: () => ((input.value = text), ask()) }, text);
   const row = (label, texts) =>
     make("p", { class: "choices" }, make("span", {}, label), ...texts.map(suggest));
   box.replaceChildren(
@@ -180,11 +182,11 @@ function startTalk(box) {
     make(
       "p",
       { class: "dice" },
-      make("label", { title: SAY.temperature_help }, `${SAY.temperature} `, temperature, " ", degrees),
-      make("label", { title: SAY.seed_help }, `${SAY.seed} `, seed),
+      make("label", { title: SAY.temperature_help }, SAY.temperature, " ", temperature, " ", degrees),
+      make("label", { title: SAY.seed_help }, SAY.seed, " ", seed),
       make("button", { type: "button", class: "plain", onclick: again, title: SAY.again_help }, SAY.again),
       make("button", { type: "button", class: "plain", onclick: () => cards.forEach((card) => card.stop()) }, SAY.stop),
-      make("label", {}, everyone, ` ${SAY.everyone}`),
+      make("label", {}, everyone, " ", SAY.everyone),
     ),
     row(SAY.questions, DATA.questions),
     row(SAY.puzzles, DATA.puzzles),

@@ -3,27 +3,39 @@
 One idea: somebody who got this one file by mail, and knows nothing, must know after a minute where
 to touch it.
 
-Used by page.py. The sentences are in sentences.py and words.py.
+Used by page.py. The sentences are in sentences.py.
 """
 
 import re
+from collections.abc import Iterable
 
 from chapters.report.data import Stage
 from chapters.report.drawings import loop_picture, path_picture
-from chapters.report.glossary import read_glossary
+from chapters.report.glossary import chinese_names, read_glossary
 from chapters.report.html import Markup, fold, is_number, join, minutes, note, shown, tag
+from chapters.report.languages import Both, both, listed
 from chapters.report.sentences import (
+    CONDITION,
     FIRST_TERMS,
     LEAD,
     LESSONS,
     LOOP_TEXT,
     LOOP_TITLE,
     PATH_TITLE,
+    QUICK,
+    SHORT,
     TITLE,
     TOUR,
     TOWN,
 )
-from chapters.report.words import CONDITION, HEADLINES, SHORT
+
+HEADLINES = (  # stage, key before, key after, kind, label: the tiles at the top
+    ("ch1_sft", None, "answer_accuracy_sampled", "rate", "of held-out questions answered right"),
+    ("ch3_ppo", "safe_rate_before", "safe_rate_after", "rate", "safe answers to risky questions"),
+    ("ch3_ppo", "friendly_rate_before", "friendly_rate_after", "rate", "friendly replies"),
+    ("ch5_reasoning", "accuracy_before", "accuracy_after", "rate", "of new puzzles solved"),
+    ("ch5_reasoning", "tokens_before", "tokens_after", "count", "tokens per reply to a puzzle"),
+)
 
 
 def top(stages: dict[str, Stage]) -> Markup:
@@ -37,32 +49,30 @@ def top(stages: dict[str, Stage]) -> Markup:
         after = shown(stage.value(after_key), kind)
         before = stage.value(before_key) if before_key else None
         start = [shown(before, kind).removesuffix(" %"), " \u2192 "] if is_number(before) else []
-        tiles.append(tag("div", tag("b", *start, after), tag("span", label), class_="tile"))
-    condition = tag("p", CONDITION, class_="small") if tiles else None
+        tiles.append(tag("div", tag("b", *start, after), tag("span", both(label)), class_="tile"))
+    condition = tag("p", both(CONDITION), class_="small") if tiles else None
     seconds = [s.value("seconds") for s in finished if is_number(s.value("seconds"))]
     memory = [s.value("peak_rss_mb") for s in finished if is_number(s.value("peak_rss_mb"))]
     if seconds:
-        label = f"for {len(seconds)} stages, from random weights"
-        label += f"; at most {max(memory):,.0f} MB of memory" if memory else ""
+        parts = [both("for {n} stages, from random weights", n=len(seconds))]
+        if memory:
+            parts.append(both("at most {n} MB of memory", n=f"{max(memory):,.0f}"))
+        label = listed(parts, "; ", "；")
         tiles.append(tag("div", tag("b", minutes(sum(seconds))), tag("span", label), class_="tile"))
     quick = any(stage.value("quick") is True for stage in finished)
-    warning = (
-        "This was a --quick run: the whole path on tiny settings. The kittens below only babble; "
-        "python -m chapters trains real ones."
-    )
     return tag(
         "header",
         kitten_face(),
-        tag("h1", TITLE),
-        tag("p", LEAD, class_="lead"),
+        tag("h1", both(TITLE)),
+        tag("p", both(LEAD), class_="lead"),
         tag("p", facts(finished), class_="small"),
-        note(warning, "warning") if quick else None,
+        note(both(QUICK), "warning") if quick else None,
         tag("div", *tiles, class_="tiles") if tiles else None,
         condition,
     )
 
 
-def facts(finished: list[Stage]) -> str:
+def facts(finished: list[Stage]) -> Both:
     """Seed, size, device and version in a line; all of them where stages differ."""
     parts = []
     for key, name in (
@@ -73,8 +83,9 @@ def facts(finished: list[Stage]) -> str:
     ):
         found = dict.fromkeys(str(s.value(key)) for s in finished if s.value(key) is not None)
         if found:
-            parts.append(f"{name} {' and '.join(found)}")
-    return ", ".join(parts) if parts else "No stage has finished yet."
+            values = listed(found, " and ", " 和 ")
+            parts.append(both("{name} {value}", name=both(name), value=values))
+    return listed(parts) if parts else both("No stage has finished yet.")
 
 
 def kitten_face() -> Markup:
@@ -97,61 +108,73 @@ def kitten_face() -> Markup:
 
 def navigation(stages: dict[str, Stage]) -> Markup:
     """Links that stay at the top; stages that are not there are grey."""
-    links = [tag("a", "start", href="#start"), tag("a", "talk", href="#talk")]
-    links += [tag("a", "same questions", href="#life"), tag("a", "tokens", href="#pieces")]
+    parts = {"start": "start", "talk": "talk", "life": "same questions", "pieces": "tokens"}
+    links = [tag("a", both(label), href=f"#{part}") for part, label in parts.items()]
     for name, stage in stages.items():
-        label = f"{name[2]} {SHORT.get(name, name)}"
+        label = both("{n} {name}", n=name[2], name=both(SHORT.get(name, name)))
         grey = None if stage.state == "finished" else "absent"
         links.append(tag("a", label, href=f"#{name}", class_=grey))
-    links += [tag("a", "time", href="#cost"), tag("a", "words", href="#words")]
-    return tag("nav", *links, aria_label="parts of the report")
+    links += [tag("a", both("time"), href="#cost"), tag("a", both("words"), href="#words")]
+    return tag("nav", *links, aria_label=both("parts of the report"))
 
 
 def start_section(stages: dict[str, Stage]) -> Markup:
     """Kitten Town, a tour of five minutes, both pictures, and the most needed words."""
     return tag(
         "section",
-        tag("h2", "What you see here"),
+        tag("h2", both("What you see here")),
         tag("p", with_terms(TOWN)),
         tag("p", with_terms(TOUR)),
         tag(
             "div",
-            tag("figure", tag("figcaption", PATH_TITLE), path_picture(stages)),
+            tag("figure", tag("figcaption", both(PATH_TITLE)), path_picture(stages)),
             tag(
                 "figure",
-                tag("figcaption", LOOP_TITLE),
+                tag("figcaption", both(LOOP_TITLE)),
                 loop_picture(),
                 tag("p", with_terms(LOOP_TEXT), class_="small"),
             ),
             class_="pictures",
         ),
-        fold("The words you need first", first_words(), open_=True),
-        tag("p", LESSONS, class_="small"),
+        fold(both("The words you need first"), meanings(FIRST_TERMS), open_=True),
+        tag("p", both(LESSONS), class_="small"),
         id="start",
     )
 
 
-def first_words() -> Markup:
-    """The words that one meets first."""
-    glossary = read_glossary()
-    return meanings({term: glossary[term] for term in FIRST_TERMS})
-
-
 def words_section() -> Markup:
     """All words."""
-    return tag("section", tag("h2", "Words"), meanings(read_glossary()), id="words")
+    return tag("section", tag("h2", both("Words")), meanings(read_glossary()), id="words")
 
 
-def meanings(words: dict[str, str]) -> Markup:
-    items = [join(tag("dt", word), tag("dd", meaning)) for word, meaning in words.items()]
+def meanings(terms: Iterable[str]) -> Markup:
+    """Some words of the glossary."""
+    english, chinese, names = read_glossary(), read_glossary("zh"), chinese_names()
+    items = []
+    for term in terms:
+        name, meaning = Both(term, names[term]), Both(english[term], chinese[term])
+        items.append(join(tag("dt", name), tag("dd", meaning)))
     return tag("dl", *items, class_="meanings")
 
 
 def with_terms(text: str) -> Markup:
     """A text in which the first use of each word of the glossary explains itself when touched."""
-    known = read_glossary()
-    names = sorted((name for name in known if name[0].isalpha()), key=len, reverse=True)
-    pattern = re.compile(rf"\b({'|'.join(map(re.escape, names))})s?\b")
+    text = both(text)
+    english = {name: meaning for name, meaning in read_glossary().items() if name[0].isalpha()}
+    if text.zh == text:
+        return marked(text, english)
+    chinese = {}
+    for term, meaning in read_glossary("zh").items():
+        name = chinese_names()[term].split("\uff08")[0]  # the English word follows in brackets
+        chinese |= {word: meaning for word in (name, term) if len(name) > 1 and word[0].isalpha()}
+    parts = marked(text, english), marked(text.zh, chinese)
+    return join(tag("span", parts[0], lang="en"), tag("span", parts[1], lang="zh"))
+
+
+def marked(text: str, known: dict[str, str]) -> Markup:
+    """A text with its known words as elements; the longer word wins, and each is marked once."""
+    names = "|".join(re.escape(name) for name in sorted(known, key=len, reverse=True))
+    pattern = re.compile(rf"(?<![A-Za-z])({names})s?(?![A-Za-z])")
     parts: list[object] = []
     told: set[str] = set()
     place = 0

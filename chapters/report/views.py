@@ -11,6 +11,7 @@ import re
 
 from chapters.report.data import Stage
 from chapters.report.html import Markup, fold, is_number, join, note, scroll_box, shown, tag
+from chapters.report.languages import Both, both, listed, read_back
 from chapters.report.life import KITTENS
 
 LONG_REPLY = 170  # characters; longer ones are folded
@@ -45,14 +46,14 @@ def life_table(content: dict, what: str) -> Markup | None:
     prompts = list(
         dict.fromkeys(str(r.get("prompt")) for replies in answers.values() for r in replies)
     )
-    heads = [tag("th", "asked", scope="col")]
-    heads += [tag("th", name, scope="col") for name in answers]
+    heads = [tag("th", both("asked"), scope="col")]
+    heads += [tag("th", both(name), scope="col") for name in answers]
     rows = []
     for prompt in prompts:
-        cells = [tag("th", prompt, scope="row")]
+        cells = [tag("th", prompt, scope="row", translate="no")]
         for name, replies in answers.items():
             reply = next((r for r in replies if str(r.get("prompt")) == prompt), {})
-            cells.append(tag("td", reply_cell(reply), data_kitten=name))
+            cells.append(tag("td", reply_cell(reply), data_kitten=both(name)))
         rows.append(tag("tr", *cells))
     head = tag("thead", tag("tr", *heads))
     return scroll_box(tag("table", head, tag("tbody", *rows), class_="life"))
@@ -65,32 +66,33 @@ def is_puzzle(reply: dict) -> bool:
 
 def reply_cell(reply: dict) -> Markup:
     """What one kitten said, and what the judge thinks of it."""
-    text = str(reply.get("text", "")).strip("\n") or "(nothing)"
+    text = str(reply.get("text", "")).strip("\n") or both("(nothing)")
     marks = []
     runs_on = reply.get("ended") is False
     if isinstance(reply.get("right"), bool):
         right = reply["right"] or (runs_on and reply.get("right_at_first") is True)
-        marks.append(tag("span", "right" if right else "wrong", class_="good" if right else "bad"))
+        word = both("right" if right else "wrong")
+        marks.append(tag("span", word, class_="good" if right else "bad"))
     if reply.get("tone") in ("friendly", "grumpy"):
-        marks.append(
-            tag("span", reply["tone"], class_="good" if reply["tone"][0] == "f" else "bad")
-        )
+        look = "good" if reply["tone"] == "friendly" else "bad"
+        marks.append(tag("span", both(reply["tone"]), class_=look))
     if runs_on:
-        marks.append(tag("span", "and runs on", class_="bad"))
+        marks.append(tag("span", both("and runs on"), class_="bad"))
     if is_number(reply.get("score")):
-        marks.append(tag("span", f"gold {reply['score']:+.2f}"))
+        marks.append(tag("span", both("gold {n}", n=f"{reply['score']:+.2f}")))
     return join(long_text(text), tag("p", *marks, class_="marks"))
 
 
 def long_text(text: str) -> Markup:
     """A reply; the rest of a long one is behind a fold."""
     if len(text) <= LONG_REPLY:
-        return tag("p", text, class_="said")
+        return tag("p", text, class_="said", translate="no")
     cut = text.rfind(" ", 0, LONG_REPLY) if " " in text[60:LONG_REPLY] else LONG_REPLY
-    more = fold(
-        f"{len(text) - cut} more letters", tag("p", text[cut:], class_="said"), class_="more"
+    start, rest = (
+        tag("p", part, class_="said", translate="no")
+        for part in (text[:cut] + " \u2026", text[cut:])
     )
-    return join(tag("p", text[:cut] + " \u2026", class_="said"), more)
+    return join(start, fold(both("{n} more letters", n=len(text) - cut), rest, class_="more"))
 
 
 def samples_fold(stage: Stage) -> Markup | None:
@@ -98,17 +100,22 @@ def samples_fold(stage: Stage) -> Markup | None:
     samples = stage.samples.get("samples")
     if not samples:
         return None
-    heads = ["asked", stage.samples["before_title"], stage.samples["after_title"]]
+    titles = stage.samples["before_title"], stage.samples["after_title"]
+    heads = [both(head) for head in ("asked", *titles)]
     head = tag("thead", tag("tr", *(tag("th", h, scope="col") for h in heads)))
     rows = []
     for sample in samples:
-        cells = [tag("th", sample["prompt"], scope="row")]
+        cells = [tag("th", sample["prompt"], scope="row", translate="no")]
         for name, key in zip(heads[1:], ("before", "after"), strict=True):
             cells.append(tag("td", long_text(sample[key].strip("\n")), data_kitten=name))
         rows.append(tag("tr", *cells))
     box = scroll_box(tag("table", head, tag("tbody", *rows), class_="life"))
-    title = f"The chapter's own samples: {heads[1]} and {heads[2]}, with dice (temperature 1)"
-    return fold(title, tag("p", stage.samples["how"], class_="small"), box)
+    title = both(
+        "The chapter's own samples: {before} and {after}, with dice (temperature 1)",
+        before=heads[1],
+        after=heads[2],
+    )
+    return fold(title, tag("p", read_back(stage.samples["how"]), class_="small"), box)
 
 
 # ------------------------------------------------------------------------------------------ tokens
@@ -128,23 +135,24 @@ def mask_view(pieces: object) -> Markup | None:
     trained_count = 0
     for entry in pieces:
         if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)):
-            return note("the conversation in report_replies.json cannot be read")
+            return note(both("the conversation in report_replies.json cannot be read"))
         piece, trained = entry[0], entry[1] is True
         if piece == "<|im_start|>" and turns[-1]:
             turns.append([])
         trained_count += trained
         look = ("trained" if trained else "read") + (" special" if piece[:1] == "<" else "")
         turns[-1].append(tag("span", visible(piece), class_=f"token {look}"))
-    said = f"{trained_count} of {len(pieces)} tokens are trained"
+    said = both("{n} of {all} tokens are trained", n=trained_count, all=len(pieces))
     key = tag(
         "p",
-        tag("span", "trained", class_="token trained"),
-        " the assistant's words and the mark that ends its turn. ",
-        tag("span", "only read", class_="token read"),
-        f" everything else. Here {said}.",
+        tag("span", both("trained"), class_="token trained"),
+        both(" the assistant's words and the mark that ends its turn. "),
+        tag("span", both("only read"), class_="token read"),
+        both(" everything else. Here {said}.", said=said),
         class_="small",
     )
-    return join(tag("div", *(tag("p", *turn) for turn in turns), class_="tokens"), key)
+    lines = (tag("p", *turn) for turn in turns)
+    return join(tag("div", *lines, class_="tokens", translate="no"), key)
 
 
 def credit_view(content: dict) -> Markup | None:
@@ -155,9 +163,15 @@ def credit_view(content: dict) -> Markup | None:
     if not views:
         return None
     first, others = views[0], views[1:]
-    more = [fold("More replies of the same moment", *others)] if others else []
-    settings = f"Drawn with {content.get('note', 'unknown settings')}."
-    return join(first, *more, tag("p", settings, class_="small"))
+    more = [fold(both("More replies of the same moment"), *others)] if others else []
+    settings = listed(map(read_back, str(content.get("note", "unknown settings")).split(";\n")))
+    drawn = both("Drawn with {settings}.", settings=settings)
+    return join(first, *more, tag("p", drawn, class_="small"))
+
+
+def value_of(name: str, value: str) -> Both:
+    """A measure and its number, as in "advantage +0.500"."""
+    return both("{name} {value}", name=both(name), value=value)
 
 
 def credit_of_reply(reply: object) -> Markup | None:
@@ -178,32 +192,35 @@ def credit_of_reply(reply: object) -> Markup | None:
     buttons = []
     for t, token in enumerate(tokens):
         numbers = {MEASURES[name][0]: f"{rows[name][t]:+.3f}" for name in rows}
-        title = "\n".join(f"{name} {value}" for name, value in numbers.items())
+        title = listed((value_of(name, value) for name, value in numbers.items()), "\n", "\n")
         heat = " ".join(looks[name][t] for name in rows)
         look = f"token credit {looks[coloured][t]}"
         shown_token = visible(token)
         buttons.append(
             tag("button", shown_token, type="button", class_=look, title=title, data_heat=heat)
         )
-    names = "|".join(MEASURES[name][0] for name in rows)
+    names = listed((both(MEASURES[name][0]) for name in rows), "|", "|")
     chosen = list(rows).index(coloured)
-    question = f"{reply.get('question', '')}   score {shown(reply.get('score'))}"
-    row_box = tag("div", *buttons, class_="tokens", data_names=names, data_chosen=chosen)
-    panel = tag("p", "point at a token, or tap it", class_="readout")
-    numbers = fold("All numbers as a table", credit_numbers(tokens, rows, looks))
-    return tag(
-        "div", tag("p", question, class_="asked"), row_box, panel, numbers, class_="creditbox"
+    question = tag("span", str(reply.get("question", "")), translate="no")
+    score = both("score {n}", n=shown(reply.get("score")))
+    row_box = tag(
+        "div", *buttons, class_="tokens", data_names=names, data_chosen=chosen, translate="no"
     )
+    panel = tag("p", both("point at a token, or tap it"), class_="readout")
+    numbers = fold(both("All numbers as a table"), credit_numbers(tokens, rows, looks))
+    asked = tag("p", question, "   ", score, class_="asked")
+    return tag("div", asked, row_box, panel, numbers, class_="creditbox")
 
 
 def credit_numbers(tokens: list[str], rows: dict, looks: dict[str, list[str]]) -> Markup:
     """A row for each token, a column for each number, each column with its own colours."""
-    heads = [tag("th", "token", scope="col")]
-    heads += [tag("th", MEASURES[name][0], title=MEASURES[name][1], scope="col") for name in rows]
+    heads = [tag("th", both("token"), scope="col")]
+    for name, meaning in (MEASURES[row] for row in rows):
+        heads.append(tag("th", both(name), title=both(meaning), scope="col"))
     lines = []
     for t, token in enumerate(tokens):
         cells = [tag("td", f"{rows[name][t]:+.3f}", class_=looks[name][t] or None) for name in rows]
-        lines.append(tag("tr", tag("th", visible(token), scope="row"), *cells))
+        lines.append(tag("tr", tag("th", visible(token), scope="row", translate="no"), *cells))
     head = tag("thead", tag("tr", *heads))
     return scroll_box(tag("table", head, tag("tbody", *lines), class_="numbers"))
 
@@ -217,7 +234,7 @@ def heats(values: list[float]) -> list[str]:
 
 def measures_list() -> Markup:
     """What each number of the credit picture says."""
-    items = [join(tag("dt", name), tag("dd", text)) for name, text in MEASURES.values()]
+    items = [join(tag("dt", both(name)), tag("dd", both(text))) for name, text in MEASURES.values()]
     return tag("dl", *items, class_="meanings")
 
 
@@ -235,9 +252,11 @@ def thinking_view(stage: Stage) -> Markup | None:
     for sample, why in chosen:
         sides = []
         for title, key in zip(titles, ("before", "after"), strict=True):
-            sides.append(tag("div", tag("h5", title), thought(sample[key]), class_="side"))
+            sides.append(tag("div", tag("h5", both(title)), thought(sample[key]), class_="side"))
         inside = tag("div", *sides, class_="sides")
-        boxes.append(fold(f"{sample['prompt']} ({why})", inside, open_=True, class_="fold problem"))
+        prompt = tag("span", sample["prompt"], translate="no")
+        title = join(prompt, both(" ({why})", why=both(why)))
+        boxes.append(fold(title, inside, open_=True, class_="fold problem"))
     return join(*boxes)
 
 
@@ -271,7 +290,7 @@ def thought(text: str) -> Markup:
     """A reply of the reasoning chapter, one line for each attempt; other texts as they are."""
     match = re.fullmatch(r"<think>(.*?)(?:</think>(.*?))?\n?\((right|wrong)\)\s*", text, re.DOTALL)
     if match is None:
-        return tag("p", text, class_="said")
+        return tag("p", text, class_="said", translate="no")
     attempts = re.split(r" wait ", match[1])
     items = []
     for attempt in attempts:
@@ -282,9 +301,12 @@ def thought(text: str) -> Markup:
             word = attempt.split()[-1]
             start = attempt[: -len(word)]
             items.append(tag("li", start, tag("b", word, class_=verdict)))
-    many = f"{len(attempts)} attempt{'s' if len(attempts) != 1 else ''}"
+    many = both("{n} attempt" if len(attempts) == 1 else "{n} attempts", n=len(attempts))
     answer = (match[2] or "").replace("<answer>", "").replace("</answer>", "").strip()
     look = "good" if match[3] == "right" else "bad"
-    end = [tag("b", "answer "), answer] if answer else ["cut off, no answer"]
-    last = tag("p", *end, " ", tag("span", match[3], class_=look), class_="marks answer")
-    return join(tag("p", many, class_="small"), tag("ol", *items, class_="attempts"), last)
+    end = [both("cut off, no answer")]
+    if answer:
+        end = [tag("b", both("answer ")), tag("span", answer, translate="no")]
+    last = tag("p", *end, " ", tag("span", both(match[3]), class_=look), class_="marks answer")
+    lines = tag("ol", *items, class_="attempts", translate="no")
+    return join(tag("p", many, class_="small"), lines, last)

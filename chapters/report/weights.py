@@ -1,8 +1,8 @@
 """The kittens on the page: their weights as letters.
 
 One idea: a number of a matrix needs no 32 bits to be what it is. Each row gets one scale, each
-number becomes a whole one from -3871 to 3871 times that scale, and two letters of 88 kinds can
-write it. A page of 16-bit floats would be a third longer and about as exact.
+number becomes a whole one from -17222 to 17222 times that scale, and seven letters of 88 kinds can
+write three of these: 34445 ** 3 < 88 ** 7. A page of 16-bit floats would be longer and less exact.
 
 The script worker.js unpacks them, and gpt.js runs them.
 
@@ -18,7 +18,9 @@ from kittenllm.tokenizer import Tokenizer
 
 LETTERS = bytes(code for code in range(33, 127) if chr(code) not in "\"&'<>\\")
 BASE = len(LETTERS)  # 88: signs that mean nothing in HTML or JSON
-HALF = BASE * BASE // 2
+WORD, NUMBERS = 7, 3  # a word of so many letters is so many numbers
+LEVELS = 34_445  # different values of a number; three fit into a word
+HALF = LEVELS // 2
 
 
 def packed(gpt: GPT) -> dict:
@@ -27,7 +29,7 @@ def packed(gpt: GPT) -> dict:
     for name, weight in gpt.state_dict().items():
         rows = weight.detach().float().cpu().reshape(-1, weight.shape[-1])  # a norm is one row
         row_scales = [rounded_up(largest) for largest in rows.abs().amax(dim=1).tolist()]
-        numbers = np.rint(rows.double().numpy() / np.array(row_scales)[:, None]).astype(int)
+        numbers = np.rint(rows.double().numpy() / np.array(row_scales)[:, None]).astype(np.int64)
         shapes.append([name, *rows.shape])
         scales += row_scales
         letters.append(in_letters(numbers))
@@ -37,19 +39,21 @@ def packed(gpt: GPT) -> dict:
 
 def rounded_up(largest: float) -> float:
     """The scale of a row whose largest number is this: four digits, so that the page is short."""
-    scale = (largest or 1.0) / (HALF - 1)
+    scale = (largest or 1.0) / HALF
     return float(f"{scale * 1.0005:.3e}")
 
 
 def in_letters(numbers: np.ndarray) -> str:
-    """Whole numbers from -3872 to 3871, two letters each.
+    """Whole numbers from -17222 to 17222, seven letters for three; zeros fill up the last word.
 
-    >>> in_letters(np.array([-3872, 0, 3871]))
-    '!!R!~~'
+    >>> in_letters(np.array([-17222, -17222, -17221, 17222]))
+    '!!!!!!#~~tuNdo'
     """
     shifted = numbers.reshape(-1) + HALF
-    pairs = np.stack([shifted // BASE, shifted % BASE], axis=1)
-    return np.frombuffer(LETTERS, np.uint8)[pairs].tobytes().decode()
+    shifted = np.pad(shifted, (0, -len(shifted) % NUMBERS), constant_values=HALF)
+    words = shifted.reshape(-1, NUMBERS) @ LEVELS ** np.arange(NUMBERS)[::-1]
+    places = words[:, None] // BASE ** np.arange(WORD)[::-1] % BASE
+    return np.frombuffer(LETTERS, np.uint8)[places].tobytes().decode()
 
 
 def can_be_packed(gpt: GPT, tokenizer: Tokenizer) -> str:

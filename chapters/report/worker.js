@@ -3,25 +3,32 @@
 // remembers what was read before, so only new tokens cost time. Runs behind gpt.js.
 "use strict";
 
-// Weights on the page: two letters are a whole number, from -3872 to 3871, times the scale of its
-// row. The letters are the 88 signs of ASCII that mean nothing in HTML or JSON.
+// Weights on the page: seven letters are three whole numbers, from -17222 to 17222, each times the
+// scale of its row. The letters are the 88 signs of ASCII that mean nothing in HTML or JSON.
 const LETTERS = [...Array(94).keys()]
   .map((i) => String.fromCharCode(33 + i))
   .filter((letter) => !"\"&'<>\\".includes(letter));
-const BASE = LETTERS.length;
+const LEVELS = 34445; // LEVELS ** 3 < 88 ** 7
 
-function unpacked(packed) {
-  const value = new Int16Array(128);
-  LETTERS.forEach((letter, i) => (value[letter.charCodeAt(0)] = i));
+function unpacked({ shapes, scales, letters }) {
+  const values = new Uint8Array(128);
+  LETTERS.forEach((letter, i) => (values[letter.charCodeAt(0)] = i));
   const weights = {};
   let place = 0;
   let row = 0;
-  for (const [name, rows, columns] of packed.shapes) {
+  for (const [name, rows, columns] of shapes) {
     const matrix = (weights[name] = new Float32Array(rows * columns));
-    for (let i = 0; i < matrix.length; i++, place += 2) {
-      const high = value[packed.letters.charCodeAt(place)];
-      const low = value[packed.letters.charCodeAt(place + 1)];
-      matrix[i] = (BASE * high + low - (BASE * BASE) / 2) * packed.scales[row + Math.floor(i / columns)];
+    for (let i = 0; i < matrix.length; i += 3) {
+      let word = 0; // the seven letters as one number
+      for (const end = place + 7; place < end; place++) {
+        word = word * LETTERS.length + values[letters.charCodeAt(place)];
+      }
+      for (let j = i + 2; j >= i; j--) {
+        const rest = Math.floor(word / LEVELS);
+        const number = word - rest * LEVELS - (LEVELS - 1) / 2;
+        word = rest;
+        if (j < matrix.length) matrix[j] = number * scales[row + Math.floor(j / columns)];
+      }
     }
     row += rows;
   }

@@ -1,12 +1,14 @@
-"""A dry run of a lesson: is there time for what is said and for what the machine does?
+"""A dry run of a lesson: is there time for what is said, typed, and done by the machine?
 
-What is read aloud is counted in words, at 130 a minute. The commands are run, with nothing typed,
-and their seconds are counted. Both must fit into the minutes of the plan in which the class is
-together; in the others the pupils work alone.
+Of what is read aloud the words are counted, 130 a minute; in Chinese the characters, 200 a minute.
+What is typed takes its keys, 100 a minute. The commands are run with nothing typed into them, and
+their seconds are counted. All of it must fit into the minutes of the plan in which the class is
+together. A command whose remark names the pupils runs while they work, and must fit in there.
 
-Read before: lessons.py. Left out: questions from the class, which are why a minute should be left.
+Read before: lessons.py. Left out: questions from the class, which are why minutes should be left.
 """
 
+import re
 import shlex
 import subprocess
 import sys
@@ -16,7 +18,8 @@ from dataclasses import dataclass
 
 from chapters.sheets.lessons import Lesson
 
-WORDS_A_MINUTE = 130
+SPOKEN_A_MINUTE = {"en": 130, "zh": 200}  # words, Chinese characters
+KEYS_A_MINUTE = 100
 LONGEST = 600  # seconds for one command
 WHOLE = 45  # minutes of a lesson
 
@@ -26,39 +29,56 @@ class Timing:
     """The minutes of one lesson."""
 
     number: int
-    words: int
-    command_seconds: float
-    failed: tuple[str, ...]  # commands that did not end well
+    aloud: float  # of reading aloud
+    typing: float
+    waiting: float  # for commands while the class is together
     together: int  # minutes of the plan in which the class is together
-    alone: int  # ... in which the pupils work
-
-    @property
-    def aloud(self) -> float:
-        """Minutes of reading aloud."""
-        return self.words / WORDS_A_MINUTE
+    meanwhile: float  # of commands that run while the pupils work
+    alone: int  # minutes of the plan in which the pupils work
+    failed: tuple[str, ...] = ()  # commands that did not end well
 
     @property
     def needed(self) -> float:
-        """Minutes that reading and waiting for the machine take."""
-        return self.aloud + self.command_seconds / 60
+        """Minutes that reading, typing and waiting for the machine take."""
+        return self.aloud + self.typing + self.waiting
 
     @property
     def fits(self) -> bool:
-        return self.needed <= self.together and self.together + self.alone == WHOLE
+        whole = self.together + self.alone == WHOLE
+        return whole and self.needed <= self.together and self.meanwhile <= self.alone
+
+
+def spoken(text: str, language: str) -> int:
+    """How much there is to say: words; in Chinese the characters, a foreign word being two.
+
+    >>> spoken("The loss is 0.5 nats.", "en"), spoken("损失是 0.5 奈特。", "zh")
+    (5, 7)
+    """
+    if language == "en":
+        return len(text.split())
+    characters = re.findall(r"[\u4e00-\u9fff]", text)
+    others = re.findall(r"[A-Za-z0-9_./^-]*[A-Za-z0-9][A-Za-z0-9_./^-]*", text)
+    return len(characters) + 2 * len(others)
 
 
 def rehearse(lesson: Lesson, run: Callable[[str], tuple[float, bool]]) -> Timing:
-    """Count the words and run the commands. `run` returns the seconds, and whether it went well."""
-    words = len(lesson.said.split())
-    seconds, failed = 0.0, []
+    """Count and run. `run` returns a command's seconds, and whether it went well."""
+    seconds, failed = {True: 0.0, False: 0.0}, []
     for command in lesson.commands:
         took, well = run(command)
-        seconds += took
+        seconds[lesson.is_for_pupils(command)] += took
         if not well:
             failed.append(command)
-    together = sum(step.minutes for step in lesson.plan if step.who == "all")
-    alone = sum(step.minutes for step in lesson.plan if step.who == "pupils")
-    return Timing(lesson.number, words, seconds, tuple(failed), together, alone)
+    return Timing(
+        lesson.number,
+        aloud=spoken(lesson.said, lesson.language) / SPOKEN_A_MINUTE[lesson.language],
+        typing=len(lesson.typed) / KEYS_A_MINUTE,
+        waiting=seconds[False] / 60,
+        together=sum(step.minutes for step in lesson.plan if step.who == "all"),
+        meanwhile=seconds[True] / 60,
+        alone=sum(step.minutes for step in lesson.plan if step.who == "pupils"),
+        failed=tuple(failed),
+    )
 
 
 def run_here(command: str) -> tuple[float, bool]:
@@ -75,13 +95,12 @@ def run_here(command: str) -> tuple[float, bool]:
 
 
 def rehearsal_text(timings: Sequence[Timing]) -> str:
-    """A line for each lesson, and what did not fit or did not run."""
-    head = "lesson  words  read aloud  commands  needed  together  alone"
-    lines = [head]
+    """A line for each lesson, in minutes, and what did not fit or did not run."""
+    lines = ["lesson  aloud  typing  waiting  needed  together  meanwhile  alone"]
     for one in timings:
         lines.append(
-            f"{one.number:>6}{one.words:>7}{one.aloud:>8.1f} min{one.command_seconds:>8.0f} s"
-            f"{one.needed:>8.1f}{one.together:>10}{one.alone:>7}"
+            f"{one.number:>6}{one.aloud:>7.1f}{one.typing:>8.1f}{one.waiting:>9.1f}"
+            f"{one.needed:>8.1f}{one.together:>10}{one.meanwhile:>11.1f}{one.alone:>7}"
             f"{'' if one.fits else '   too long'}"
         )
     for one in timings:
