@@ -12,7 +12,7 @@ group of replies, token by token. Here:
 
 The numbers are those of summary.json, metrics.jsonl and groups.json of chapter 5; log-probs are
 exact to a hundredth of a nat. Put the file into the folder data/ of UniPO and run its
-scripts/build_data.py on it.
+the script build_data on it.
 
 Used by __main__.py. Left out: values and returns (GRPO has none), and the KL to a reference.
 """
