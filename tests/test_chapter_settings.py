@@ -168,7 +168,8 @@ class Stage:
         return Kitten(kitten(self.tokenizer), self.tokenizer, self.common, text)
 
     def sft(self, module, *names: str, old_text: int = OLD_TEXT) -> None:
-        def see(gpt, rows, *, generator, replay=()):
+        def see(gpt, rows, *, generator, replay=(), tokens_per_pass=None):
+            assert tokens_per_pass is None, "a kitten reads the rows of a step in one pass"
             assert len(replay) == old_text, "it replays what it was pretrained on"
             seen = {"rows": mark(rows.tokens)}
             loras = [part for part in gpt.modules() if isinstance(part, LoRALinear)]
@@ -594,7 +595,9 @@ def run_preferences(stage: Stage, settings) -> None:
     for loop in ("train_dpo", "train_orpo"):
         methods = ["orpo"] if loop == "train_orpo" else ["dpo", "ipo"]
         methods += [name for name in of_frontier if name.startswith("orpo") == (len(methods) == 1)]
-        see = lambda *given, generator: {"learns from": mark(given[1])}  # noqa: E731
+        see = lambda *given, generator, tokens_per_pass=None: {  # noqa: E731
+            "learns from": mark(given[1])
+        }
         training = notes.trainer(methods, see, {"pairs": 1, "seconds": 1.0})
         stage.put(ch4_preferences, **{loop: training})
     stage.put(

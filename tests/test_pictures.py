@@ -348,7 +348,8 @@ def test_the_clip_of_grpo_is_idle_in_the_first_small_step_and_the_lesson_says_so
 
 def test_lesson_6_says_which_answer_cheats_the_last_number():
     """Its example ends in the target and is wrong; a list of all numbers ends in another one."""
-    text = LESSONS[6].split('*Would "the last number in the text" be a good rule?*')[1]
+    whole = "\n\n".join(LESSONS["en"][5].parts.values())
+    text = whole.split('*Would "the last number in the text" be a good rule?*')[1]
     answer = text.split("\n* ")[0].split("**On paper**")[0]
     assert "list all numbers, and you always win" not in " ".join(answer.split())
     cheat = re.search(r"`([\d*+,=-]+)`", answer)[1]
