@@ -608,7 +608,7 @@ def looked_at(browser: str, page: str, width: int, folder: Path) -> dict:
     """What the watcher saw in a frame so many pixels wide, and what stood in the console."""
     digest = base64.b64encode(hashlib.sha256(WATCHER.encode()).digest()).decode()
     watched = page.replace("script-src ", f"script-src 'sha256-{digest}' ", 1)
-    watched = watched.replace("<title>", f"<script>{WATCHER}</script><title>", 1)
+    watched = watched.replace("<title", f"<script>{WATCHER}</script><title", 1)
     (folder / "page.html").write_text(watched, encoding="utf-8")
     (folder / "frame.html").write_text(FRAME.format(width=width))
     command = [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"]
