@@ -24,11 +24,14 @@ from chapters.report import life as report_life
 from chapters.report import page as report
 from chapters.report.charts import Chart, line_chart, thinned, ticks
 from chapters.report.data import Stage, read_stage
-from chapters.report.html import Markup, escaped, minutes, shown, table, tag
+from chapters.report.html import Markup, escaped, join, minutes, shown, table, tag
 from chapters.report.learning import overoptimisation
 from chapters.report.numbers import bands_view, curve_shades
+from chapters.report.r1 import r1_section
+from chapters.report.stages import base_section
 from chapters.report.views import heats, mask_view, thought, two_problems
 from kittenllm.gpt import GPT
+from kittenllm.kitten_town import DATA
 from kittenllm.runs.checkpoints import save_model
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \"'&\u2028\u202e\x1b[2J"
@@ -410,6 +413,30 @@ def test_numbers_as_readers_like_them():
     assert minutes(41.2) == "41 s" and minutes(738) == "12.3 min" and minutes("x") == "\u2013"
 
 
+def test_the_curves_of_chapter_0_are_those_of_its_books(tmp_path):
+    """The echoes before them have steps of their own, and would be drawn over them."""
+    write_stage(tmp_path, "ch0_base", stages=("echo", "train"))
+    stage = read_stage("ch0_base", "", tmp_path / "ch0_base")
+    lines = re.findall(r'<polyline points="([^"]*)" class="line s0"', str(base_section(stage, {})))
+    for line in lines:
+        places = [float(point.split(",")[0]) for point in line.split()]
+        assert len(places) == 30 and places == sorted(places)
+    assert len(lines) == 3
+
+
+def test_every_kitten_on_the_way_to_r1_has_a_column(tmp_path):
+    steps = {"PPO": {"gold": 2.0, "gold_stderr": 0.1}, "cold_start": {"gold": 1.5}}
+    write_stage(tmp_path, "ch6_r1", steps=steps, rejection={"thoughts_drawn": 4000})
+    stage = read_stage("ch6_r1", "", tmp_path / "ch6_r1")
+    text = Reader(join(*r1_section(stage, {}))).text
+    for words in ("PPO", "cold start", "2.00 \u00b1 0.10", "1.500", "4,000"):
+        assert words in text
+    for broken in (None, 3, [], {"PPO": 3}, {"PPO": {"gold": "x"}}):
+        write_stage(tmp_path, f"x{broken}", steps=broken)
+        stage = read_stage("ch6_r1", "", tmp_path / f"x{broken}")
+        assert "was not kept" in join(*r1_section(stage, {}))
+
+
 def test_ticks_are_round_numbers():
     assert ticks(0.0, 1.0, 4) == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
     assert ticks(37, 61, 4) == [40, 45, 50, 55, 60]
@@ -511,6 +538,21 @@ def one_kitten(tmp_path, town_tokenizer) -> Path:
     folder = write_stage(tmp_path, "ch1_sft", model="model.pt", fingerprint="first")
     save_model(folder / "model.pt", gpt, town_tokenizer)
     return tmp_path
+
+
+def test_only_the_first_conversations_are_read(one_kitten, town_tokenizer, monkeypatch):
+    """One is enough; a file of thousands would cost seconds."""
+    lines = (DATA / "chats_raw.jsonl").read_text(encoding="utf-8").split("\n")
+    path = one_kitten / "chats.jsonl"
+    path.write_text("\n".join([*lines[: report_life.LOOKED_AT], "no JSON at all"] * 2))
+    stage = Stage("ch1_sft", "", one_kitten, "finished", {"config": {"chats": str(path)}})
+    seen = []
+    load = report_life.load_chats
+    monkeypatch.setattr(report_life, "load_chats", lambda file: seen.append(file) or load(file))
+    found = report_life.masked_conversation(stage, town_tokenizer)
+    assert seen[0].content.count(b"\n") == report_life.LOOKED_AT - 1
+    stage = Stage("ch1_sft", "", one_kitten, "finished", {})
+    assert report_life.masked_conversation(stage, town_tokenizer) == found
 
 
 def test_every_kitten_is_asked_the_same_once(one_kitten, monkeypatch):

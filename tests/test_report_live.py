@@ -175,6 +175,29 @@ def test_right_and_running_on_is_called_so():
     assert "runs on" not in marks(ended=True, right=True, right_at_first=True)
 
 
+def test_a_reply_without_an_end_is_folded_early():
+    """It repeats itself, and the replies beside it are short."""
+
+    def cell(ended: bool) -> str:
+        reply = {"prompt": "q", "text": "What is Pip? " * 10, "ended": ended, "score": 0.0}
+        return life_table({"kittens": {"ch0_base": {"replies": [reply]}}}, "questions")
+
+    assert "more letters" in cell(ended=False) and "more letters" not in cell(ended=True)
+
+
+def test_line_breaks_in_a_file_do_not_count(tmp_path):
+    """groups.json has a line for every number: most of it is spaces, which the page leaves out."""
+    folder = write_stage(tmp_path, "ch5_reasoning")
+    stages = {"ch5_reasoning": read_stage("ch5_reasoning", "", folder)}
+    for count, taken in ((100_000, True), (300_000, False)):
+        content = {"rounds": [1] * count}
+        text = json.dumps(content, indent=8)
+        assert len(text) > 2 * report_live.LARGEST_FILE
+        (folder / "groups.json").write_text(text)
+        found = report_live.file_of(stages, "ch5_reasoning", "groups.json")
+        assert found == (content if taken else {})
+
+
 def test_words_explain_themselves():
     made = with_terms("A token, two tokens and a <b>policy</b>")
     assert made.count('class="term"') == 2  # each word once

@@ -15,6 +15,7 @@ from chapters.report.languages import Both, both, listed, read_back
 from chapters.report.life import KITTENS
 
 LONG_REPLY = 170  # characters; longer ones are folded
+ENDLESS_REPLY = 70  # characters of one that never stopped; it repeats itself
 SPACE = "\u00b7"  # a space that can be seen
 RIGHT_AFTER = ("wrong before, right after", "right before and after")
 WRONG_AFTER = ("wrong before and after", "right before, wrong after")
@@ -80,14 +81,15 @@ def reply_cell(reply: dict) -> Markup:
         marks.append(tag("span", both("and runs on"), class_="bad"))
     if is_number(reply.get("score")):
         marks.append(tag("span", both("gold {n}", n=f"{reply['score']:+.2f}")))
-    return join(long_text(text), tag("p", *marks, class_="marks"))
+    shown_text = long_text(text, ENDLESS_REPLY if runs_on else LONG_REPLY)
+    return join(shown_text, tag("p", *marks, class_="marks"))
 
 
-def long_text(text: str) -> Markup:
+def long_text(text: str, most: int = LONG_REPLY) -> Markup:
     """A reply; the rest of a long one is behind a fold."""
-    if len(text) <= LONG_REPLY:
+    if len(text) <= most:
         return tag("p", text, class_="said", translate="no")
-    cut = text.rfind(" ", 0, LONG_REPLY) if " " in text[60:LONG_REPLY] else LONG_REPLY
+    cut = text.rfind(" ", 0, most) if " " in text[most // 2 : most] else most
     start, rest = (
         tag("p", part, class_="said", translate="no")
         for part in (text[:cut] + " \u2026", text[cut:])
