@@ -156,17 +156,17 @@ class RMSNorm(nn.Module):
 
 
 def rotation_tables(config: GPTConfig) -> tuple[Tensor, Tensor]:
-    """cos and sin of RoPE's angles, each (context_length, D).
+    """cos and sin of RoPE's angles, each (context_length, D), on the CPU.
 
     Channels i and i + D/2 form pair i, which turns by base^(-2i/D) radians per position: the first
     pair is a fast clock hand, the last a slow one.
     """
-    pair = torch.arange(config.head_channels // 2, dtype=torch.float64)  # (D/2,)
+    pair = torch.arange(config.head_channels // 2, dtype=torch.float64, device="cpu")  # (D/2,)
     speed = config.rope_base ** (-2 * pair / config.head_channels)  # (D/2,) radians per position
-    position = torch.arange(config.context_length, dtype=torch.float64)
+    position = torch.arange(config.context_length, dtype=torch.float64, device="cpu")
     angle = torch.outer(position, speed)  # (context_length, D/2)
-    angle = torch.cat([angle, angle], dim=1)  # both channels of a pair
-    return angle.cos().float(), angle.sin().float()
+    cos, sin = angle.cos().float(), angle.sin().float()
+    return torch.cat([cos, cos], dim=1), torch.cat([sin, sin], dim=1)  # both channels of a pair
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -196,10 +196,14 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tens
     return weights @ v, weights
 
 
-def linear(inputs: int, outputs: int, *, bias: bool = False) -> nn.Linear:
-    """A matrix, still empty: GPT.initialise fills it from its own generator."""
-    device = torch.get_default_device()
-    return nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias, device=device)
+class Linear(nn.Linear):
+    """A matrix without a bias, still empty: GPT.initialise fills it from its own generator."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = False) -> None:
+        super().__init__(inputs, outputs, bias=bias)
+
+    def reset_parameters(self) -> None:
+        """Nothing. An nn.Linear draws its first numbers here, from torch's global generator."""
 
 
 class Attention(nn.Module):
@@ -212,10 +216,10 @@ class Attention(nn.Module):
         super().__init__()
         self.layer = layer  # where in the cache this layer's keys and values are
         self.head_channels = D = config.head_channels
-        self.q_proj = linear(config.channels, config.heads * D, bias=config.qkv_bias)
-        self.k_proj = linear(config.channels, config.kv_heads * D, bias=config.qkv_bias)
-        self.v_proj = linear(config.channels, config.kv_heads * D, bias=config.qkv_bias)
-        self.o_proj = linear(config.heads * D, config.channels)
+        self.q_proj = Linear(config.channels, config.heads * D, bias=config.qkv_bias)
+        self.k_proj = Linear(config.channels, config.kv_heads * D, bias=config.qkv_bias)
+        self.v_proj = Linear(config.channels, config.kv_heads * D, bias=config.qkv_bias)
+        self.o_proj = Linear(config.heads * D, config.channels)
 
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (B, T, C) -> queries (B, H, T, D), keys and values (B, K, T, D); q and k turned."""
@@ -246,9 +250,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.gate_proj = linear(config.channels, config.ffn_channels)
-        self.up_proj = linear(config.channels, config.ffn_channels)
-        self.down_proj = linear(config.ffn_channels, config.channels)
+        self.gate_proj = Linear(config.channels, config.ffn_channels)
+        self.up_proj = Linear(config.channels, config.ffn_channels)
+        self.down_proj = Linear(config.ffn_channels, config.channels)
 
     def forward(self, x: Tensor) -> Tensor:
         gate = F.silu(self.gate_proj(x))  # (B, T, ffn_channels)
@@ -276,7 +280,7 @@ class GPT(nn.Module):
     """Token ids in; for every position the logits of the next token out.
 
     `generator` draws the first weights (None: one with seed 0). torch's global random numbers are
-    neither used nor moved on. Inside of `torch.device("meta")` nothing is drawn, and nothing takes
+    neither used nor moved on. Inside of `torch.device("meta")` nothing is drawn and no matrix takes
     memory: so a file gets a model to fill.
     """
 
@@ -291,8 +295,10 @@ class GPT(nn.Module):
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = RMSNorm(config.channels, config.norm_eps)
         if not config.tied:
-            self.lm_head = linear(C, V)
+            self.lm_head = Linear(C, V)
         cos, sin = rotation_tables(config)
+        if device.type != "meta":
+            cos, sin = cos.to(device), sin.to(device)
         self.register_buffer("cos", cos, persistent=False)  # (context_length, D), not in a file:
         self.register_buffer("sin", sin, persistent=False)  # both can be computed again
         if device.type != "meta":

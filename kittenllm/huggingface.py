@@ -27,7 +27,7 @@ import torch
 
 from kittenllm import checks
 from kittenllm.chat_template import read_template, write_template
-from kittenllm.gpt import GPT, GPTConfig, rotation_tables
+from kittenllm.gpt import GPT, GPTConfig
 from kittenllm.runs.checkpoints import (
     LONGEST_CONTEXT,
     weight_shapes,
@@ -242,7 +242,6 @@ def load_folder(path, *, device: torch.device | str, dtype: torch.dtype) -> tupl
     with torch.device("meta"):
         gpt = GPT(config)  # its shape, without numbers
     gpt.load_state_dict(weights, assign=True)
-    gpt.cos, gpt.sin = rotation_tables(config)
     gpt.to(device=device, dtype=dtype)
     embedding = gpt.embed_tokens.weight
     if head and not torch.equal(read_tensor(head).to(embedding), embedding):

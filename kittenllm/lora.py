@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kittenllm import checks
-from kittenllm.gpt import GPT
+from kittenllm.gpt import GPT, Linear
 
 
 class LoRALinear(nn.Module):
@@ -64,7 +64,7 @@ class LoRALinear(nn.Module):
     def merged(self) -> nn.Linear:
         """One ordinary matrix that does the same: W + (alpha / r) B A, with the bias of before."""
         outputs, inputs = self.weight.shape
-        linear = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=self.bias is not None)
+        linear = Linear(inputs, outputs, bias=self.bias is not None)
         added = self.scale * self.B @ self.A  # (outputs, inputs)
         linear.weight = nn.Parameter((self.weight + added).to(self.weight.dtype))
         if self.bias is not None:

@@ -2,6 +2,9 @@
 
 import dataclasses
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +21,8 @@ from kittenllm.gpt import (
     rotate,
     rotation_tables,
 )
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def random_tokens(gpt: GPT, *shape: int, seed: int = 0) -> torch.Tensor:
@@ -365,3 +370,17 @@ def test_impossible_combinations(tiny_gpt):
         tiny_gpt.hidden(tokens, cache=small)
     with pytest.raises(ValueError, match="cannot keep 4 rows"):
         cache.keep(torch.arange(4, device=tokens.device))
+
+
+def test_a_model_is_made_without_a_heavy_import():
+    """On the meta device torch has no numbers to draw with: it would load sympy, 70 MB, instead."""
+    program = (
+        "import sys, kittenllm, torch\n"
+        "from kittenllm.gpt import GPT, GPTConfig\n"
+        "with torch.device('meta'):\n"
+        "    gpt = GPT(GPTConfig())\n"
+        "assert gpt.cos.device.type == 'cpu' and gpt.embed_tokens.weight.is_meta\n"
+        "GPT(GPTConfig())\n"
+        "assert 'sympy' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -47,7 +47,7 @@ MOST_TOKENS = 130  # of a reply; a real model writes each digit and sign as a to
 SHOWN = 8  # exercises in samples.md
 # How often each kind is trained. A real model calculates already, and needs less practice.
 # What a program prints is the hardest; programs are written well after a hundred exercises.
-SHARES = {"write": 0.12, "output": 0.5, "repair": 0.22, "explain": 0.1, "practice": 0.06}
+SHARES = {"write": 0.1, "output": 0.55, "repair": 0.22, "explain": 0.08, "practice": 0.05}
 AT_ONCE = 20  # exercises in one batch: after each, the screen says how far the exam is
 
 
@@ -57,7 +57,7 @@ class RealLanguage(RealModel):
 
     model_exam: int = option(60, "with --model: held-out exercises of each kind", low=2)
     rehearsal: float = option(
-        0.2, "with --model: share of the model's own words, in tokens", low=0, below=1
+        0.1, "with --model: share of the model's own words, in tokens", low=0, below=1
     )
 
 

@@ -61,7 +61,7 @@ class Settings:
     lora_lr: float = option(4e-3, "learning rate of LoRA's two thin matrices", above=0)
     lora_alpha: float = option(32.0, "how loud LoRA's detours are", above=0)
     real: RealLanguage = nested(
-        RealLanguage(max_tokens=256, model_steps=240, model_batch=2), extra=True
+        RealLanguage(max_tokens=256, model_steps=170, model_batch=2, model_lr=2e-3), extra=True
     )
 
     def __post_init__(self):
