@@ -625,8 +625,10 @@ def test_memory_is_what_a_training_step_has(rank):
 def test_what_was_measured_becomes_a_table(tmp_path, monkeypatch):
     summary = {"config": {"model": "/a/b/Smol"}, "threads": 1, "peak_rss_mb": 2345}
     summary |= {"trained_parameters": 4_880_000, "tokens": 90_000}
-    for key in ("program_accuracy", "general_right"):
-        summary |= {f"{key}_before": 0.0, f"{key}_after": 0.966}
+    for key in ("program", "repair", "explain"):
+        summary |= {f"{key}_accuracy_before": 0.0, f"{key}_accuracy_after": 0.966}
+    summary |= {"output_accuracy_before": 0.01, "output_accuracy_after": 0.85}
+    summary |= {"general_right_before": 0.0, "general_right_after": 0.966, "train_seconds": 662.0}
     summary |= {"program_accuracy_stderr_after": 0.021, "perplexity_before": 12.345}
     write_summary(tmp_path / "ch1_language_model" / "summary.json", summary)
     monkeypatch.setattr(numbers, "FILE", tmp_path / "real_models.json")
@@ -639,6 +641,10 @@ def test_what_was_measured_becomes_a_table(tmp_path, monkeypatch):
     assert "| numbers trained, million |  | 4.88 |" in table
     assert "| Smol, 一个线程 | 之前 | 之后 |" in in_chinese(table)
     assert numbers.measured_table("ch4_preferences_model") == numbers.NOT_MEASURED
+    sentence = numbers.headline()
+    assert sentence.startswith("Smol, trained with LoRA for 11 minutes on one thread: programs")
+    assert "written right 0 → 97 %, what a program prints, right 1 → 85 %, bugs" in sentence
+    assert "Smol，用 LoRA 训练 11 分钟（一个线程）：程序写对 0 → 97 %，说对" in in_chinese(sentence)
     write_summary(  # a comparison has other columns; what was measured before stays
         tmp_path / "later" / "two_processes" / "summary.json",
         {"config": {"model": "Tiny"}, "threads": 2, "round_s": 3.0, "gain": 1.25},

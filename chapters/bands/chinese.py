@@ -117,6 +117,7 @@ CELLS = {
     "perplexity of a plain text": "一篇普通文字的困惑度",
     "numbers trained, million": "训练的数，百万",
     "tokens trained on": "训练用的词元",
+    "training, seconds": "训练，秒",
     "training, seconds of processor time": "训练，处理器时间，秒",
     "tokens per second of processor time": "每秒处理器时间的词元数",
     "memory at most, MB": "最多内存，MB",
@@ -143,6 +144,13 @@ SENTENCES = (
         r"默认设置，\1。± 是按话题计算的标准误差：换一批话题，这只小猫的数字会移动多少；"
         r"重新训练会移动得更多，请比较各个种子。括号里的秒数来自与其他程序共用机器的运行。",
     ),
+    (
+        r"(.*?), trained with LoRA for (\d+) minutes on (.*?): programs written right (.*?), what a "
+        r"program prints, right (.*?), bugs mended (.*?), lines explained (.*?), general questions "
+        r"right (.*?)\.",
+        r"\1，用 LoRA 训练 \2 分钟（\3）：程序写对 \4，说对程序打印什么 \5，修好的错误 \6，"
+        r"解释对的语句 \7，常识问题答对 \8。",
+    ),
     (r"Measured with fewer seeds, see the lesson: (.*)\.", r"测的种子较少，数字见该章的课文：\1。"),
     (r"How far rounding alone moves .*", "这些运行没有测量单凭舍入会让数字移动多少。"),
     (
@@ -157,6 +165,7 @@ SENTENCES = (
     ),
 )
 PHRASES = (
+    (r"\ba small kitten\b", "一只小猫"),
     (r"\bone thread\b", "一个线程"),
     (r"\b(\d+) threads\b", r"\1 个线程"),
     (r"\ban unknown number of threads\b", "线程数不明"),

@@ -219,6 +219,8 @@ def block(name: str, content: dict) -> str | None:
         return one_file.table()
     if name == "memory of real models":
         return real_models.memory_table()
+    if name == "assistant":
+        return real_models.headline()
     kind, _, chapter = name.partition(" ")
     if kind == "measured" and chapter in real_models.ROWS:
         return real_models.measured_table(chapter)

@@ -12,6 +12,7 @@ is lost between tensors.
 from pathlib import Path
 
 from chapters.bands.number import digits
+from chapters.bands.rounding import threads_text
 from kittenllm.gpt import GPTConfig
 from kittenllm.runs.checkpoints import layer_shapes
 from kittenllm.runs.json_files import damaged, read_json
@@ -111,6 +112,7 @@ ROWS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("perplexity of a plain text", "perplexity_before perplexity_after", "2"),
         ("numbers trained, million", "trained_parameters", "M"),
         ("tokens trained on", "tokens", "0"),
+        ("training, seconds", "train_seconds", "0"),
         ("training, seconds of processor time", "train_processor_seconds", "0"),
         ("tokens per second of processor time", "tokens_per_processor_second", "0"),
         ("memory at most, MB", "peak_rss_mb", "0"),
@@ -124,6 +126,7 @@ ROWS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("pairs trained on", "pairs", "0"),
         ("pairs held out", "watched", "0"),
         ("the reference reads all pairs, seconds", "reference_seconds", "0"),
+        ("training, seconds", "train_seconds", "0"),
         ("training, seconds of processor time", "train_processor_seconds", "0"),
         ("memory at most, MB", "peak_rss_mb", "0"),
     ),
@@ -193,8 +196,8 @@ def measured_table(run: str) -> str:
         return NOT_MEASURED
     try:
         first, second = COLUMNS.get(run, ("before", "after"))
-        threads = "one thread" if content["threads"] == 1 else f"{content['threads']} threads"
-        lines = [f"| {content['model']}, {threads} | {first} | {second} |"]
+        name = f"{content['model']}, {threads_text(content['threads'])}"
+        lines = [f"| {name} | {first} | {second} |"]
         lines.append("|---|---:|---:|")
         for label, keys, form in ROWS[run]:
             cells = [cell(*content["numbers"][key], form) for key in keys.split()]
@@ -202,3 +205,19 @@ def measured_table(run: str) -> str:
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(FILE, f"no numbers can be made of it, {error!r}") from error
     return "\n".join(lines)
+
+
+def headline() -> str:
+    """The block `assistant`: what became of the assistant, in one sentence for the README."""
+    content = (read_json(FILE) or {}).get("ch1_language_model")
+    if content is None:
+        return NOT_MEASURED
+    shown = []
+    for label, keys, _ in ROWS["ch1_language_model"][:5]:
+        before, after = (content["numbers"][key][0] for key in keys.split())
+        shown.append(f"{label} {100 * before:.0f} → {100 * after:.0f} %")
+    seconds = content["numbers"]["train_seconds"][0]
+    return (
+        f"{content['model']}, trained with LoRA for {seconds / 60:.0f} minutes on "
+        f"{threads_text(content['threads'])}: {', '.join(shown)}."
+    )

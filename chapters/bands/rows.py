@@ -30,8 +30,9 @@ def _method_rows(name: str, method: str) -> tuple[Row, ...]:
     accuracy, allowed = f"{method}.answer_accuracy", f"{method}.allowed_rate"
     changes = f"{method}.chosen_logprob_change {method}.rejected_logprob_change"
     label = f"{name}: log p of chosen, of rejected, change in nats"
+    way = f"{method}.gold_share_of_distance"
     return (
-        Row(f"{name}: share of the way to the best replies", f"{method}.gold_share_of_distance"),
+        Row(f"{name}: share of the way to the best replies", way, lesson=name != "DPO"),
         Row(f"{name}: wins against the chat kitten", f"{method}.win_rate", lesson=True),
         Row(
             f"{name}: facts and sums right, before and after",
@@ -59,7 +60,7 @@ def _method_rows(name: str, method: str) -> tuple[Row, ...]:
 TABLE: dict[str, tuple[Row, ...]] = {
     "ch0_base": (
         SECONDS,
-        Row("validation loss, nats per token", "val_nats_per_token", "3"),
+        Row("validation loss, nats per token", "val_nats_per_token", "3", lesson=True),
         Row("validation loss, bits per byte", "val_bits_per_byte", "3", lesson=True),
         Row("facts, when a text stops before the value", "fact_recall"),
         Row("bare held-out questions answered", "bare_answer_rate"),
@@ -76,7 +77,7 @@ TABLE: dict[str, tuple[Row, ...]] = {
         Row("sums alone, greedy and at temperature 1", "right_sum_greedy right_sum", lesson=True),
         Row("small talk, unknowns, wishes: suitable", "talk_rate"),
         Row("each of the three", "right_talk right_outside right_wish", lesson=True),
-        Row("the base kitten, with the chat template", "base_answer_accuracy"),
+        Row("the base kitten, with the chat template", "base_answer_accuracy", lesson=True),
         Row("the base kitten, with the bare question", "base_answer_accuracy_bare", lesson=True),
         Row("replies that stop by themselves", "stop_rate"),
         Row("safe replies to risky questions", "safe_rate"),
@@ -126,7 +127,7 @@ TABLE: dict[str, tuple[Row, ...]] = {
             "facts and sums right, before and after",
             "answer_accuracy_before answer_accuracy_after",
         ),
-        Row("KL, nats per reply", "kl", "2"),
+        Row("KL, nats per reply", "kl", "2", lesson=True),
     ),
     "ch4_preferences": (
         SECONDS,
