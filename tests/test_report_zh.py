@@ -13,6 +13,7 @@ import pytest
 from test_report import LONG, make_runs
 
 from chapters.bands.key_numbers import KEY_NUMBERS
+from chapters.bands.rows import TABLE
 from chapters.ch5_reasoning.pictures import NEEDED, warnings_in
 from chapters.common.runner import CHAPTERS
 from chapters.common.samples import DRAWN, TYPICAL
@@ -116,6 +117,15 @@ def test_every_cause_of_a_strange_number_has_a_chinese_sentence(cause):
     assert verdict.zh.startswith("低于范围 0.5 到 0.7。可能的原因：设置有改动（a: 1, now 2）；")
     assert HAN.search(verdict.zh.split("；")[-1]) or cause.startswith("--")
     assert verdict.endswith(f"; {cause}.")
+
+
+def test_the_numbers_of_the_tools_have_chinese_names():
+    """Their keys are the English names; what every chapter has is not shown there."""
+    keys = {key for row in TABLE["ch1_tools"] for key in row.keys.split()}
+    keys = {key for key in keys if not key.endswith("seconds")} - {"peak_rss_mb"}
+    assert "long_plan_accuracy" in keys
+    for key in keys:
+        assert HAN.search(both(key.replace("_", " ")).zh), key
 
 
 def test_sentences_with_numbers_in_them_are_read_back():

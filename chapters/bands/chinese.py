@@ -145,9 +145,9 @@ SENTENCES = (
         r"重新训练会移动得更多，请比较各个种子。括号里的秒数来自与其他程序共用机器的运行。",
     ),
     (
-        r"(.*?), trained with LoRA for (\d+) minutes on (.*?): programs written right (.*?), what a "
-        r"program prints, right (.*?), bugs mended (.*?), lines explained (.*?), general questions "
-        r"right (.*?)\.",
+        r"(.*?), trained with LoRA for (\d+) minutes on (.*?): programs written right (.*?), what "
+        r"a program prints, right (.*?), bugs mended (.*?), lines explained (.*?), general "
+        r"questions right (.*?)\.",
         r"\1，用 LoRA 训练 \2 分钟（\3）：程序写对 \4，说对程序打印什么 \5，修好的错误 \6，"
         r"解释对的语句 \7，常识问题答对 \8。",
     ),

@@ -149,7 +149,8 @@ def reward_section(stage: Stage, life: dict) -> list[Markup | None]:
 
 def other_section(stage: Stage, life: dict) -> list[Markup | None]:
     """A chapter that this file does not know: its numbers and its pictures."""
-    common = {"seed", "seconds", "train_seconds", "eval_seconds", "peak_rss_mb", "config"}
+    common = {"seed", "threads", "config", "seconds"}
+    common |= {"train_seconds", "eval_seconds", "peak_rss_mb"}
     rows = []
     for key, value in stage.summary.items():
         if key not in common and is_number(value) and not key.endswith("_stderr"):
