@@ -80,7 +80,7 @@ class Settings:
     chat_weight: float = option(
         0.15, "what a point of the reward model's standardised score is worth", low=0
     )
-    chat_kl: float = option(0.15, "price of a nat from the cold start, in chats only", low=0)
+    chat_kl: float = option(0.05, "price of a nat from the cold start, in chats only", low=0)
     distil: bool = option(
         False, "a small kitten learns from this one's thoughts, or by itself (minutes)", extra=True
     )
