@@ -45,6 +45,12 @@ CELLS = {
     "chat questions right, before": "聊天问题答对，之前",
     "after": "之后",
     "a call where none is needed": "不该调用却调用",
+    # ch1_language
+    "programs written right, at temperature 1 and greedy": "程序写对，温度 1 与贪心",
+    "says what a program prints": "说对程序打印什么",
+    "mends a bug": "修好错误",
+    "explains a line": "解释对一行",
+    "chat questions right, before and after": "聊天问题答对，之前与之后",
     # ch2_reward_model
     "noisy held-out labels guessed right": "猜对带噪声的留出标签",
     "the best possible guess": "可能达到的最好成绩",
@@ -194,14 +200,15 @@ def _line(line: str) -> str:
 
 def _cell(cell: str) -> str:
     """One cell, with the rules of the table that may stick to it: "| seconds", "DPO: safe"."""
-    parts = re.fullmatch(r"(\|? ?)((?:DPO|IPO|ORPO): )?(.*?)((?: \|)?)", cell)
+    parts = re.fullmatch(r"(\|? ?)((?:DPO|IPO|ORPO|LoRA 16|all weights): )?(.*?)((?: \|)?)", cell)
     if parts is None:
         return cell
     start, method, label, end = parts.groups(default="")
     if method + label in CELLS:  # a stage of one_file.py begins with the same letters
         method, label = "", CELLS[method + label]
     elif label in CELLS:
-        method, label = method.replace(": ", "："), CELLS[label]
+        method = method.replace(": ", "：").replace("all weights", "全部权重")
+        label = CELLS[label]
     elif re.match(r"seed \d|[\d.]+ points|.*, (one thread|\d+ threads)$", label):
         label = _phrases(label)
     return f"{start}{method}{label}{end}"

@@ -57,6 +57,25 @@ def _method_rows(name: str, method: str) -> tuple[Row, ...]:
     )
 
 
+def _way_rows(name: str, way: str) -> tuple[Row, ...]:
+    """One way to fine-tune the MeowScript assistant."""
+    rows = [
+        Row(f"{name}: {label}", f"{way}.{key}_accuracy {way}.{key}_accuracy_greedy")
+        for label, key in (
+            ("programs written right, at temperature 1 and greedy", "program"),
+            ("says what a program prints", "output"),
+            ("mends a bug", "repair"),
+            ("explains a line", "explain"),
+        )
+    ]
+    chats = f"{way}.chat_accuracy_before {way}.chat_accuracy_after"
+    rows.append(Row(f"{name}: chat questions right, before and after", chats))
+    forgotten = f"{way}.forgetting_bits_per_byte"
+    rows.append(Row(f"{name}: forgotten, bits per byte", forgotten, "+3"))
+    rows.append(Row(f"{name}: training, seconds", f"{way}.train_seconds", "0", timed=True))
+    return tuple(rows)
+
+
 TABLE: dict[str, tuple[Row, ...]] = {
     "ch0_base": (
         SECONDS,
@@ -97,6 +116,11 @@ TABLE: dict[str, tuple[Row, ...]] = {
         Row("after", "chat_accuracy_after"),
         Row("a call where none is needed", "needless_call_rate"),
         Row("forgotten, bits per byte", "forgetting_bits_per_byte", "+3"),
+    ),
+    "ch1_language": (
+        SECONDS,
+        *_way_rows("all weights", "full"),
+        *_way_rows("LoRA 16", "lora_16"),
     ),
     "ch2_reward_model": (
         SECONDS,
