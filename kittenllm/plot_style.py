@@ -49,7 +49,8 @@ def label_axes(axes: Axes, title, x_label, y_label, *, small=False, grid=True) -
 
 def add_legend(axes: Axes, *, small: bool = False) -> None:
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=7.5 if small else 9, handlelength=3)
+        legend = axes.legend(fontsize=7.5 if small else 9, handlelength=3)
+        legend.get_frame().set(facecolor="white", edgecolor="none", alpha=0.8)
 
 
 def look(number: int) -> tuple:

@@ -23,7 +23,7 @@ from kittenllm.rewards import mixed_reward, score_by_rule
 from kittenllm.runs.checkpoints import save_model
 from kittenllm.runs.run import Run
 from kittenllm.runs.stages import Stage
-from kittenllm.runs.summaries import read_history
+from kittenllm.runs.summaries import read_history, write_summary
 from kittenllm.sampling import Rollout
 from kittenllm.scorer import Scorer, new_reward_model, save_reward_model
 from kittenllm.settings import Common, with_values
@@ -432,3 +432,12 @@ def test_four_ways_in_one_picture(small_world, no_exams, town_tokenizer, monkeyp
     assert votes["2"]["tokens"] == 2 * votes["1"]["tokens"]
     assert (small_world.folder("ch6_ways") / "ways.png").is_file()
     assert "distillation: left out" in capsys.readouterr().out
+
+    # Once --distil has finished, the fourth way joins: the picture of three is not kept.
+    made = small_world.folder("ch6_distil")
+    save_model(made / "distilled.pt", random_gpt(town_tokenizer, 9), town_tokenizer)
+    (made / "metrics.jsonl").write_text('{"stage": "distilled_0", "step": 0, "seconds": 4.0}\n')
+    write_summary(made / "summary.json", {"fingerprint": "of the small kitten"})
+    found = ch6_r1.run(settings_of(ways=True), small_world)["ways"]
+    assert list(found)[3:] == ["distillation"] and found["distillation"]["seconds"] == 4.0
+    assert "left out" not in capsys.readouterr().out

@@ -88,6 +88,9 @@ CELLS = {
     "puzzles right: chat, PPO, Zero, cold start, R1": "谜题答对：聊天、PPO、Zero、冷启动、R1",
     "gold score: chat, PPO, Zero, cold start, R1": "真分：聊天、PPO、Zero、冷启动、R1",
     "facts and sums: chat, PPO, Zero, cold start, R1": "事实与加法：聊天、PPO、Zero、冷启动、R1",
+    "a small kitten, puzzles right: RL, R1's thoughts, RL after these": (
+        "一只小的小猫，谜题答对：RL、R1 的思考、之后再 RL"
+    ),
     "thoughts drawn, kept": "抽取的思考，留下的思考",
     # real_models.md
     # rounding

@@ -82,7 +82,9 @@ def cell(row: Row, numbers: dict, place: int) -> str:
     for key in row.keys.split():
         of_key = numbers.get(key, {"values": {}, "errors": {}})
         texts.append(number(at(of_key["values"], place), at(of_key["errors"], place), row.form))
-    return ", ".join(texts) + (" %" if row.form == "%" and texts != ["–"] else "")
+    if set(texts) == {"–"}:
+        return "–"
+    return ", ".join(texts) + (" %" if row.form == "%" else "")
 
 
 def at(values: list, place: int) -> float | None:

@@ -196,6 +196,11 @@ TABLE: dict[str, tuple[Row, ...]] = {
         _step_row("puzzles right", "puzzle_accuracy"),
         _step_row("gold score", "gold", "2"),
         _step_row("facts and sums", "answer_accuracy"),
+        Row(
+            "a small kitten, puzzles right: RL, R1's thoughts, RL after these",
+            " ".join(f"distil.arms.{arm}.accuracy" for arm in ("rl", "distilled", "distilled_rl")),
+            lesson=True,
+        ),
         Row("thoughts drawn, kept", "rejection.thoughts_drawn rejection.thoughts_kept", "0", True),
     ),
 }

@@ -134,6 +134,8 @@ def run_experiment(name: str, settings: Settings, common: Common, base: dict) ->
     """The numbers of an experiment, a run in a folder of its own; a finished one is reused."""
     config = settings.distilled if name == "distil" else None
     inputs = {"r1": fingerprint_of(common, "ch6_r1")}
+    if name == "ways" and (common.folder("ch6_distil") / "summary.json").exists():
+        inputs["distil"] = fingerprint_of(common, "ch6_distil")  # the fourth way: drawn anew
     run = Run(common, f"ch6_{name}", config or settings.grpo, inputs=inputs)
     if not run.finished:
         gpt, _, _ = load_model(common.folder("ch6_r1") / "model.pt", device=common.device)
