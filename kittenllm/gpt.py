@@ -197,10 +197,7 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tens
 
 
 class Linear(nn.Linear):
-    """A matrix without a bias, still empty: GPT.initialise fills it from its own generator."""
-
-    def __init__(self, inputs: int, outputs: int, *, bias: bool = False) -> None:
-        super().__init__(inputs, outputs, bias=bias)
+    """A matrix, still empty: GPT.initialise fills it from its own generator."""
 
     def reset_parameters(self) -> None:
         """Nothing. An nn.Linear draws its first numbers here, from torch's global generator."""
@@ -219,7 +216,7 @@ class Attention(nn.Module):
         self.q_proj = Linear(config.channels, config.heads * D, bias=config.qkv_bias)
         self.k_proj = Linear(config.channels, config.kv_heads * D, bias=config.qkv_bias)
         self.v_proj = Linear(config.channels, config.kv_heads * D, bias=config.qkv_bias)
-        self.o_proj = Linear(config.heads * D, config.channels)
+        self.o_proj = Linear(config.heads * D, config.channels, bias=False)
 
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (B, T, C) -> queries (B, H, T, D), keys and values (B, K, T, D); q and k turned."""
@@ -250,9 +247,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.gate_proj = Linear(config.channels, config.ffn_channels)
-        self.up_proj = Linear(config.channels, config.ffn_channels)
-        self.down_proj = Linear(config.ffn_channels, config.channels)
+        self.gate_proj = Linear(config.channels, config.ffn_channels, bias=False)
+        self.up_proj = Linear(config.channels, config.ffn_channels, bias=False)
+        self.down_proj = Linear(config.ffn_channels, config.channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         gate = F.silu(self.gate_proj(x))  # (B, T, ffn_channels)
@@ -295,13 +292,12 @@ class GPT(nn.Module):
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = RMSNorm(config.channels, config.norm_eps)
         if not config.tied:
-            self.lm_head = Linear(C, V)
+            self.lm_head = Linear(C, V, bias=False)
         cos, sin = rotation_tables(config)
-        if device.type != "meta":
-            cos, sin = cos.to(device), sin.to(device)
         self.register_buffer("cos", cos, persistent=False)  # (context_length, D), not in a file:
         self.register_buffer("sin", sin, persistent=False)  # both can be computed again
         if device.type != "meta":
+            self.cos, self.sin = cos.to(device), sin.to(device)
             self.initialise(torch.Generator().manual_seed(0) if generator is None else generator)
 
     @torch.no_grad()

@@ -507,7 +507,9 @@ def test_the_committed_file():
             if known[key].share:
                 assert low >= 0 and high <= 1
         for key, shown_row in band.get("table", {}).items():  # a wrong key would be a dash for ever
-            assert None not in shown_row["values"], f"{chapter} {key}"
+            values = shown_row["values"]
+            extra = key.startswith("distil.")  # an experiment that not every run has done
+            assert (set(values) != {None}) if extra else None not in values, f"{chapter} {key}"
         for curve in curve_bands(chapter):
             assert 5 <= len(curve.steps) == len(curve.low) == len(curve.high) <= POINTS
             assert curve.steps == sorted(curve.steps)
